@@ -1,0 +1,92 @@
+"""Block files: one zstd frame (RFC 8878) around exactly one block or node.
+
+A frame is accepted in one form only, and its header is judged before a byte is allocated for it:
+
+- it starts with the zstd magic number (no skippable frame, no older format), and nothing follows it;
+- it states its content size, and that is the size that the reader expects;
+- it names no dictionary, and its window is at most 1 MiB;
+- it is at most 1 KiB longer than the bytes it holds, so that padding cannot bloat every reader's store.
+
+`decompress(frame, max_output_size=n)` of the library ignores n when the header states a size, which is why the
+header is compared first. Frames of one digest may differ in bytes (levels, library versions).
+"""
+
+from __future__ import annotations
+
+import threading
+
+import zstandard
+
+from oscirc_blockstore.digests import ZERO_DIGEST, Digest, verify
+from oscirc_blockstore.errors import DigestMismatchError, FrameRefusedError
+
+MAGIC = b"\x28\xb5\x2f\xfd"
+MAX_WINDOW_BYTES = 1 << 20
+MAX_OVERHEAD_BYTES = 1024
+DEFAULT_LEVEL = 3
+
+_local = threading.local()  # zstd contexts are not to be shared between threads, and cost 0.1 ms to make
+
+
+def max_frame_bytes(raw_size: int) -> int:
+    """The greatest length of a block file that holds `raw_size` bytes."""
+    return raw_size + MAX_OVERHEAD_BYTES
+
+
+def encode(raw: bytes | memoryview, level: int = DEFAULT_LEVEL) -> bytes:
+    """`raw` (64 KiB to 1 MiB, or a node) as one frame in the accepted form."""
+    compressors: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
+    compressor = compressors.get(level)
+    if compressor is None:
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            level,
+            source_size=MAX_WINDOW_BYTES,
+            write_content_size=True,
+            write_checksum=False,
+            write_dict_id=False,
+        )
+        compressor = compressors[level] = zstandard.ZstdCompressor(compression_params=parameters)
+    return compressor.compress(raw)
+
+
+def check_header(frame: bytes | memoryview, raw_size: int) -> None:
+    """Judge length and header of a frame that should hold `raw_size` bytes; raise `FrameRefusedError`."""
+    if len(frame) > max_frame_bytes(raw_size):
+        raise FrameRefusedError(f"a frame of {len(frame)} bytes for {raw_size} bytes of content is over-long")
+    if bytes(frame[:4]) != MAGIC:
+        raise FrameRefusedError("not a zstd frame")
+    try:
+        header = zstandard.get_frame_parameters(frame)
+    except zstandard.ZstdError as error:
+        raise FrameRefusedError(f"the frame's header is damaged: {error}") from None
+    if header.content_size != raw_size:
+        stated = "no size" if header.content_size == zstandard.CONTENTSIZE_UNKNOWN else f"{header.content_size} bytes"
+        raise FrameRefusedError(f"the frame states {stated} where {raw_size} bytes are expected")
+    if header.dict_id:
+        raise FrameRefusedError("the frame asks for a dictionary")
+    if header.window_size > MAX_WINDOW_BYTES:
+        raise FrameRefusedError(f"the frame asks for a window of {header.window_size} bytes")
+
+
+def decode(frame: bytes | memoryview, raw_size: int) -> bytes:
+    """The `raw_size` bytes inside `frame`, not yet compared with any digest; raise `FrameRefusedError`."""
+    check_header(frame, raw_size)
+    decompressor: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
+    if decompressor is None:
+        decompressor = _local.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+    try:
+        raw = decompressor.decompress(frame, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise FrameRefusedError(f"the frame does not decode: {error}") from None
+    if len(raw) != raw_size:
+        raise FrameRefusedError(f"the frame decodes to {len(raw)} bytes where {raw_size} are expected")
+    return raw
+
+
+def decode_verified(frame: bytes | memoryview, raw_size: int, digest: Digest) -> bytes:
+    """The block named `digest`, or `FrameRefusedError` / `DigestMismatchError`: the one way bytes get in."""
+    if digest == ZERO_DIGEST:
+        raise DigestMismatchError("the zero digest has no block file")
+    raw = decode(frame, raw_size)
+    verify(raw, digest)
+    return raw

@@ -1,0 +1,121 @@
+"""The local store: raw blocks and nodes in a directory, one file each, verified on every load.
+
+Layout: `<root>/ab/<digest in hexadecimal>`, and `<root>/tmp/` for files that are being written. A block appears by
+rename, so a reader sees all of it or nothing; a process that dies leaves at most a temporary file, swept when older
+than an hour. It holds refetchable bytes only, so nothing is synced: a file that a power cut truncated fails its hash
+like any other damage, is removed, counted in `damaged` and fetched again. Safe for threads and processes together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from oscirc_blockstore.digests import DIGEST_SIZE, Digest, digest_of
+from oscirc_blockstore.errors import LocalError, StoreFullError
+
+_STALE_TEMPORARY_S = 3600
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class LocalStore:
+    """A directory of raw blocks; made with mode 0700 if absent."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.damaged = 0
+        self._serial = itertools.count()
+        self._directories: set[str] = set()
+        self._lock = threading.Lock()
+        self._temporary = root / "tmp"
+        try:
+            self._temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise LocalError(f"cannot make the store {root}: {error.strerror}") from None
+        self._sweep()
+
+    def _sweep(self) -> None:
+        horizon = time.time() - _STALE_TEMPORARY_S
+        for entry in os.scandir(self._temporary):
+            with contextlib.suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_mtime < horizon:
+                    Path(entry.path).unlink()
+
+    def path(self, digest: Digest) -> Path:
+        """Where the block stands if it is here."""
+        text = digest.hex()
+        return self.root / text[:2] / text
+
+    def has(self, digest: Digest) -> bool:
+        """Whether a file of that name is here (its bytes are judged by `load` only)."""
+        return self.path(digest).exists()
+
+    def load(self, digest: Digest, size: int) -> bytes | None:
+        """The verified bytes, or None when absent; a file that is not what its name says is removed."""
+        path = self.path(digest)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            return None  # unreadable is as good as absent: the caller fetches
+        try:
+            raw = os.pread(descriptor, size + 1, 0)
+        except OSError:
+            raw = b""
+        finally:
+            os.close(descriptor)
+        if len(raw) == size and digest_of(raw) == digest:
+            return raw
+        with self._lock:
+            self.damaged += 1
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return None
+
+    def save(self, digest: Digest, raw: bytes | memoryview) -> None:
+        """Keep bytes that the caller has verified; raise `StoreFullError` or `LocalError`, leaving nothing behind."""
+        path = self.path(digest)
+        temporary = self._temporary / f"{os.getpid()}-{threading.get_native_id()}-{next(self._serial)}"
+        try:
+            if path.parent.name not in self._directories:
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                self._directories.add(path.parent.name)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                view = memoryview(raw)
+                while view:
+                    view = view[os.write(descriptor, view) :]
+            finally:
+                os.close(descriptor)
+            temporary.rename(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            self._directories.discard(path.parent.name)
+            if error.errno in _FULL:
+                raise StoreFullError(
+                    f"no space left in {self.root}", hint="free space or run: oscirc cache gc"
+                ) from None
+            raise LocalError(f"cannot write to {self.root}: {error.strerror}") from None
+
+    def remove(self, digest: Digest) -> None:
+        """Forget a block; absent ones are fine."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path(digest).unlink()
+
+    def digests(self) -> Iterator[Digest]:
+        """Every block that is here, in no order; files with other names are passed over."""
+        for directory in os.scandir(self.root):
+            if len(directory.name) != 2 or not directory.is_dir(follow_symlinks=False):  # noqa: PLR2004
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                for file in os.scandir(directory.path):
+                    if len(file.name) == 2 * DIGEST_SIZE and not file.name.strip("0123456789abcdef"):
+                        yield Digest(bytes.fromhex(file.name))
