@@ -31,7 +31,6 @@ class LocalStore:
         self.root = root
         self.damaged = 0
         self._serial = itertools.count()
-        self._directories: set[str] = set()
         self._lock = threading.Lock()
         self._temporary = root / "tmp"
         try:
@@ -84,9 +83,6 @@ class LocalStore:
         path = self.path(digest)
         temporary = self._temporary / f"{os.getpid()}-{threading.get_native_id()}-{next(self._serial)}"
         try:
-            if path.parent.name not in self._directories:
-                path.parent.mkdir(mode=0o700, exist_ok=True)
-                self._directories.add(path.parent.name)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 view = memoryview(raw)
@@ -94,11 +90,14 @@ class LocalStore:
                     view = view[os.write(descriptor, view) :]
             finally:
                 os.close(descriptor)
-            temporary.rename(path)
+            try:
+                temporary.rename(path)
+            except FileNotFoundError:  # the first block with these two digits, or somebody cleared the cache
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                temporary.rename(path)
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-            self._directories.discard(path.parent.name)
             if error.errno in _FULL:
                 raise StoreFullError(
                     f"no space left in {self.root}", hint="free space or run: oscirc cache gc"

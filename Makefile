@@ -1,0 +1,30 @@
+# The project's one task file: each target is a few lines. `make setup` is what the others stand on.
+PYTEST = .venv/bin/python -m pytest
+
+.PHONY: setup demo test test-vm lint bench clean
+
+setup:            ## system packages and .venv/bin/oscirc
+	@deploy/setup.sh
+
+demo: setup       ## build a disk, publish it, boot it over HTTP, update it
+	@.venv/bin/python deploy/demo.py
+
+test: setup       ## the everyday suite: under 15 minutes on two cores, boots the small guest
+	$(PYTEST) -m "not vm" $(ARGS)
+
+test-vm: setup    ## the stock Debian disk: builds it (once), publishes, mounts, boots
+	@deploy/setup.sh debian
+	$(PYTEST) -m vm --timeout 3600 $(ARGS)
+
+lint: setup       ## style, types, import arrows
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: setup      ## ratios against named peers; writes bench/results/
+	@deploy/setup.sh debian
+	.venv/bin/python bench/run.py $(ARGS)
+
+clean:            ## what the targets above left in this folder
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
