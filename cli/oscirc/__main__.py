@@ -1,0 +1,135 @@
+"""Entry point: the table of commands, loaded only when asked for, and the one translation of errors to exit codes.
+
+Exit codes: 0 done, 2 usage, 3 not found, 4 trust refused, 5 network, 6 local (disk, permission), 7 integrity,
+130 interrupted. An error is one line of what happened and, where there is one, a line of what to do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+
+import click
+
+from oscirc_blockstore.errors import OscircError
+
+# command -> (module, attribute, one line for the overview). A module is imported when its command runs, since
+# starting `oscirc mount` must not cost the import of the server.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "serve": ("serving", "serve", "Run a repository server, or look after one (init, status, resign, rotate)."),
+    "remote": ("remotes", "remote", "The repositories that this workstation knows (add, list, remove)."),
+    "login": ("remotes", "login", "Store a token for publishing to a remote."),
+    "token": ("tokens", "token", "An administrator's: make, list and revoke tokens."),
+    "key": ("keys", "key", "Your publisher keys (create, list, show, export)."),
+    "publisher": (
+        "publishers",
+        "publisher",
+        "An administrator's: who may publish (add, rotate, remove, list, resign).",
+    ),
+    "publish": ("publishing", "publish", "Publish a disk as a new version of an image."),
+    "channel": ("publishing", "channel", "Move a channel to another version."),
+    "yank": ("publishing", "yank", "Withdraw a version, saying why."),
+    "images": ("images", "images", "Search the catalogs of your remotes."),
+    "show": ("images", "show", "What a reference resolves to, verified."),
+    "mount": ("mounts", "mount", "Mount an image: MOUNTPOINT/disk.raw, fetched as it is read."),
+    "umount": ("mounts", "umount", "Unmount an image."),
+    "status": ("mounts", "status", "What mounts and instances fetched, cached and wait for."),
+    "boot": ("booting", "boot", "Boot an image in QEMU, before it is downloaded."),
+    "ps": ("instances", "ps", "List instances."),
+    "stop": ("instances", "stop", "Shut an instance down."),
+    "console": ("instances", "console", "Attach the terminal to an instance's serial console."),
+    "log": ("instances", "log", "Print an instance's console log."),
+    "rm": ("instances", "rm", "Remove a stopped instance and its overlay."),
+    "pull": ("cache", "pull", "Fetch all of an image into the cache."),
+    "cache": ("cache", "cache", "The cache of blocks (info, verify, clear)."),
+    "doctor": ("doctor", "doctor", "Check what this machine has and what it lacks."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows every command by name and imports one when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(f"oscirc.commands.{module}"), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{cmd_name} is not a command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            if near:
+                error.message += f" Did you mean {near[0]!r}?"
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="oscirc")
+def cli() -> None:
+    r"""Run any operating system at once, over HTTP, signed and fetched as it is read.
+
+    \b
+    First steps on a workstation:
+      oscirc remote add example 'https://images.example/repo#sha256=…'
+      oscirc images
+      oscirc boot alice/debian
+    """
+
+
+def report(error: OscircError, *, as_json: bool) -> None:
+    """Say on standard error what happened and what to do."""
+    if as_json:
+        click.echo(json.dumps({"error": type(error).__name__, "message": str(error), "hint": error.hint}), err=True)
+        return
+    click.echo(f"oscirc: {error}", err=True)
+    if error.hint:
+        click.echo(f"        {error.hint}", err=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns (and, as a script, exits with) its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        result = cli.main(arguments, prog_name="oscirc", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("oscirc: interrupted", err=True)
+        return 130
+    except OscircError as error:
+        report(error, as_json="--json" in arguments)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing to flush at exit
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,1 @@
+"""One module per noun; each exports the click commands that `oscirc.__main__` lists."""

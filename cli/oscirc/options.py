@@ -1,0 +1,77 @@
+"""Options that several commands share, and how secrets come in: environment, file or prompt, never an argument."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import click
+
+from oscirc_blockstore.errors import LocalError, UsageError
+from oscirc_remote import paths
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PASSPHRASE_VARIABLE = "OSCIRC_KEY_PASSPHRASE"  # noqa: S105  # the variable's name
+TOKEN_VARIABLE = "OSCIRC_TOKEN"  # noqa: S105  # the variable's name
+MINIMUM_PASSPHRASE = 8
+
+
+def json_option(function: Callable[P, R]) -> Callable[P, R]:
+    """`--json`: facts as JSON on standard output."""
+    return click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")(function)
+
+
+def passphrase_file_option(function: Callable[P, R]) -> Callable[P, R]:
+    """`--passphrase-file`: where a key's passphrase stands."""
+    return click.option(
+        "--passphrase-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help=f"File that holds the key's passphrase (default: ${PASSPHRASE_VARIABLE}, else asked for).",
+    )(function)
+
+
+def _from_file(path: Path, what: str) -> str:
+    try:
+        if path.stat().st_mode & stat.S_IROTH:
+            click.echo(f"warning: {path} can be read by everybody on this machine", err=True)
+        return path.read_text(encoding="utf-8").strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LocalError(f"cannot read {what} from {path}: {error}") from None
+
+
+def passphrase(file: Path | None, *, what: str, new: bool = False) -> str:
+    """The passphrase of `what`; a new one is asked for twice and must have at least 8 characters."""
+    if file is not None:
+        value = _from_file(file, "the passphrase")
+    elif PASSPHRASE_VARIABLE in os.environ:
+        value = os.environ[PASSPHRASE_VARIABLE]
+    elif sys.stdin.isatty():
+        value = str(click.prompt(f"Passphrase for {what}", hide_input=True, confirmation_prompt=new, err=True))
+    else:
+        raise UsageError(
+            f"no passphrase for {what}",
+            hint=f"set {PASSPHRASE_VARIABLE}, give --passphrase-file FILE, or run this in a terminal",
+        )
+    if new and len(value) < MINIMUM_PASSPHRASE:
+        raise UsageError(f"the passphrase is too short: at least {MINIMUM_PASSPHRASE} characters")
+    return value
+
+
+def token(remote: str, file: Path | None) -> str:
+    """The bearer token for a remote: file, environment, or what `oscirc login` stored."""
+    if file is not None:
+        return _from_file(file, "the token").strip()
+    if TOKEN_VARIABLE in os.environ:
+        return os.environ[TOKEN_VARIABLE].strip()
+    from oscirc_remote.remotes import load_token
+
+    stored = load_token(paths.data_directory(), remote)
+    if stored is None:
+        raise UsageError(f"no token for the remote {remote!r}", hint=f"run: oscirc login {remote}")
+    return stored
