@@ -23,8 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from platformdirs import user_cache_path
-
+from oscirc_remote.paths import cache_directory
 from oscirc_vmlaunch import programs
 from oscirc_vmlaunch.machine import CPU_MODELS, SANDBOX, Accelerator
 
@@ -88,7 +87,7 @@ class Answer:
 
 def cache_file() -> Path:
     """Where answers are remembered; removing it makes the next start probe again."""
-    return user_cache_path("oscirc") / "accelerators.json"
+    return cache_directory() / "accelerators.json"
 
 
 async def choose(

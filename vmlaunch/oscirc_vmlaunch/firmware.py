@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import cast
 
 from oscirc_blockstore.errors import MissingProgramError
-
 from oscirc_vmlaunch.machine import MACHINE_TYPES, FirmwareKind, Flash
 
 _DESCRIPTOR_LIMIT_BYTES = 64 * 1024

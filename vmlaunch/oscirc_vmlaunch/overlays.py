@@ -18,7 +18,6 @@ import struct
 from pathlib import Path
 
 from oscirc_blockstore.errors import DocumentRefusedError, NotFoundError, UsageError
-
 from oscirc_vmlaunch import programs
 
 _DEADLINE_S = 30.0
