@@ -1,0 +1,86 @@
+"""Publishing a stock Debian disk into an empty local server, against `casync make` on the same file; and version 2.
+
+Must show: wall time at most 0.35 of casync's (defaults, same file system, warm source, median of 3, the server's
+re-hashing included), and no more bytes stored.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from harness import DISKS, debian_disk, fresh_repository, median_of, save, timed, warm
+
+
+def stored(directory: Path) -> int:
+    """Bytes of all files below a directory."""
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+
+
+def main() -> None:
+    """Measure both, three times, in turn."""
+    disk, upgraded = debian_disk(1), debian_disk(2)
+    work = Path(tempfile.mkdtemp(prefix="oscirc-bench-", dir=DISKS))
+    ours: dict[str, object] = {}
+    update: dict[str, object] = {}
+    sizes = {"oscirc": 0, "casync": 0, "casync_update": 0}
+    round_number = 0
+
+    def publish() -> float:
+        nonlocal round_number
+        round_number += 1
+        directory = work / f"oscirc-{round_number}"
+        with fresh_repository(directory) as (station, repository):
+            seconds = timed(
+                station.command("publish", disk, "test:bench/debian@1", "--key", "bench", "--firmware", "uefi"),
+                env=station.environment,
+            )
+            sizes["oscirc"] = stored(repository.tree / "blocks")
+            if round_number == 3:
+                ours.update(station.json("show", "test:bench/debian"))
+                warm(upgraded)
+                update.update(
+                    station.json("publish", upgraded, "test:bench/debian@2", "--key", "bench", "--firmware", "uefi")
+                )
+        shutil.rmtree(directory)
+        return seconds
+
+    def casync() -> float:
+        store = work / "casync.castr"
+        shutil.rmtree(store, ignore_errors=True)
+        command = ["casync", "make", f"--store={store}", str(work / "v1.caibx"), str(disk)]
+        seconds = timed(command, stderr=subprocess.DEVNULL)
+        sizes["casync"] = stored(store)
+        return seconds
+
+    try:
+        warm(disk)
+        casync_median, casync_all = median_of(3, casync)
+        oscirc_median, oscirc_all = median_of(3, publish)
+        command = ["casync", "make", f"--store={work / 'casync.castr'}", str(work / "v2.caibx"), str(upgraded)]
+        timed(command, stderr=subprocess.DEVNULL)
+        sizes["casync_update"] = stored(work / "casync.castr") - sizes["casync"]
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    save(
+        "publish",
+        {
+            "disk": disk.name,
+            "oscirc_seconds": oscirc_all,
+            "casync_seconds": casync_all,
+            "ratio_of_medians": round(oscirc_median / casync_median, 3),
+            "oscirc_stored_bytes": sizes["oscirc"],
+            "casync_stored_bytes": sizes["casync"],
+            "update_new_blocks": update.get("new_blocks"),
+            "update_new_nodes": update.get("new_nodes"),
+            "update_uploaded_bytes": update.get("uploaded_bytes"),
+            "update_seconds": update.get("seconds"),
+            "casync_update_bytes": sizes["casync_update"],
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

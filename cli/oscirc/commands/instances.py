@@ -1,0 +1,166 @@
+"""`oscirc ps | stop | console | log | rm`: the virtual machines of this workstation."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from oscirc.options import json_option
+from oscirc.output import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from oscirc_vmlaunch.instances import Instance
+
+
+def load(name: str) -> Instance:
+    """The instance of this name, or `NotFoundError`."""
+    from oscirc_vmlaunch.instances import Instances
+
+    return Instances().load(name)
+
+
+async def facts_of(instance: Instance) -> dict[str, object]:
+    """What `ps` and `status` say about one instance."""
+    from oscirc_vmlaunch import launching
+
+    record = instance.record
+    machine = launching.find(instance)
+    return {
+        "name": instance.name,
+        "state": (await launching.state(instance)).value,
+        "image": record.reference,
+        "version": record.version,
+        "manifest": record.manifest_digest,
+        "firmware": record.firmware,
+        "memory_mib": record.memory_mib,
+        "cpus": record.cpus,
+        "accelerator": machine.accelerator.accelerator if machine else record.accelerator,
+        "pid": machine.process.pid if machine else None,
+        "ports": [str(forward) for forward in record.port_forwards],
+        "ephemeral": record.ephemeral,
+        "mountpoint": record.mount_point,
+        "directory": str(instance.directory),
+    }
+
+
+@click.command()
+@json_option
+def ps(*, as_json: bool) -> None:
+    r"""List instances and what they are doing.
+
+    \b
+    Example:
+      oscirc ps
+    """
+    from oscirc_vmlaunch.instances import Instances
+
+    async def collect() -> list[dict[str, object]]:
+        return [await facts_of(instance) for instance in Instances().load_all()]
+
+    found = asyncio.run(collect())
+    if as_json:
+        print_json({"instances": found})
+    elif not found:
+        say("no instances; make one with: oscirc boot PUBLISHER/IMAGE")
+    else:
+        columns = ("name", "state", "image", "version", "accelerator", "memory_mib", "ports")
+        rows = [[" ".join(v) if isinstance(v := fact[c], list) else str(v) for c in columns] for fact in found]
+        print_table([column.upper() for column in columns], rows)
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--timeout", default=60.0, show_default=True, help="Seconds for the guest to shut down by itself; 0: none."
+)
+def stop(name: str, timeout: float) -> None:
+    r"""Shut an instance down: its power button first, then by force.
+
+    \b
+    Example:
+      oscirc stop web --timeout 20
+    """
+    from oscirc import composition
+    from oscirc_vmlaunch import launching
+
+    instance = load(name)
+    fail_reads = composition.reads_failer(instance.record.mount_point)
+    how = asyncio.run(launching.stop(instance, timeout_s=timeout, fail_reads=fail_reads))
+    composition.release_mount(instance.record.mount_point)
+    say(f"{name} was not running" if how is None else f"{name} stopped: {how.value}")
+
+
+@click.command()
+@click.argument("name")
+def console(name: str) -> None:
+    r"""Attach the terminal to an instance's serial console; Ctrl-] detaches.
+
+    \b
+    Example:
+      oscirc console web
+    """
+    from oscirc_blockstore.errors import UsageError
+    from oscirc_vmlaunch import console as terminal
+    from oscirc_vmlaunch import launching
+
+    instance = load(name)
+    if launching.find(instance) is None:
+        raise UsageError(f"{name} is not running", hint=f"start it with: oscirc boot {name}")
+    say("attached; Ctrl-] detaches")
+    ended = asyncio.run(terminal.attach(instance.console_socket, log=instance.console_log))
+    say(f"\n{name}: {ended.value}")
+
+
+@click.command()
+@click.argument("name")
+def log(name: str) -> None:
+    r"""Print all that came out of an instance's console since its last start.
+
+    \b
+    Example:
+      oscirc log web | tail
+    """
+    from oscirc_blockstore.errors import NotFoundError
+
+    instance = load(name)
+    try:
+        data = instance.console_log.read_bytes()
+    except FileNotFoundError:
+        raise NotFoundError(f"{name} has not been started yet") from None
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.option("--force", is_flag=True, help="Stop it first, at once.")
+def rm(names: tuple[str, ...], *, force: bool) -> None:
+    r"""Remove instances and their overlays: what was written in them is gone.
+
+    \b
+    Example:
+      oscirc rm web
+    """
+    from oscirc import composition
+    from oscirc_blockstore.errors import NotFoundError, OscircError
+    from oscirc_vmlaunch import launching
+    from oscirc_vmlaunch.instances import Instances
+
+    for name in names:
+        try:
+            instance: Instance | None = load(name)
+        except NotFoundError:
+            raise
+        except OscircError:
+            instance = None  # a damaged record: the folder can still be removed
+        if force and instance is not None:
+            fail_reads = composition.reads_failer(instance.record.mount_point)
+            asyncio.run(launching.stop(instance, timeout_s=0, fail_reads=fail_reads))
+        if instance is None or instance.directory.exists():
+            Instances().remove(name)
+        if instance is not None:
+            composition.release_mount(instance.record.mount_point)
+        say(f"{name} removed")

@@ -1,0 +1,21 @@
+"""What all levels share: the support package on the path, and the isolation of one's own directories."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def _own_directories(tmp_path_factory, monkeypatch):
+    """No test reads or writes the developer's own keys, caches or remotes."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    for variable in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"):
+        directory = home / variable.lower()
+        directory.mkdir(mode=0o700)
+        monkeypatch.setenv(variable, str(directory))
+    for variable in ("OSCIRC_KEY_PASSPHRASE", "OSCIRC_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)

@@ -1,0 +1,1 @@
+"""What tests share: commands run as a user runs them, servers that misbehave, repositories in memory."""
