@@ -34,6 +34,8 @@ _DIRTY, _COMPRESSION_TYPE, _EXTENDED_L2 = 1 << 0, 1 << 3, 1 << 4  # the incompat
 
 def disk_size(disk: Path) -> int:
     """The size in bytes of a mounted raw disk; refuses what QEMU could not present to a guest unchanged."""
+    if not disk.is_absolute():
+        raise UsageError(f"the disk's path {disk} is not absolute")
     try:
         size = disk.stat().st_size
     except FileNotFoundError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from oscirc_blockstore.errors import LocalError
 
 _ADDRESS_LIMIT_BYTES = 107
+_QUEUED_CONNECTIONS = 8
 
 
 def listen(path: Path) -> socket.socket:
@@ -24,7 +25,7 @@ def listen(path: Path) -> socket.socket:
     try:
         with _address(path) as address:
             listener.bind(address)
-        listener.listen(1)
+        listener.listen(_QUEUED_CONNECTIONS)
     except OSError as error:
         listener.close()
         raise LocalError(f"cannot make the socket {path}: {error.strerror}") from error

@@ -1,0 +1,287 @@
+"""Starts an instance's QEMU and ends it again.
+
+QEMU is started in a session of its own and outlives the command that started it. Its sockets are made here and
+inherited as listening descriptors, so that connecting needs no polling: the connection waits in the kernel's queue
+until QEMU serves it. The instance's lock is inherited too (see instances).
+
+A start that fails or is cancelled ends the QEMU it started, shows the last of what QEMU said, and leaves nothing
+behind of an ephemeral instance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+
+from oscirc_blockstore.errors import BusyError, DeadlineExceededError, LocalError, NotFoundError, OscircError
+from oscirc_vmlaunch import accelerators, console, firmware, overlays, processes, programs, qmp, sockets
+from oscirc_vmlaunch.accelerators import Choice
+from oscirc_vmlaunch.instances import Instance, Instances, State, name_holder
+from oscirc_vmlaunch.machine import MACHINE_TYPES, Display, Endpoint, Flash, MachineSpec, build_arguments
+from oscirc_vmlaunch.processes import ProcessIdentity
+from oscirc_vmlaunch.records import RunRecord
+
+START_DEADLINE_S = 30.0
+STOP_TIMEOUT_S = 60.0
+_PRESS_AGAIN_S = 5.0
+_QUIT_DEADLINE_S = 5.0
+# A read that the driver has already taken over is waited for by the kernel even in a killed process.
+_SIGNALS = ((signal.SIGTERM, 2.0), (signal.SIGKILL, 15.0))
+_FAILED_START_DEADLINE_S = 15.0
+_STATUS_DEADLINE_S = 2.0
+
+
+class StoppedBy(Enum):
+    """How a machine came to its end."""
+
+    POWER_BUTTON = "the guest shut down"
+    QUIT = "QEMU was told to quit"
+    SIGNAL = "QEMU was killed"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningMachine:
+    """An instance with its QEMU."""
+
+    instance: Instance
+    process: ProcessIdentity
+    accelerator: Choice
+
+    def alive(self) -> bool:
+        """Whether this very QEMU still runs."""
+        return self.process.alive()
+
+    async def wait(self, deadline_s: float | None = None) -> bool:
+        """Wait for QEMU's end, at most `deadline_s` seconds; whether it came."""
+        return await self.process.wait(deadline_s)
+
+    @contextlib.asynccontextmanager
+    async def monitor(self, *, deadline_s: float = qmp.COMMAND_DEADLINE_S) -> AsyncIterator[qmp.Monitor]:
+        """The monitor for commands; others wait while it is held, so keep it short."""
+        async with qmp.connect(self.instance.command_socket, deadline_s=deadline_s) as monitor:
+            yield monitor
+
+
+def find(instance: Instance) -> RunningMachine | None:
+    """The QEMU of an instance that some command started earlier, or None when it does not run."""
+    run = instance.last_run()
+    if run is None or not run.process.alive():
+        return None
+    return RunningMachine(instance, run.process, Choice(run.accelerator, run.accelerator_reason))
+
+
+async def state(instance: Instance) -> State:
+    """What an instance is doing; a running one is asked whether it is paused, in bounded time."""
+    machine = find(instance)
+    if machine is None:
+        return instance.state()
+    with contextlib.suppress(OscircError):
+        async with machine.monitor(deadline_s=_STATUS_DEADLINE_S) as monitor:
+            if await monitor.status() not in ("running", "shutdown"):
+                return State.PAUSED
+    return instance.state()
+
+
+async def start(
+    instance: Instance,
+    disk: Path,
+    *,
+    manifest_digest: str,
+    display: Display = "none",
+    paused: bool = False,
+    secure_boot: bool = False,
+    deadline_s: float = START_DEADLINE_S,
+) -> RunningMachine:
+    """Start an instance on the mounted image's `disk.raw` (an absolute path), which has this manifest digest (hex).
+
+    Returns when QEMU's monitor answers; with `paused` the guest waits for `Monitor.resume`, so that a console can be
+    attached before its first word. BusyError when the instance runs already, UsageError when the image is not the one
+    that the instance was made on, MissingProgramError with what to install, LocalError with QEMU's own last words.
+    """
+    try:
+        with instance.lock() as lock:
+            overlays.check_base(
+                instance=instance.name, recorded_digest=instance.record.manifest_digest, offered_digest=manifest_digest
+            )
+            await _prepare_overlay(instance, disk)
+            qemu = programs.find_qemu(instance.record.architecture)
+            choice = await accelerators.choose(instance.record.accelerator, qemu=qemu)
+            flash = _prepare_firmware(instance, qemu, secure_boot=secure_boot)
+            instance = instance.moved_to(disk.parent)
+            with contextlib.ExitStack() as stack:
+                listeners = [
+                    stack.enter_context(sockets.listen(path))
+                    for path in (instance.command_socket, instance.watch_socket, instance.console_socket)
+                ]
+                specification = _specification(
+                    instance,
+                    disk=disk,
+                    qemu=qemu,
+                    choice=choice,
+                    flash=flash,
+                    listeners=listeners,
+                    display=display,
+                    paused=paused,
+                )
+                machine = _spawn(instance, specification, choice, inherited=[lock, *_descriptors(listeners)])
+            await _await_monitor(machine, deadline_s)
+            return machine
+    except BaseException as error:
+        if instance.record.ephemeral and not isinstance(error, BusyError):
+            with contextlib.suppress(OscircError):
+                Instances(instance.directory.parent).remove(instance.name)
+        raise
+
+
+async def stop(
+    instance: Instance, *, timeout_s: float = STOP_TIMEOUT_S, fail_reads: Callable[[], None] | None = None
+) -> StoppedBy | None:
+    """End an instance: the power button, after `timeout_s` seconds (0: at once) QMP `quit`, then signals to its QEMU.
+
+    `fail_reads` is called before `quit`: QEMU waits there for reads that hang in storage, so whoever serves the disk
+    has to fail them. An ephemeral instance is removed. None when it was not running.
+    """
+    machine = find(instance)
+    how = None
+    if machine is not None:
+        how = await _end(machine, timeout_s, fail_reads)
+    if instance.record.ephemeral:
+        with contextlib.suppress(NotFoundError):  # whoever waited for its end was quicker
+            Instances(instance.directory.parent).remove(instance.name)
+    return how
+
+
+async def _end(machine: RunningMachine, timeout_s: float, fail_reads: Callable[[], None] | None) -> StoppedBy:
+    if timeout_s > 0 and await _press_power_button(machine, timeout_s):
+        return StoppedBy.POWER_BUTTON
+    if fail_reads is not None:
+        await asyncio.to_thread(fail_reads)
+    with contextlib.suppress(OscircError):
+        async with machine.monitor(deadline_s=_QUIT_DEADLINE_S) as monitor:
+            await monitor.quit(deadline_s=_QUIT_DEADLINE_S)
+    if await machine.wait(_QUIT_DEADLINE_S):
+        return StoppedBy.QUIT
+    return await _kill(machine)
+
+
+async def _press_power_button(machine: RunningMachine, timeout_s: float) -> bool:
+    """Press until the guest is off: one that is still booting does not notice the first time."""
+    deadline = time.monotonic() + timeout_s
+    while (left_s := deadline - time.monotonic()) > 0:
+        with contextlib.suppress(OscircError):
+            async with machine.monitor(deadline_s=min(left_s, qmp.COMMAND_DEADLINE_S)) as monitor:
+                if await monitor.status() not in ("running", "shutdown"):
+                    await monitor.resume()  # a paused guest sees no button
+                await monitor.power_down()
+        if await machine.wait(min(left_s, _PRESS_AGAIN_S)):
+            return True
+    return False
+
+
+async def _kill(machine: RunningMachine) -> StoppedBy:
+    for number, wait_s in _SIGNALS:
+        machine.process.send(number)
+        if await machine.wait(wait_s):
+            return StoppedBy.SIGNAL
+    raise DeadlineExceededError(
+        f"QEMU (process {machine.process.pid}) does not end, even killed",
+        hint="it hangs in a read of its disk: unmount the image with oscirc umount",
+    )
+
+
+async def _prepare_overlay(instance: Instance, disk: Path) -> None:
+    if instance.overlay.exists():
+        overlays.check(instance.overlay, size_bytes=overlays.disk_size(disk))
+    else:
+        await overlays.create(instance.overlay, disk)
+
+
+def _prepare_firmware(instance: Instance, qemu: Path, *, secure_boot: bool) -> Flash | None:
+    found = firmware.find(
+        instance.record.firmware,
+        instance.record.architecture,
+        secure_boot=secure_boot,
+        folders=firmware.descriptor_folders(qemu),
+    )
+    return firmware.prepare(found, instance.variables)
+
+
+def _specification(
+    instance: Instance,
+    *,
+    disk: Path,
+    qemu: Path,
+    choice: Choice,
+    flash: Flash | None,
+    listeners: list[socket.socket],
+    display: Display,
+    paused: bool,
+) -> MachineSpec:
+    command, watch, terminal = _descriptors(listeners)
+    return MachineSpec(
+        name=instance.name,
+        qemu=qemu,
+        machine_type=MACHINE_TYPES[instance.record.firmware],
+        accelerator=choice.accelerator,
+        cpus=instance.record.cpus,
+        memory_mib=instance.record.memory_mib,
+        base=disk,
+        overlay=instance.overlay,
+        flash=flash,
+        monitors=(Endpoint(instance.command_socket, command), Endpoint(instance.watch_socket, watch)),
+        console=Endpoint(instance.console_socket, terminal),
+        console_log=instance.console_log,
+        pid_file=instance.pid_file,
+        port_forwards=instance.record.port_forwards,
+        display=display,
+        paused=paused,
+    )
+
+
+def _spawn(instance: Instance, specification: MachineSpec, choice: Choice, *, inherited: list[int]) -> RunningMachine:
+    for log in (instance.console_log, instance.qemu_log):
+        log.unlink(missing_ok=True)
+    process = processes.spawn_detached(build_arguments(specification), log=instance.qemu_log, inherited=inherited)
+    try:
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        instance.write_run(RunRecord(process, choice.accelerator, choice.reason, str(specification.base), started))
+        name_holder(inherited[0], process.pid)
+    except BaseException:
+        process.send(signal.SIGKILL)
+        raise
+    return RunningMachine(instance, process, choice)
+
+
+async def _await_monitor(machine: RunningMachine, deadline_s: float) -> None:
+    """Return when QEMU answers. When it does not, or the caller is cancelled, see to it that it is gone."""
+    try:
+        async with machine.monitor(deadline_s=deadline_s) as monitor:
+            await monitor.status()
+    except BaseException as error:
+        machine.process.send(signal.SIGKILL)
+        await asyncio.shield(machine.wait(_FAILED_START_DEADLINE_S))
+        if isinstance(error, OscircError):
+            raise _explain(machine, error) from error
+        raise
+
+
+def _explain(machine: RunningMachine, error: OscircError) -> OscircError:
+    said = console.tail(machine.instance.qemu_log).decode(errors="replace").strip()
+    hint = ""
+    if "host forwarding" in said:
+        hint = "that port of this machine is taken: choose another with -p HOST:GUEST"
+    if isinstance(error, DeadlineExceededError):
+        return DeadlineExceededError(f"{error}; it said: {said or 'nothing'}", hint=hint)
+    return LocalError(f"QEMU did not start: {said or 'it said nothing'}", hint=hint)
+
+
+def _descriptors(listeners: list[socket.socket]) -> list[int]:
+    return [listener.fileno() for listener in listeners]

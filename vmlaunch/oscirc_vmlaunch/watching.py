@@ -1,0 +1,159 @@
+"""The supervisor of a running machine: what happens while the network is gone.
+
+A read that the driver cannot answer in time fails; QEMU then pauses the guest (`rerror=stop`), whose clock stands
+still and which never learns of it. The supervisor says so, lets the guest try again with growing pauses between, and
+says when it runs again. Rules:
+
+- Only a guest that stopped because of its disk (`io-error`) is resumed; one that a user paused stays paused.
+- Running again means that a request of the disk has succeeded, not that QEMU was told `cont`.
+- With `storage_ready` the guest is only let run when that says yes, so that its clock stands still for the whole time.
+- It holds the monitor made for it (watch.sock) and leaves the one for commands free.
+- The console's log is kept bounded here, because nobody else is there to do it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from oscirc_blockstore.errors import DeadlineExceededError
+from oscirc_vmlaunch import qmp
+from oscirc_vmlaunch.launching import RunningMachine
+from oscirc_vmlaunch.machine import DISK_DEVICE
+
+CONSOLE_LOG_LIMIT_BYTES = 16 * 1024 * 1024
+_IDLE_S = 30.0
+_POLL_S = 0.25
+_RECONNECT_S = 0.5
+
+
+class Happening(Enum):
+    """What the supervisor reports."""
+
+    PAUSED = "paused"
+    RUNNING_AGAIN = "running again"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One happening, in words for the user; `seconds` is how long the guest was paused."""
+
+    happening: Happening
+    message: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """The pauses between two tries: the first, and the longest; each is twice the one before. Seconds."""
+
+    first_s: float = 0.5
+    longest_s: float = 5.0
+
+
+async def watch(
+    machine: RunningMachine,
+    report: Callable[[Report], None],
+    *,
+    storage_ready: Callable[[], Awaitable[bool]] | None = None,
+    patience: Patience | None = None,
+) -> None:
+    """Supervise a machine until its QEMU ends. Cancelling it leaves the machine as it is."""
+    supervision = _Supervision(report, storage_ready, patience or Patience())
+    while machine.alive():
+        with contextlib.suppress(qmp.DisconnectedError, DeadlineExceededError):
+            async with qmp.connect(machine.instance.watch_socket) as monitor:
+                await supervision.run(monitor, machine.instance.console_log)
+        await machine.wait(_RECONNECT_S)
+    await machine.wait()
+    report(Report(Happening.ENDED, "the machine has ended"))
+
+
+class _Supervision:
+    """What is remembered from one event to the next, and over a lost connection."""
+
+    def __init__(
+        self,
+        report: Callable[[Report], None],
+        storage_ready: Callable[[], Awaitable[bool]] | None,
+        patience: Patience,
+    ) -> None:
+        self._report = report
+        self._storage_ready = storage_ready
+        self._patience = patience
+        self._fault: dict[str, object] = {}
+        self._paused_at: float | None = None
+
+    async def run(self, monitor: qmp.Monitor, console_log: Path) -> None:
+        """Until the monitor is closed."""
+        while True:
+            if await monitor.status() == "io-error":
+                await self._see_through(monitor)
+            event = await monitor.next_event(deadline_s=_IDLE_S)
+            if event is not None:
+                self._note(event)
+            _bound(console_log, CONSOLE_LOG_LIMIT_BYTES)
+
+    async def _see_through(self, monitor: qmp.Monitor) -> None:
+        """From a paused guest to one whose disk works again, or that somebody else took over."""
+        for event in monitor.pending_events():
+            self._note(event)
+        if self._paused_at is None:
+            self._paused_at = time.monotonic()
+            self._report(Report(Happening.PAUSED, _reason(self._fault)))
+        status, pause_s = "io-error", self._patience.first_s
+        while status == "io-error":
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, self._patience.longest_s)
+            if self._storage_ready is None or await self._storage_ready():
+                status = await self._try(monitor)
+        seconds = time.monotonic() - self._paused_at
+        self._fault, self._paused_at = {}, None
+        if status == "running":
+            self._report(Report(Happening.RUNNING_AGAIN, f"the guest runs again after {seconds:.0f} s", seconds))
+
+    async def _try(self, monitor: qmp.Monitor) -> str:
+        """Let a guest run that stopped at its disk: QEMU's state once a request succeeded or failed again."""
+        done = await self._requests_done(monitor)
+        if await monitor.status() == "io-error":
+            await monitor.resume()
+        while True:
+            status = await monitor.status()
+            if status != "running" or await self._requests_done(monitor) > done:
+                return status
+            event = await monitor.next_event(deadline_s=_POLL_S)
+            if event is not None:
+                self._note(event)
+
+    async def _requests_done(self, monitor: qmp.Monitor) -> int:
+        statistics = await monitor.block_statistics(DISK_DEVICE)
+        return statistics.writes if self._fault.get("operation") == "write" else statistics.reads
+
+    def _note(self, event: qmp.Event) -> None:
+        if event.name == "BLOCK_IO_ERROR":
+            self._fault = event.data
+
+
+def _reason(fault: dict[str, object]) -> str:
+    """Why the guest was paused. QEMU says which operation failed, and whether for lack of space."""
+    if fault.get("nospace"):
+        return "paused: this machine's disk is full; the guest goes on by itself once there is room"
+    if fault.get("operation") == "write":
+        return f"paused: the guest cannot write ({fault.get('reason', 'no reason given')}); trying again"
+    return "paused: the image cannot be read, the network seems to be gone; the guest goes on by itself when it is back"
+
+
+def _bound(log: Path, limit_bytes: int) -> None:
+    """Set aside what a log has grown beyond its limit. QEMU appends, so an emptied log goes on from its start."""
+    with contextlib.suppress(FileNotFoundError):
+        if log.stat().st_size > limit_bytes:
+            kept = log.with_name(f"{log.name}.old")
+            kept.write_bytes(log.read_bytes()[-limit_bytes:])
+            with log.open("r+b") as file:
+                file.truncate(0)
