@@ -1,0 +1,254 @@
+"""The control connection to a repository: bounded requests, bounded answers, bounded patience.
+
+- Every answer has a maximum length and a deadline, is never decompressed, and never follows a redirect: a server
+  cannot make this program allocate, wait or go elsewhere at will.
+- What may succeed later is tried again with growing pauses (`Patience`), `Retry-After` included, until the budget is
+  spent. Callers only send what is safe to send twice: every call of ADR 2 is.
+- Errors of the server (RFC 9457 problems) become errors of our tree, with the server's own words, made printable.
+- `stop` ends pauses and uploads at once; whoever sets it has an error of its own to raise.
+
+Safe for several threads.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Self
+
+import httpx
+
+from oscirc_blockstore import errors
+from oscirc_blockstore.errors import (
+    DeadlineExceededError,
+    DocumentRefusedError,
+    OscircError,
+    OversizedResponseError,
+    ServerRefusedError,
+    TransportError,
+    UnreachableError,
+    UsageError,
+)
+from oscirc_blockstore.repository_facts import check_url
+
+JSON = "application/json"
+OCTETS = "application/octet-stream"
+MAX_ANSWER_BYTES = 1 << 20
+_MAX_PROBLEM_BYTES = 64 << 10
+_MAX_WORDS = 1000
+_MAX_RETRY_AFTER_S = 30.0
+_CONNECT_TIMEOUT_S, _IO_TIMEOUT_S, _ANSWER_TIMEOUT_S = 10.0, 60.0, 300.0
+_ERROR_STATUS, _SERVER_ERROR_STATUS, _CONFLICT, _UNAUTHORISED, _FORBIDDEN = 400, 500, 409, 401, 403
+
+# What a server may make of its refusal. Transport and local errors are ours to judge.
+_TRANSLATED: Mapping[str, type[OscircError]] = MappingProxyType(
+    {
+        kind.__name__: kind
+        for branch in (errors.UsageError, errors.NotFoundError, errors.TrustError, errors.IntegrityError)
+        for kind in (branch, *branch.__subclasses__())
+    }
+)
+
+
+class StoppedError(TransportError):
+    """Given up because something else failed or the user interrupted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Pauses before each further try, in seconds; each is shortened at random by up to a quarter."""
+
+    pauses_s: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a request carries, in pieces that are sent one by one, and its media type."""
+
+    pieces: Sequence[bytes] = ()
+    media_type: str = OCTETS
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", sum(map(len, self.pieces)))
+
+
+class RestClient:
+    """`url` is the repository's base, `api_url` where `api/v1/` stands if elsewhere; `token` goes to the API only."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_url: str = "",
+        token: str | None = None,
+        connections: int = 8,
+        patience: Patience | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url = _base(url)
+        self._api = _base(api_url) if api_url else f"{self.url}/api/v1"
+        self._token = token
+        self._patience = patience or Patience()
+        self.stop = threading.Event()
+        self._client = httpx.Client(
+            headers={"Accept-Encoding": "identity", "User-Agent": "oscirc"},
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            timeout=httpx.Timeout(_IO_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
+            transport=transport,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._client.close()
+
+    def fetch(self, path: str, max_bytes: int) -> bytes:
+        """A file of the static tree, unverified; raises `NotServedError` when it is not there."""
+        return self._patiently("GET", f"{self.url}/{path}", Body(), max_bytes, authorised=False)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Body | None = None,
+        *,
+        max_bytes: int = MAX_ANSWER_BYTES,
+        attempts: int | None = None,
+    ) -> bytes:
+        """An API call; the answer's bytes, at most `max_bytes`. `attempts` 1 leaves trying again to the caller."""
+        return self._patiently(
+            method, f"{self._api}/{path}", body or Body(), max_bytes, authorised=True, attempts=attempts
+        )
+
+    def call_json(self, method: str, path: str, document: object | None = None) -> dict[str, object]:
+        """An API call with a JSON object on each side (or nothing on the way there)."""
+        body = Body() if document is None else Body((json.dumps(document).encode(),), JSON)
+        return parse_object(self.call(method, path, body))
+
+    def pause(self, attempt: int, error: TransportError) -> bool:
+        """Wait before try number `attempt` + 1; False when the budget is spent or `error` would only come again."""
+        if not error.retryable or attempt >= len(self._patience.pauses_s):
+            return False
+        pause_s = self._patience.pauses_s[attempt] * (1 - random.random() / 4)  # noqa: S311  # not a secret
+        if isinstance(error, ServerRefusedError):
+            asked = error.problem.get("retry_after")
+            pause_s = max(pause_s, asked if isinstance(asked, float) else 0.0)
+        if self.stop.wait(pause_s):
+            raise StoppedError("stopped while waiting to try again")
+        return True
+
+    def _patiently(
+        self, method: str, url: str, body: Body, max_bytes: int, *, authorised: bool, attempts: int | None = None
+    ) -> bytes:
+        attempt = 0
+        while True:
+            try:
+                return self._once(method, url, body, max_bytes, authorised=authorised)
+            except TransportError as error:
+                if (attempts is not None and attempt + 1 >= attempts) or not self.pause(attempt, error):
+                    raise
+                attempt += 1
+
+    def _once(self, method: str, url: str, body: Body, max_bytes: int, *, authorised: bool) -> bytes:
+        headers: dict[str, str] = {}
+        if method != "GET":
+            headers |= {"Content-Length": str(body.size), "Content-Type": body.media_type}
+        if authorised and self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        try:
+            with self._client.stream(
+                method, url, headers=headers, content=self._pieces(body) if body.pieces else None
+            ) as response:
+                if response.status_code >= _ERROR_STATUS:
+                    raise _refusal(response, _read(response, _MAX_PROBLEM_BYTES), authorised=authorised)
+                if not response.is_success:
+                    raise ServerRefusedError(
+                        f"{url} answers with status {response.status_code}, which is not understood",
+                        status=response.status_code,
+                    )
+                return _read(response, max_bytes)
+        except httpx.TimeoutException:
+            raise DeadlineExceededError(f"{_host(url)} did not answer in time") from None
+        except httpx.TransportError as error:
+            raise UnreachableError(f"{_host(url)} cannot be reached: {error}") from None
+        except httpx.InvalidURL as error:
+            raise UsageError(f"{url} is not an address: {error}") from None
+
+    def _pieces(self, body: Body) -> Iterator[bytes]:
+        for piece in body.pieces:
+            if self.stop.is_set():
+                raise StoppedError("stopped during an upload")
+            yield piece
+
+
+def parse_object(raw: bytes) -> dict[str, object]:
+    """The JSON object in an answer, or `DocumentRefusedError`."""
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise DocumentRefusedError("the server's answer is not JSON") from None
+    if not isinstance(document, dict):
+        raise DocumentRefusedError("the server's answer is not a JSON object")
+    return document
+
+
+def printable(text: object) -> str:
+    """A stranger's words without what a terminal would obey, shortened."""
+    return "".join(c if c.isprintable() else " " for c in str(text)[:_MAX_WORDS])
+
+
+def _base(url: str) -> str:
+    try:
+        return check_url(url, "the repository's address")
+    except DocumentRefusedError as error:
+        raise UsageError(str(error)) from None
+
+
+def _host(url: str) -> str:
+    return httpx.URL(url).netloc.decode(errors="replace")
+
+
+def _read(response: httpx.Response, max_bytes: int) -> bytes:
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise OversizedResponseError(f"{_host(str(response.url))} answers compressed, which was not asked for")
+    deadline = time.monotonic() + _ANSWER_TIMEOUT_S
+    received = bytearray()
+    for piece in response.iter_raw():
+        received += piece
+        if len(received) > max_bytes:
+            raise OversizedResponseError(f"{_host(str(response.url))} answers with more than {max_bytes} bytes")
+        if time.monotonic() > deadline:
+            raise DeadlineExceededError(f"{_host(str(response.url))} answers too slowly")
+    return bytes(received)
+
+
+def _refusal(response: httpx.Response, raw: bytes, *, authorised: bool) -> OscircError:
+    """The error that a status of 400 or above means."""
+    status = response.status_code
+    try:
+        problem = parse_object(raw)
+    except DocumentRefusedError:
+        problem = {}
+    words = printable(problem.get("detail") or problem.get("title") or response.reason_phrase)
+    if not authorised and status in (404, 410):
+        return errors.NotServedError(f"{_host(str(response.url))} does not have {response.url.path}")
+    kind = _TRANSLATED.get(str(problem.get("type", "")))
+    message = f"the server refuses: {words}"
+    if kind is not None and status < _SERVER_ERROR_STATUS and status not in (_CONFLICT, _UNAUTHORISED, _FORBIDDEN):
+        return kind(message)
+    hint = "is the token right and for this publisher? oscirc login" if status in (_UNAUTHORISED, _FORBIDDEN) else ""
+    waits = response.headers.get("Retry-After", "")
+    if waits.isdecimal():
+        problem["retry_after"] = min(float(waits), _MAX_RETRY_AFTER_S)
+    return ServerRefusedError(f"{message} (status {status})", status=status, problem=problem, hint=hint)
