@@ -5,6 +5,7 @@ import itertools
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from oscirc_blockstore import canonical, frame, image_index, manifest, names, table
 from oscirc_blockstore.digests import ZERO_DIGEST, block_digest, digest_of
 from oscirc_blockstore.disk_source import ByteRange, aligned

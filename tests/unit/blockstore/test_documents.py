@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from oscirc_blockstore import canonical, image_index, manifest, repository_facts
 from oscirc_blockstore.digests import ZERO_DIGEST, digest_of
 from oscirc_blockstore.errors import DigestMismatchError, DocumentRefusedError, NotFoundError, UsageError

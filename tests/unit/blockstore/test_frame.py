@@ -7,6 +7,7 @@ import tracemalloc
 
 import pytest
 import zstandard
+
 from oscirc_blockstore import frame
 from oscirc_blockstore.digests import ZERO_DIGEST, digest_of
 from oscirc_blockstore.errors import DigestMismatchError, FrameRefusedError

@@ -5,6 +5,7 @@ import os
 import time
 
 import pytest
+
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import LocalError, StoreFullError
 from oscirc_blockstore.local_store import LocalStore

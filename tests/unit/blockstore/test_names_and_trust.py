@@ -1,6 +1,7 @@
 """Names that climb or glob, and roles that say more than they may, are refused."""
 
 import pytest
+
 from oscirc_blockstore import names, trust
 from oscirc_blockstore.errors import NameRefusedError, RollbackError, SignatureRefusedError, TrustError
 from oscirc_blockstore.trust import RoleFacts, TargetFacts

@@ -1,6 +1,7 @@
 """Tables: one encoding of everything, refusals of what no tool makes, bounded walks."""
 
 import pytest
+
 from oscirc_blockstore import table
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest, digest_of, digest_of_zeros
 from oscirc_blockstore.errors import TableRefusedError

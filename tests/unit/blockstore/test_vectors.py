@@ -9,6 +9,7 @@ import json
 import pathlib
 
 import pytest
+
 from oscirc_blockstore import frame, image_index, manifest, table
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest, block_digest, block_path, digest_of
 from oscirc_blockstore.errors import OscircError

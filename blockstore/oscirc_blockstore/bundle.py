@@ -1,0 +1,238 @@
+"""Bundles: the nodes and blocks of a profile in one file, in the order in which they will be asked for.
+
+`docs/adr/0006-profiles-and-bundles.md` has the reasons and the layout. A bundle comes from whoever serves it and is
+trusted with nothing: `SegmentReader` gives out only bytes that hash to the digest they are given out under, and the
+caller uses them only where the signed table names that digest. What a lying bundle can waste is bounded by
+`check_bounds`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import zstandard
+
+from oscirc_blockstore.digests import DIGEST_SIZE, ZERO_DIGEST, Digest, verify
+from oscirc_blockstore.errors import DocumentRefusedError, FrameRefusedError
+from oscirc_blockstore.frame import MAGIC as FRAME_MAGIC
+from oscirc_blockstore.table import BLOCK_SIZES, NODE_SIZE
+
+MAGIC = b"OSCBNDL1"
+SEGMENT_BYTES = 8 << 20
+MAX_ENTRIES = 1 << 20
+MAX_INDEX_BYTES = 64 << 20
+DEFAULT_LEVEL = 19
+_STEP_BYTES = (
+    1024  # 4 bytes can mean 128 KiB: so much at once is decoded before the result is looked at, 32 MiB at most
+)
+
+_HEAD = struct.Struct("<8sII32sII")
+_SEGMENT = struct.Struct("<QIIII")
+HEAD_SIZE = _HEAD.size
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A digest and the raw size of what it names: a node's, or the block size."""
+
+    digest: Digest
+    raw_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Where one zstd frame stands in the file (bytes), and the entries whose bytes it holds, in order."""
+
+    offset: int
+    length: int
+    entries: tuple[Entry, ...]
+
+    @property
+    def raw_length(self) -> int:
+        """Bytes of content."""
+        return sum(entry.raw_size for entry in self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class BundleIndex:
+    """What a bundle says about itself."""
+
+    manifest: Digest
+    block_size: int
+    segments: tuple[Segment, ...]
+
+    @property
+    def length(self) -> int:
+        """Bytes of the whole file."""
+        last = self.segments[-1] if self.segments else None
+        return last.offset + last.length if last else index_size(0, 0)
+
+
+def index_size(segments: int, entries: int) -> int:
+    """Bytes in front of the first segment."""
+    return HEAD_SIZE + segments * _SEGMENT.size + entries * DIGEST_SIZE + -(-entries // 8)
+
+
+def index_length(head: bytes) -> int:
+    """How many bytes the index has, from the file's first `HEAD_SIZE`; `DocumentRefusedError` for another file."""
+    if len(head) < HEAD_SIZE:
+        raise DocumentRefusedError("the bundle is cut off in its head")
+    magic, segments, entries, _, block_size, zero = _HEAD.unpack(head[:HEAD_SIZE])
+    if magic != MAGIC or zero or block_size not in BLOCK_SIZES:
+        raise DocumentRefusedError("not a bundle that this version reads")
+    if not segments <= entries <= MAX_ENTRIES:
+        raise DocumentRefusedError(f"a bundle of {entries} entries in {segments} segments is not allowed")
+    length = index_size(segments, entries)
+    if length > MAX_INDEX_BYTES:
+        raise DocumentRefusedError(f"a bundle's index of {length} bytes is not allowed")
+    return length
+
+
+def parse_index(raw: bytes) -> BundleIndex:
+    """The index of a bundle, each length checked; raise `DocumentRefusedError`."""
+    if len(raw) != index_length(raw):
+        raise DocumentRefusedError("the bundle's index is cut off")
+    _, segment_count, entry_count, manifest, block_size, _ = _HEAD.unpack(raw[:HEAD_SIZE])
+    digests_at = HEAD_SIZE + segment_count * _SEGMENT.size
+    bitmap_at = digests_at + entry_count * DIGEST_SIZE
+    entries = []
+    for number in range(entry_count):
+        digest = Digest(raw[digests_at + number * DIGEST_SIZE :][:DIGEST_SIZE])
+        if digest == ZERO_DIGEST:
+            raise DocumentRefusedError("a bundle names zeros")
+        is_node = raw[bitmap_at + number // 8] >> number % 8 & 1
+        entries.append(Entry(digest, NODE_SIZE if is_node else block_size))
+    if len({entry.digest for entry in entries}) != len(entries):
+        raise DocumentRefusedError("a bundle names something twice")
+    segments, taken, at = [], 0, len(raw)
+    for number in range(segment_count):
+        offset, length, raw_length, count, zero = _SEGMENT.unpack_from(raw, HEAD_SIZE + number * _SEGMENT.size)
+        segment = Segment(offset, length, tuple(entries[taken : taken + count]))
+        if not count or zero or offset != at or segment.raw_length != raw_length or taken + count > entry_count:
+            raise DocumentRefusedError("a bundle's segments contradict its entries")
+        if raw_length > SEGMENT_BYTES or not 0 < length <= raw_length + 1024 * count:
+            raise DocumentRefusedError("a bundle's segment is larger than allowed")
+        segments.append(segment)
+        taken, at = taken + count, at + length
+    if taken != entry_count:
+        raise DocumentRefusedError("a bundle has entries outside its segments")
+    return BundleIndex(Digest(manifest), block_size, tuple(segments))
+
+
+def cut(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ...]]:
+    """Entries in groups of at most `SEGMENT_BYTES` of content."""
+    group: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if group and size + entry.raw_size > SEGMENT_BYTES:
+            yield tuple(group)
+            group, size = [], 0
+        group.append(entry)
+        size += entry.raw_size
+    if group:
+        yield tuple(group)
+
+
+def compress_segment(contents: Sequence[bytes], level: int = DEFAULT_LEVEL) -> bytes:
+    """The frame around several blocks, its window as large as the segment."""
+    raw = b"".join(contents)
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level,
+        source_size=len(raw),
+        window_log=max(10, (SEGMENT_BYTES - 1).bit_length()),
+        write_content_size=True,
+        write_checksum=False,
+        write_dict_id=False,
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters).compress(raw)
+
+
+def build(
+    manifest: Digest, block_size: int, groups: Sequence[tuple[Entry, ...]], frames: Sequence[bytes]
+) -> Iterator[bytes]:
+    """The file's bytes in pieces: the index, then the frames of `compress_segment`, one for each group of `cut`."""
+    entries = [entry for group in groups for entry in group]
+    bitmap = bytearray(-(-len(entries) // 8))
+    for number, entry in enumerate(entries):
+        bitmap[number // 8] |= (entry.raw_size == NODE_SIZE) << number % 8
+    parts = [_HEAD.pack(MAGIC, len(groups), len(entries), manifest, block_size, 0)]
+    at = index_size(len(groups), len(entries))
+    for group, frame in zip(groups, frames, strict=True):
+        parts.append(_SEGMENT.pack(at, len(frame), sum(entry.raw_size for entry in group), len(group), 0))
+        at += len(frame)
+    parts += [entry.digest for entry in entries]
+    parts.append(bytes(bitmap))
+    yield b"".join(parts)
+    yield from frames
+
+
+class SegmentReader:
+    """Decodes one segment as its bytes arrive; calls `found(digest, raw)` for each entry as soon as it is verified.
+
+    Raises `FrameRefusedError` or `DigestMismatchError` on the first byte that cannot be right; what was found before
+    stands. Holds at most one segment's content.
+    """
+
+    def __init__(self, segment: Segment, found: Callable[[Digest, bytes], None]) -> None:
+        self._segment = segment
+        self._found = found
+        self._received = 0
+        self._next = 0
+        self._pending = bytearray()
+        self._head: bytes | None = b""  # None once the frame's header was judged
+        decompressor = zstandard.ZstdDecompressor(max_window_size=SEGMENT_BYTES)
+        self._decoder = decompressor.decompressobj()
+        self._decoded = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every entry was found."""
+        return self._next == len(self._segment.entries)
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the segment."""
+        self._received += len(data)
+        if self._received > self._segment.length:
+            raise FrameRefusedError("a bundle's segment is longer than its index says")
+        if self._head is not None:
+            data = self._judge_head(self._head + data)
+        limit = self._segment.raw_length
+        for start in range(0, len(data), _STEP_BYTES):
+            try:
+                decoded = self._decoder.decompress(data[start : start + _STEP_BYTES])
+            except zstandard.ZstdError as error:
+                raise FrameRefusedError(f"a bundle's segment does not decode: {error}") from None
+            self._decoded += len(decoded)
+            if self._decoded > limit or self._decoder.unused_data:
+                raise FrameRefusedError("a bundle's segment holds more than its index says")
+            self._pending += decoded
+            self._give_out()
+        if self._received == self._segment.length and not self.complete:
+            raise FrameRefusedError("a bundle's segment holds less than its index says")
+
+    def _judge_head(self, data: bytes) -> bytes:
+        """Hold the first bytes back until the frame's header can be judged, so that a bomb is refused unopened."""
+        if len(data) < min(18, self._segment.length):
+            self._head = data
+            return b""
+        self._head = None
+        try:
+            header = zstandard.get_frame_parameters(data)
+        except zstandard.ZstdError as error:
+            raise FrameRefusedError(f"a bundle's segment has a damaged header: {error}") from None
+        if data[:4] != FRAME_MAGIC or header.content_size != self._segment.raw_length or header.dict_id:
+            raise FrameRefusedError("a bundle's segment is not the frame that its index describes")
+        return data
+
+    def _give_out(self) -> None:
+        while not self.complete:
+            entry = self._segment.entries[self._next]
+            if len(self._pending) < entry.raw_size:
+                return
+            raw = bytes(self._pending[: entry.raw_size])
+            verify(raw, entry.digest)
+            del self._pending[: entry.raw_size]
+            self._next += 1
+            self._found(entry.digest, raw)
