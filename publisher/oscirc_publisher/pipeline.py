@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, Future
 from queue import SimpleQueue
 from typing import Generic, TypeVar
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, stop: threading.Event
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`function(item)` for each item, in the items' order; at most three items a worker are taken and not given back.
 
     To be closed when it is left early (`contextlib.closing`), which sets `stop` and waits for the threads, briefly.

@@ -16,14 +16,12 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Self
 
 import httpx
 
-from oscirc_blockstore import errors
 from oscirc_blockstore.errors import (
     DeadlineExceededError,
     DocumentRefusedError,
@@ -35,24 +33,14 @@ from oscirc_blockstore.errors import (
     UsageError,
 )
 from oscirc_blockstore.repository_facts import check_url
+from oscirc_publisher.problems import MAX_PROBLEM_BYTES, not_served, parse_object, refusal
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
 MAX_ANSWER_BYTES = 1 << 20
-_MAX_PROBLEM_BYTES = 64 << 10
-_MAX_WORDS = 1000
-_MAX_RETRY_AFTER_S = 30.0
-_CONNECT_TIMEOUT_S, _IO_TIMEOUT_S, _ANSWER_TIMEOUT_S = 10.0, 60.0, 300.0
-_ERROR_STATUS, _SERVER_ERROR_STATUS, _CONFLICT, _UNAUTHORISED, _FORBIDDEN = 400, 500, 409, 401, 403
-
-# What a server may make of its refusal. Transport and local errors are ours to judge.
-_TRANSLATED: Mapping[str, type[OscircError]] = MappingProxyType(
-    {
-        kind.__name__: kind
-        for branch in (errors.UsageError, errors.NotFoundError, errors.TrustError, errors.IntegrityError)
-        for kind in (branch, *branch.__subclasses__())
-    }
-)
+_CONNECT_TIMEOUT_S, _WRITE_TIMEOUT_S = 10.0, 60.0
+_ANSWER_TIMEOUT_S = 600.0  # a release checks every block of the image before it answers
+_ERROR_STATUS = 400
 
 
 class StoppedError(TransportError):
@@ -78,6 +66,15 @@ class Body:
         object.__setattr__(self, "size", sum(map(len, self.pieces)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    url: str
+    body: Body
+    max_bytes: int
+    authorised: bool
+
+
 class RestClient:
     """`url` is the repository's base, `api_url` where `api/v1/` stands if elsewhere; `token` goes to the API only."""
 
@@ -99,7 +96,7 @@ class RestClient:
         self._client = httpx.Client(
             headers={"Accept-Encoding": "identity", "User-Agent": "oscirc"},
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            timeout=httpx.Timeout(_IO_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
+            timeout=httpx.Timeout(_WRITE_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S, read=_ANSWER_TIMEOUT_S),
             transport=transport,
         )
 
@@ -115,7 +112,7 @@ class RestClient:
 
     def fetch(self, path: str, max_bytes: int) -> bytes:
         """A file of the static tree, unverified; raises `NotServedError` when it is not there."""
-        return self._patiently("GET", f"{self.url}/{path}", Body(), max_bytes, authorised=False)
+        return self._patiently(_Request("GET", f"{self.url}/{path}", Body(), max_bytes, authorised=False))
 
     def call(
         self,
@@ -124,12 +121,11 @@ class RestClient:
         body: Body | None = None,
         *,
         max_bytes: int = MAX_ANSWER_BYTES,
-        attempts: int | None = None,
+        once: bool = False,
     ) -> bytes:
-        """An API call; the answer's bytes, at most `max_bytes`. `attempts` 1 leaves trying again to the caller."""
-        return self._patiently(
-            method, f"{self._api}/{path}", body or Body(), max_bytes, authorised=True, attempts=attempts
-        )
+        """An API call; the answer's bytes, at most `max_bytes`. With `once`, trying again is left to the caller."""
+        request = _Request(method, f"{self._api}/{path}", body or Body(), max_bytes, authorised=True)
+        return self._once(request) if once else self._patiently(request)
 
     def call_json(self, method: str, path: str, document: object | None = None) -> dict[str, object]:
         """An API call with a JSON object on each side (or nothing on the way there)."""
@@ -148,64 +144,45 @@ class RestClient:
             raise StoppedError("stopped while waiting to try again")
         return True
 
-    def _patiently(
-        self, method: str, url: str, body: Body, max_bytes: int, *, authorised: bool, attempts: int | None = None
-    ) -> bytes:
+    def _patiently(self, request: _Request) -> bytes:
         attempt = 0
         while True:
             try:
-                return self._once(method, url, body, max_bytes, authorised=authorised)
+                return self._once(request)
             except TransportError as error:
-                if (attempts is not None and attempt + 1 >= attempts) or not self.pause(attempt, error):
+                if not self.pause(attempt, error):
                     raise
                 attempt += 1
 
-    def _once(self, method: str, url: str, body: Body, max_bytes: int, *, authorised: bool) -> bytes:
+    def _once(self, request: _Request) -> bytes:
         headers: dict[str, str] = {}
-        if method != "GET":
-            headers |= {"Content-Length": str(body.size), "Content-Type": body.media_type}
-        if authorised and self._token:
+        if request.method != "GET":
+            headers |= {"Content-Length": str(request.body.size), "Content-Type": request.body.media_type}
+        if request.authorised and self._token:
             headers["Authorization"] = f"Bearer {self._token}"
+        content = self._pieces(request.body) if request.body.pieces else None
         try:
-            with self._client.stream(
-                method, url, headers=headers, content=self._pieces(body) if body.pieces else None
-            ) as response:
+            with self._client.stream(request.method, request.url, headers=headers, content=content) as response:
                 if response.status_code >= _ERROR_STATUS:
-                    raise _refusal(response, _read(response, _MAX_PROBLEM_BYTES), authorised=authorised)
+                    raise _error_of(response, request)
                 if not response.is_success:
                     raise ServerRefusedError(
-                        f"{url} answers with status {response.status_code}, which is not understood",
+                        f"{request.url} answers with status {response.status_code}, which is not understood",
                         status=response.status_code,
                     )
-                return _read(response, max_bytes)
+                return _read(response, request.max_bytes)
         except httpx.TimeoutException:
-            raise DeadlineExceededError(f"{_host(url)} did not answer in time") from None
+            raise DeadlineExceededError(f"{_host(request.url)} did not answer in time") from None
         except httpx.TransportError as error:
-            raise UnreachableError(f"{_host(url)} cannot be reached: {error}") from None
+            raise UnreachableError(f"{_host(request.url)} cannot be reached: {error}") from None
         except httpx.InvalidURL as error:
-            raise UsageError(f"{url} is not an address: {error}") from None
+            raise UsageError(f"{request.url} is not an address: {error}") from None
 
     def _pieces(self, body: Body) -> Iterator[bytes]:
         for piece in body.pieces:
             if self.stop.is_set():
                 raise StoppedError("stopped during an upload")
             yield piece
-
-
-def parse_object(raw: bytes) -> dict[str, object]:
-    """The JSON object in an answer, or `DocumentRefusedError`."""
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise DocumentRefusedError("the server's answer is not JSON") from None
-    if not isinstance(document, dict):
-        raise DocumentRefusedError("the server's answer is not a JSON object")
-    return document
-
-
-def printable(text: object) -> str:
-    """A stranger's words without what a terminal would obey, shortened."""
-    return "".join(c if c.isprintable() else " " for c in str(text)[:_MAX_WORDS])
 
 
 def _base(url: str) -> str:
@@ -233,22 +210,8 @@ def _read(response: httpx.Response, max_bytes: int) -> bytes:
     return bytes(received)
 
 
-def _refusal(response: httpx.Response, raw: bytes, *, authorised: bool) -> OscircError:
-    """The error that a status of 400 or above means."""
-    status = response.status_code
-    try:
-        problem = parse_object(raw)
-    except DocumentRefusedError:
-        problem = {}
-    words = printable(problem.get("detail") or problem.get("title") or response.reason_phrase)
-    if not authorised and status in (404, 410):
-        return errors.NotServedError(f"{_host(str(response.url))} does not have {response.url.path}")
-    kind = _TRANSLATED.get(str(problem.get("type", "")))
-    message = f"the server refuses: {words}"
-    if kind is not None and status < _SERVER_ERROR_STATUS and status not in (_CONFLICT, _UNAUTHORISED, _FORBIDDEN):
-        return kind(message)
-    hint = "is the token right and for this publisher? oscirc login" if status in (_UNAUTHORISED, _FORBIDDEN) else ""
-    waits = response.headers.get("Retry-After", "")
-    if waits.isdecimal():
-        problem["retry_after"] = min(float(waits), _MAX_RETRY_AFTER_S)
-    return ServerRefusedError(f"{message} (status {status})", status=status, problem=problem, hint=hint)
+def _error_of(response: httpx.Response, request: _Request) -> OscircError:
+    raw = _read(response, MAX_PROBLEM_BYTES)
+    if not request.authorised:
+        return not_served(response.status_code, request.url)
+    return refusal(response.status_code, raw, response.headers.get("Retry-After", ""))

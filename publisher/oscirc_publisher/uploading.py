@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from oscirc_blockstore.digests import DIGEST_SIZE, Digest
 from oscirc_blockstore.errors import DocumentRefusedError, OscircError, TransportError
 from oscirc_blockstore.frame import max_frame_bytes
-from oscirc_publisher.rest import Body, RestClient, parse_object
+from oscirc_publisher.problems import parse_object
+from oscirc_publisher.rest import Body, RestClient
 
 FRAMES = "application/vnd.oscirc.frames"
 MAX_DIGESTS_PER_REQUEST = 65_536
@@ -99,7 +100,7 @@ class Draft:
             body = Body([record.encoded() for record in records], FRAMES)
             total += Stored(sent_bytes=body.size)
             try:
-                answer = _Answer(parse_object(self._rest.call("POST", f"{self._path}/frames", body, attempts=1)))
+                answer = _Answer(parse_object(self._rest.call("POST", f"{self._path}/frames", body, once=True)))
             except TransportError as error:
                 if not self._rest.pause(attempt, error):
                     raise

@@ -1,0 +1,231 @@
+"""Cuts a disk into blocks, builds its table and sends what a server lacks: one pass, all cores, bounded memory.
+
+The disk's extents are cut into batches of at most 8 MiB. One worker takes a batch all the way (read, hash, ask the
+server which of its blocks are missing, compress only those, send them), so that while one waits for the network
+others keep the cores busy, and what is held in memory is the number of workers times one batch. The table is built
+from the batches' digests in order, its nodes are sent as they close.
+
+Rules:
+
+- A block that was asked about in this run is not asked about again (up to a million of them: then memory is worth
+  more than a request that the server answers rightly anyway).
+- Zero blocks have no digest to ask for and no bytes to send; holes are never read.
+- The table depends on the disk's bytes and the block size only: not on extents, batches, workers or the server.
+- Without a sink the same pass only hashes: what a disk's manifest would be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from oscirc_blockstore import frame
+from oscirc_blockstore.digests import ZERO_DIGEST, Digest, digest_of
+from oscirc_blockstore.disk_source import ByteRange, DiskSource, aligned
+from oscirc_blockstore.errors import LocalError
+from oscirc_blockstore.table import NODE_SIZE, Geometry, TableBuilder, TableRoot
+from oscirc_publisher.pipeline import in_order
+from oscirc_publisher.uploading import Record, Stored
+
+BATCH_BYTES = 8 << 20
+MAX_WORKERS = 20
+_NODES_PER_BATCH = 128
+_MAX_REMEMBERED = 1 << 20
+
+OnRead = Callable[[int, Stored], None]
+"""Told after each batch: bytes read so far, and what was sent so far. Called in the caller's thread."""
+
+
+class BlockSink(Protocol):
+    """Where blocks and nodes go; `uploading.Draft` is one. Safe for several threads."""
+
+    def missing(self, digests: Sequence[Digest]) -> list[Digest]:
+        """Those that are not there yet, in order."""
+
+    def store(self, records: Sequence[Record]) -> Stored:
+        """Keep these."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltTable:
+    """A disk's table, and what it took. Counts are of distinct blocks and nodes, but `data_blocks` of positions."""
+
+    root: TableRoot
+    data_blocks: int
+    read_bytes: int
+    blocks: int
+    new_blocks: int
+    nodes: int
+    new_nodes: int
+    uploaded: Stored
+
+
+def default_workers() -> int:
+    """One for each usable core, and four to wait for the network."""
+    return min(MAX_WORKERS, len(os.sched_getaffinity(0)) + 4)
+
+
+def data_bytes(disk: DiskSource, block_size: int) -> int:
+    """How many bytes a pass will read."""
+    return sum(extent.size for extent in aligned(disk.extents(), block_size, disk.size))
+
+
+def build_table(
+    disk: DiskSource,
+    geometry: Geometry,
+    sink: BlockSink | None,
+    *,
+    level: int = frame.DEFAULT_LEVEL,
+    workers: int | None = None,
+    stop: threading.Event | None = None,
+    on_read: OnRead | None = None,
+) -> BuiltTable:
+    """Everything of `disk` into `sink`, its nodes last. Raises whatever reading or the sink raise, after stopping.
+
+    `stop` is set on failure or interruption, so that a sink which looks at it ends what it has under way.
+    """
+    stop = stop or threading.Event()
+    cutter = _Cutter(disk, geometry, sink, level)
+    builder = TableBuilder(geometry, cutter.add_node)
+    read_bytes, data_blocks, distinct, new_blocks, uploaded = 0, 0, 0, 0, Stored()
+    batches = in_order(cutter.process, _batches(disk, geometry), workers=workers or default_workers(), stop=stop)
+    with contextlib.closing(batches):
+        for batch in batches:
+            for position, digest in batch.blocks:
+                builder.add(position, digest)
+            read_bytes += batch.read_bytes
+            data_blocks += len(batch.blocks)
+            distinct += batch.sent.distinct
+            new_blocks += batch.sent.new
+            uploaded += batch.sent.uploaded
+            if on_read is not None:
+                on_read(read_bytes, uploaded + cutter.nodes_uploaded)
+    root = builder.finish()
+    cutter.send_nodes()
+    return BuiltTable(
+        root=root,
+        data_blocks=data_blocks,
+        read_bytes=read_bytes,
+        blocks=distinct,
+        new_blocks=new_blocks,
+        nodes=cutter.nodes,
+        new_nodes=cutter.new_nodes,
+        uploaded=uploaded + cutter.nodes_uploaded,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """Digests not seen before in this run, those of them that the sink lacked, and what sending those took."""
+
+    distinct: int
+    new: int
+    uploaded: Stored
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The non-zero blocks of a batch by position, and what became of them."""
+
+    blocks: list[tuple[int, Digest]]
+    read_bytes: int
+    sent: _Sent
+
+
+class _Cutter:
+    """What the workers share: the disk, the sink, and which digests were asked about."""
+
+    def __init__(self, disk: DiskSource, geometry: Geometry, sink: BlockSink | None, level: int) -> None:
+        self._disk = disk
+        self._geometry = geometry
+        self._sink = sink
+        self._level = level
+        self._zeros = bytes(geometry.block_size)
+        self._asked: set[Digest] = set()
+        self._lock = threading.Lock()
+        self._open_nodes: dict[Digest, bytes] = {}
+        self.nodes = 0
+        self.new_nodes = 0
+        self.nodes_uploaded = Stored()
+
+    def process(self, ranges: Sequence[ByteRange]) -> _Batch:
+        """One batch, from the disk to the sink; runs in a worker."""
+        blocks: list[tuple[int, Digest]] = []
+        contents: dict[Digest, bytes] = {}
+        read_bytes = 0
+        for extent in ranges:
+            for start in range(extent.start, extent.stop, self._geometry.block_size):
+                raw = self._read_block(start)
+                read_bytes += min(self._geometry.block_size, extent.stop - start)
+                if raw == self._zeros:
+                    continue
+                digest = digest_of(raw)
+                blocks.append((start >> self._geometry.shift, digest))
+                contents[digest] = raw
+        return _Batch(blocks, read_bytes, self._send(contents, self._geometry.block_size))
+
+    def add_node(self, digest: Digest, raw: bytes) -> None:
+        """A finished node, from the thread that builds the table."""
+        if digest == ZERO_DIGEST:
+            return
+        self._open_nodes[digest] = raw
+        if len(self._open_nodes) >= _NODES_PER_BATCH:
+            self.send_nodes()
+
+    def send_nodes(self) -> None:
+        """Send the nodes that wait."""
+        contents, self._open_nodes = self._open_nodes, {}
+        sent = self._send(contents, NODE_SIZE)
+        self.nodes += sent.distinct
+        self.new_nodes += sent.new
+        self.nodes_uploaded += sent.uploaded
+
+    def _read_block(self, start: int) -> bytes:
+        size = min(self._geometry.block_size, self._geometry.disk_size - start)
+        raw = self._disk.read(start, size)
+        if len(raw) != size:
+            raise LocalError(f"the disk gave {len(raw)} of {size} bytes at {start}")
+        return raw.ljust(self._geometry.block_size, b"\0")
+
+    def _send(self, contents: dict[Digest, bytes], raw_size: int) -> _Sent:
+        """Sends what the sink lacks; empties `contents` as it goes, to hold no byte twice."""
+        with self._lock:
+            unasked = [digest for digest in contents if digest not in self._asked]
+            if len(self._asked) < _MAX_REMEMBERED:
+                self._asked.update(unasked)
+        if self._sink is None or not unasked:
+            return _Sent(len(unasked), 0, Stored())
+        records = [
+            Record(digest, raw_size, frame.encode(contents.pop(digest), self._level))
+            for digest in self._sink.missing(unasked)
+        ]
+        contents.clear()
+        return _Sent(len(unasked), len(records), self._sink.store(records) if records else Stored())
+
+
+def _batches(disk: DiskSource, geometry: Geometry) -> Iterator[tuple[ByteRange, ...]]:
+    """The disk's extents, widened to blocks and gathered or cut to batches."""
+    batch: list[ByteRange] = []
+    size = 0
+    for extent in _pieces(aligned(disk.extents(), geometry.block_size, disk.size)):
+        if batch and size + extent.size > BATCH_BYTES:
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(extent)
+        size += extent.size
+    if batch:
+        yield tuple(batch)
+
+
+def _pieces(extents: Iterable[ByteRange]) -> Iterator[ByteRange]:
+    """The extents, none longer than a batch; cuts stand at multiples of the batch size, hence of every block size."""
+    for extent in extents:
+        start = extent.start
+        while start < extent.stop:
+            stop = min(extent.stop, (start // BATCH_BYTES + 1) * BATCH_BYTES)
+            yield ByteRange(start, stop)
+            start = stop

@@ -1,0 +1,46 @@
+"""What a publisher may change about an image that is released: channels, yanks, and the date until which it is signed.
+
+Each function reads what is served, verifies it, and signs the next role version (`releasing`); a change that stands
+already is a success that signs nothing.
+"""
+
+from __future__ import annotations
+
+from oscirc_blockstore.errors import NotFoundError
+from oscirc_blockstore.image_index import ImageIndex, Yank
+from oscirc_blockstore.names import check_image
+from oscirc_publisher.releasing import Released, Signatory, date_text
+
+
+def set_channel(signatory: Signatory, image: str, channel: str, version: str) -> Released:
+    """Point the channel at a released version."""
+    return signatory.change(check_image(image), lambda index: _existing(index).with_channel(channel, version))
+
+
+def yank(signatory: Signatory, image: str, version: str, why: str, *, security: bool = False) -> Released:
+    """Mark a released version as not to be used; with `security`, clients refuse to boot it."""
+    date = date_text(signatory.clock())
+
+    def merge(index: ImageIndex) -> ImageIndex:
+        known = _existing(index).version(version).yanked
+        if known is not None and (known.why, known.security) == (why, security):
+            return index
+        return index.with_yank(version, Yank(why, date, security))
+
+    return signatory.change(check_image(image), merge)
+
+
+def restore(signatory: Signatory, image: str, version: str) -> Released:
+    """Take a yank back."""
+    return signatory.change(check_image(image), lambda index: _existing(index).with_yank(version, None))
+
+
+def resign(signatory: Signatory) -> int:
+    """Sign what is released for another year; the new role version."""
+    return signatory.resign()
+
+
+def _existing(index: ImageIndex) -> ImageIndex:
+    if not index.versions:
+        raise NotFoundError(f"{index.publisher}/{index.image} has no released version")
+    return index
