@@ -17,7 +17,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from oscirc_blockstore.errors import DocumentRefusedError, NotFoundError, UsageError
+from oscirc_blockstore.errors import DocumentRefusedError, LocalError, NotFoundError, UsageError
 from oscirc_vmlaunch import programs
 
 _DEADLINE_S = 30.0
@@ -40,6 +40,8 @@ def disk_size(disk: Path) -> int:
         size = disk.stat().st_size
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no disk at {disk}", hint="is the image still mounted?") from error
+    except OSError as error:
+        raise LocalError(f"{disk} cannot be read: {error.strerror}", hint="mount the image again") from error
     if size == 0 or size % _SECTOR_BYTES:
         raise UsageError(f"{disk} has {size} bytes: a disk is a whole number of {_SECTOR_BYTES}-byte sectors")
     return size
