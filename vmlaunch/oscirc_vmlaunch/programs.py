@@ -35,7 +35,7 @@ def find_qemu(architecture: str) -> Path:
         raise UsageError(f"guests for {architecture!r} cannot be started yet", hint=f"known architectures: {known}")
     for place in places:
         if found := shutil.which(place):
-            return Path(found)
+            return Path(found).absolute()
     raise MissingProgramError(
         f"{places[0]} is not installed",
         hint="Debian and Ubuntu: apt install qemu-system-x86; Fedora: dnf install qemu-system-x86",
@@ -45,7 +45,7 @@ def find_qemu(architecture: str) -> Path:
 def find_qemu_img() -> Path:
     """The `qemu-img` program; MissingProgramError when it is absent."""
     if found := shutil.which("qemu-img"):
-        return Path(found)
+        return Path(found).absolute()
     raise MissingProgramError(
         "qemu-img is not installed",
         hint="Debian and Ubuntu: apt install qemu-utils; Fedora: dnf install qemu-img",

@@ -143,13 +143,14 @@ class Monitor:
             raise DisconnectedError("QEMU closed its monitor")
 
     async def _arrival(self) -> None:
-        self._check_connected()
         self._listener.arrived.clear()
         waits = [
             asyncio.ensure_future(self._listener.arrived.wait()),
             asyncio.ensure_future(self._client.runstate_changed()),
         ]
         try:
+            await asyncio.sleep(0)  # both are waiting now: a change from here on is not missed, one before is seen
+            self._check_connected()
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:

@@ -15,8 +15,6 @@ from oscirc_vmlaunch.machine import Endpoint, MachineSpec
 from oscirc_vmlaunch.processes import spawn_detached
 from oscirc_vmlaunch.records import InstanceRecord
 
-DIGEST = "ab" * 32
-
 
 @pytest.fixture
 def make_record():
@@ -24,7 +22,7 @@ def make_record():
         name="one",
         remote="home",
         reference="alice/circuit",
-        manifest_digest=DIGEST,
+        manifest_digest="ab" * 32,
         version="1",
         firmware="bios",
         architecture="x86_64",

@@ -14,18 +14,20 @@ IMPATIENT = Patience(first_s=0.001, longest_s=0.004)
 def watched(instances, make_record, spawn, end, fake_qemu):
     """Runs a scenario beside the supervisor of a process that stands for QEMU; the reports it made."""
 
-    def run(scenario, **options):
+    def run(scenario, *, status_before="running", **options):
         async def go():
             instance = instances.create(make_record())
             process = spawn("sleep", "60")
             reports = []
             async with fake_qemu(instance.watch_socket) as qemu:
                 qemu.reads = 0
+                qemu.set_status(status_before)
                 qemu.answers["query-blockstats"] = lambda qemu: [
                     {"qdev": "disk", "stats": {"rd_operations": qemu.reads, "wr_operations": 0}}
                 ]
                 machine = RunningMachine(instance, process, Choice("tcg", "test"))
                 supervisor = asyncio.ensure_future(watch(machine, reports.append, patience=IMPATIENT, **options))
+                await until(lambda: qemu.asked)
                 await scenario(qemu, reports)
                 assert not supervisor.done()
                 qemu.hang_up()
@@ -82,10 +84,9 @@ def test_a_guest_whose_network_was_gone_runs_again_by_itself(watched):
 def test_a_guest_that_had_paused_before_the_supervisor_came_is_seen(watched):
     async def scenario(qemu, reports):
         qemu.answers["cont"] = after_tries(1)
-        qemu.set_status("io-error")  # and no event: that was before
         await until(lambda: len(reports) == 2)
 
-    assert watched(scenario)[0].happening is Happening.PAUSED
+    assert watched(scenario, status_before="io-error")[0].happening is Happening.PAUSED
 
 
 def test_a_guest_that_a_user_paused_stays_paused(watched):
