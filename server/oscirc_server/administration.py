@@ -1,0 +1,146 @@
+"""What the `oscirc serve …`, `oscirc publisher …` and `oscirc token …` commands call on the server's machine.
+
+Plain functions over a data directory: paths and values in, values out, an `OscircError` when something is refused.
+All of them may run beside a running server. `database_url` and `blocks_url` are those the server is run with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from oscirc_blockstore import keys
+from oscirc_blockstore.digests import digest_of
+from oscirc_blockstore.repository_facts import TARGET, RepositoryFacts
+from oscirc_server import delegations, renewal, repository
+from oscirc_server.clock import Clock, system_clock
+from oscirc_server.initialising import LOCAL_ACTOR
+from oscirc_server.installation import Installation
+from oscirc_server.offline_signing import OfflineKeys
+from oscirc_server.reconciling import reconcile
+from oscirc_server.renewal import Renewed
+from oscirc_server.services import catalog, tokens
+from oscirc_server.services.catalog import PublisherFacts
+from oscirc_server.services.roles import RoleAccepted
+from oscirc_server.services.tokens import TokenFacts
+from oscirc_server.settings import Settings
+from oscirc_server.status import Status
+from oscirc_server.status import remote_url as _remote_url
+from oscirc_server.status import status as _status
+from oscirc_server.tree_paths import target_path
+
+
+class Administration:
+    """An initialised data directory, as a command sees it; raises `NotInitialisedError` when there is none."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        database_url: str | None = None,
+        blocks_url: str | None = None,
+        clock: Clock = system_clock,
+    ) -> None:
+        self._settings = Settings(data_dir=data_dir, database_url=database_url, blocks_url=blocks_url)
+        self._clock = clock
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Installation]:
+        with Installation.open(self._settings, self._clock) as installation:
+            yield installation
+
+    @contextlib.contextmanager
+    def _signing(self) -> Iterator[Installation]:
+        """As a server does at its start: no version number that the store has seen is used again."""
+        with self._reading() as installation:
+            reconcile(installation)
+            yield installation
+
+    def _offline(self, keys_dir: Path | None, passphrase: str | None) -> OfflineKeys:
+        return OfflineKeys(keys_dir or self._settings.layout.keys, passphrase)
+
+    def status(self) -> Status:
+        """Expiries, alarms, counts."""
+        with self._reading() as installation:
+            return _status(installation)
+
+    def remote_url(self, base_url: str | None = None) -> str:
+        """The self-certifying URL of the newest root."""
+        with self._reading() as installation, installation.database.read() as session:
+            return _remote_url(session, base_url)
+
+    def resign_online(self) -> int:
+        """Renew snapshot and timestamp now; returns the snapshot's version."""
+        with self._signing() as installation:
+            return repository.resign_online(installation)
+
+    def resign(self, role: str, keys_dir: Path | None, passphrase: str | None) -> Renewed:
+        """Renew `root` or `targets` with the keys in `keys_dir` (None: the data directory's)."""
+        with self._signing() as installation:
+            return renewal.resign(installation, role, self._offline(keys_dir, passphrase))
+
+    def rotate(self, role: str, keys_dir: Path | None, passphrase: str | None) -> Renewed:
+        """A new key for `root`, `targets`, `snapshot` or `timestamp`; returns the root that names it."""
+        with self._signing() as installation:
+            return renewal.rotate(installation, role, self._offline(keys_dir, passphrase))
+
+    def add_publisher(
+        self,
+        publisher: str,
+        public_pems: Sequence[bytes],
+        keys_dir: Path | None,
+        passphrase: str | None,
+        *,
+        threshold: int = 1,
+    ) -> RoleAccepted:
+        """Delegate `<publisher>/*` to these public keys, in place of any that it was delegated to."""
+        public = [keys.load_public(pem, f"the key of {publisher}") for pem in public_pems]
+        with self._signing() as installation:
+            return renewal.edit_targets(
+                installation,
+                self._offline(keys_dir, passphrase),
+                lambda targets: delegations.with_publisher(targets, publisher, public, threshold=threshold),
+            )
+
+    def remove_publisher(self, publisher: str, keys_dir: Path | None, passphrase: str | None) -> RoleAccepted:
+        """Delegate nothing to this publisher any more; its versions can no longer be resolved."""
+        with self._signing() as installation:
+            return renewal.edit_targets(
+                installation,
+                self._offline(keys_dir, passphrase),
+                lambda targets: delegations.without_publisher(targets, publisher),
+            )
+
+    def set_repository_facts(
+        self, facts: RepositoryFacts, keys_dir: Path | None, passphrase: str | None
+    ) -> RoleAccepted:
+        """Sign a new `repository.json`: name, API address, mirrors."""
+        raw = facts.serialise()
+        with self._signing() as installation:
+            return renewal.edit_targets(
+                installation,
+                self._offline(keys_dir, passphrase),
+                lambda targets: delegations.with_repository_facts(targets, facts)[0],
+                {target_path(TARGET, digest_of(raw)): raw},
+            )
+
+    def publishers(self) -> list[PublisherFacts]:
+        """Every publisher that is delegated to."""
+        with self._reading() as installation, installation.database.read() as session:
+            return catalog.publishers(session)
+
+    def create_token(self, scopes: Sequence[str], name: str, lifetime_s: int | None = None) -> tuple[TokenFacts, str]:
+        """A bearer token: its facts, and its text, which nothing can give again."""
+        with self._reading() as installation:
+            return tokens.create(installation, scopes, name, lifetime_s, actor=LOCAL_ACTOR)
+
+    def tokens(self) -> list[TokenFacts]:
+        """Every token, without its text."""
+        with self._reading() as installation, installation.database.read() as session:
+            return tokens.tokens(session)
+
+    def revoke_token(self, token_id: str) -> None:
+        """End a token."""
+        with self._reading() as installation:
+            tokens.revoke(installation, token_id, actor=LOCAL_ACTOR)

@@ -1,0 +1,126 @@
+"""The database behind two doors: `read` and `write`, each one transaction in a session of its own.
+
+SQLite in WAL mode by default: readers never wait, and one writer at a time is let in by a lock of this process
+before SQLite's own (which polls). A write is `BEGIN IMMEDIATE`, so that it can never fail half way for having read
+first. A `durable` write has reached the disk when it returns; the others (rows about uploaded blocks) may be lost
+in a power cut, which costs an upload and nothing else. Other databases get plain transactions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, Table, create_engine, event, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from oscirc_server.models import Base, Fact
+
+BUSY_TIMEOUT_MS = 30_000
+CHUNK = 500  # values in one IN list: far below every database's limit of variables
+
+_WRITER_FENCE = 0x6F7363697263  # the key of PostgreSQL's advisory lock: "oscirc"
+_Item = TypeVar("_Item")
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of a SQLite file."""
+    return f"sqlite:///{path}"
+
+
+def chunks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    """`items` in pieces that fit one statement."""
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]
+
+
+def _on_connect(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # this module says BEGIN itself; the driver's own way cannot say IMMEDIATE
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _on_begin(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get("oscirc_write"):
+        connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if options.get('oscirc_durable') else 'NORMAL'}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql("BEGIN")
+
+
+class Database:
+    """One database; safe for threads. `close` it, or its connections outlive it."""
+
+    def __init__(self, url: str) -> None:
+        self._engine: Engine = create_engine(url)
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._writing = threading.Lock()
+        if self._is_sqlite:
+            event.listen(self._engine, "connect", _on_connect)
+            event.listen(self._engine, "begin", _on_begin)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Session]:
+        """A consistent view; nothing done in it is kept."""
+        with Session(self._engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def write(self, *, durable: bool = False, fenced: bool = False) -> Iterator[Session]:
+        """One transaction, committed when the block ends well; `fenced` keeps other hosts' writers out of it."""
+        engine = self._engine.execution_options(oscirc_write=True, oscirc_durable=durable)
+        turn = self._writing if self._is_sqlite else contextlib.nullcontext()
+        with turn, Session(engine, expire_on_commit=False) as session, session.begin():
+            if fenced and not self._is_sqlite:
+                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_FENCE})
+            yield session
+
+    def migrate(self) -> None:
+        """Bring the tables to this version's form (Alembic; the steps are in `migrations/versions`)."""
+        config = Config()
+        config.set_main_option("script_location", "oscirc_server:migrations")
+        engine = self._engine.execution_options(oscirc_write=True, oscirc_durable=True)
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+def table_of(model: type[Base]) -> Table:
+    """The table of a model, for statements over many rows."""
+    table = model.__table__
+    assert isinstance(table, Table)  # noqa: S101  (true of every class with a __tablename__)
+    return table
+
+
+def insert_new(session: Session, model: type[Base], rows: Sequence[dict[str, Any]]) -> None:
+    """Insert many rows; those whose key exists are left as they are."""
+    if not rows:
+        return
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    session.connection().execute(insert(table_of(model)).on_conflict_do_nothing(), list(rows))
+
+
+def get_fact(session: Session, name: str) -> str | None:
+    """One of the repository's facts."""
+    return session.scalar(select(Fact.value).where(Fact.name == name))
+
+
+def set_fact(session: Session, name: str, value: str) -> None:
+    """Remember a fact."""
+    session.merge(Fact(name=name, value=value))

@@ -1,0 +1,64 @@
+"""What the server refuses that other rooms never meet; leaves of the one error tree (`oscirc_blockstore.errors`).
+
+`facts` become extra members of the HTTP problem: values that a client acts on, never text for people.
+"""
+
+from __future__ import annotations
+
+from oscirc_blockstore.errors import IntegrityError, LocalError, TransportError, TrustError, UsageError
+
+
+class ConflictError(UsageError):
+    """The request does not fit what is already there."""
+
+
+class BodyTooLargeError(UsageError):
+    """A request's body is longer than this call allows."""
+
+
+class RequestRefusedError(UsageError):
+    """A request that cannot be read: not JSON, a missing field, a wrong content type."""
+
+
+class StalledError(TransportError):
+    """The client stopped sending in the middle of a body."""
+
+
+class UnauthenticatedError(TrustError):
+    """No token, or one that is unknown, expired or revoked."""
+
+
+class ScopeError(TrustError):
+    """The token does not allow this."""
+
+
+class RoleConflictError(TrustError):
+    """A role's version is not the current one plus one."""
+
+    def __init__(self, message: str, *, current_version: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.facts: dict[str, object] = {"current_version": current_version}
+
+
+class MissingBlocksError(IntegrityError):
+    """Blocks or nodes that a table names are not here."""
+
+    def __init__(self, message: str, *, missing: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.facts: dict[str, object] = {"missing": missing}
+
+
+class RecordRefusedError(IntegrityError):
+    """One record of an upload body; those before it were kept."""
+
+    def __init__(self, message: str, *, record: int, digest: str) -> None:
+        super().__init__(message)
+        self.facts: dict[str, object] = {"record": record, "digest": digest}
+
+
+class NotInitialisedError(LocalError):
+    """The data directory holds no repository."""
+
+
+class AlreadyInitialisedError(LocalError):
+    """The data directory holds a repository already."""

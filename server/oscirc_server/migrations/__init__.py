@@ -1,0 +1,1 @@
+"""The steps of the database's form, applied by `Database.migrate` when a server or a command opens it."""

@@ -1,0 +1,173 @@
+"""The tables. Times are whole seconds since the epoch; digests are 32 raw bytes; signed bytes are kept as received.
+
+`signed_roles`, `documents` and `manifests` are the truth that the tree is projected from, and rows of theirs are
+never changed. `images` is derived from them for the catalog. A block's row goes staged -> live once its bytes are
+known to be on disk, and (with garbage collection) live -> condemned -> deleting.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, String, Text, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+BLOCK_STAGED: Final = "staged"
+BLOCK_LIVE: Final = "live"
+DRAFT_OPEN: Final = "open"
+DRAFT_RELEASED: Final = "released"
+
+_Serial = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself in INTEGER keys only
+
+
+class Base(DeclarativeBase):
+    """The one metadata of all tables."""
+
+
+class Fact(Base):
+    """What the repository knows about itself: its public URL, the machine's boot."""
+
+    __tablename__ = "facts"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)
+
+
+class SignedRole(Base):
+    """One version of one TUF role, as signed."""
+
+    __tablename__ = "signed_roles"
+
+    role: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    raw: Mapped[bytes] = mapped_column(LargeBinary)
+    expires_s: Mapped[int] = mapped_column(BigInteger)
+    signed_s: Mapped[int] = mapped_column(BigInteger)
+
+
+class Document(Base):
+    """A TUF target (`repository.json` or an image index) under its path in the tree."""
+
+    __tablename__ = "documents"
+
+    path: Mapped[str] = mapped_column(String(255), primary_key=True)
+    raw: Mapped[bytes] = mapped_column(LargeBinary)
+    created_s: Mapped[int] = mapped_column(BigInteger)
+
+
+class ManifestRow(Base):
+    """A released manifest; `stored_bytes` counts the frames of its distinct blocks and nodes."""
+
+    __tablename__ = "manifests"
+
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    raw: Mapped[bytes] = mapped_column(LargeBinary)
+    stored_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_s: Mapped[int] = mapped_column(BigInteger)
+
+
+class ImageRow(Base):
+    """An image as the catalog lists it; `listed` is false once its publisher's role names it no more."""
+
+    __tablename__ = "images"
+
+    publisher: Mapped[str] = mapped_column(String(63), primary_key=True)
+    image: Mapped[str] = mapped_column(String(63), primary_key=True)
+    index_path: Mapped[str] = mapped_column(String(255))
+    listed: Mapped[bool] = mapped_column()
+    version_count: Mapped[int] = mapped_column(Integer)
+    search_text: Mapped[str] = mapped_column(Text)
+    updated_s: Mapped[int] = mapped_column(BigInteger)
+
+
+class BlockRow(Base):
+    """A frame in the store: how many bytes it holds and how long its file is."""
+
+    __tablename__ = "blocks"
+
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    raw_size: Mapped[int] = mapped_column(Integer)
+    stored_length: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(String(16))
+    created_s: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        Index(
+            "blocks_not_live",
+            "state",
+            sqlite_where=text("state != 'live'"),
+            postgresql_where=text("state != 'live'"),
+        ),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class Draft(Base):
+    """A publishing session; at most one is open for a publisher, image and version."""
+
+    __tablename__ = "drafts"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    publisher: Mapped[str] = mapped_column(String(63))
+    image: Mapped[str] = mapped_column(String(63))
+    version: Mapped[str] = mapped_column(String(63))
+    block_size: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(String(16))
+    manifest: Mapped[bytes | None] = mapped_column(LargeBinary)
+    role_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    role_version: Mapped[int | None] = mapped_column(BigInteger)
+    snapshot_version: Mapped[int | None] = mapped_column(BigInteger)
+    created_s: Mapped[int] = mapped_column(BigInteger)
+    expires_s: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        Index(
+            "drafts_open",
+            "publisher",
+            "image",
+            "version",
+            unique=True,
+            sqlite_where=text("state = 'open'"),
+            postgresql_where=text("state = 'open'"),
+        ),
+        Index("drafts_expiry", "state", "expires_s"),
+    )
+
+
+class Lease(Base):
+    """A draft needs this block: it must not be collected while the draft lives."""
+
+    __tablename__ = "leases"
+
+    draft_id: Mapped[str] = mapped_column(ForeignKey("drafts.id", ondelete="CASCADE"), primary_key=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+
+    __table_args__ = (Index("leases_digest", "digest"), {"sqlite_with_rowid": False})
+
+
+class Token(Base):
+    """A bearer token, by the SHA-256 of its text; `scopes` is a space-separated list."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(String(63))
+    secret_hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    scopes: Mapped[str] = mapped_column(Text)
+    created_s: Mapped[int] = mapped_column(BigInteger)
+    expires_s: Mapped[int | None] = mapped_column(BigInteger)
+    last_used_s: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_s: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class AuditRow(Base):
+    """Who changed what; rows are only ever added."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    at_s: Mapped[int] = mapped_column(BigInteger)
+    actor: Mapped[str] = mapped_column(String(80))
+    action: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str] = mapped_column(String(255))
+    detail: Mapped[str] = mapped_column(Text)

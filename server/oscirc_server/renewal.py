@@ -1,0 +1,134 @@
+"""Renewals and rotations on the data directory itself, for whoever has the offline keys at hand.
+
+Each function works beside a running server or without one: the writer's lock keeps them apart, and the server reads
+what is in force from the database each time. A rotated key's file is kept with `.retired` added to its name.
+
+After a snapshot or timestamp key was stolen and used to jump versions ahead, rotating both recovers every client:
+a new root with other online keys makes them forget the versions that they have seen (TUF specification 5.3.11).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from oscirc_blockstore import keys
+from oscirc_blockstore.errors import UsageError
+from oscirc_server import repository
+from oscirc_server.initialising import LOCAL_ACTOR
+from oscirc_server.installation import Installation
+from oscirc_server.key_files import OFFLINE_ROLES, ONLINE_ROLES, key_path, key_paths, write_key
+from oscirc_server.offline_signing import EditTargets, OfflineKeys, next_root, next_targets
+from oscirc_server.repository import Change
+from oscirc_server.services import audit
+from oscirc_server.services.roles import RoleAccepted, apply_targets
+from oscirc_server.tuf_api import CryptoSigner, Root
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """What took force; `expires_s` in seconds since the epoch."""
+
+    role: str
+    version: int
+    expires_s: int
+
+
+def resign(installation: Installation, role: str, offline: OfflineKeys) -> Renewed:
+    """A new version of the root or targets role with a new expiry and nothing else changed."""
+    if role == "targets":
+        edit_targets(installation, offline, lambda targets: targets)
+    elif role == "root":
+        with repository.changing(installation) as change:
+            change.add_role(next_root(repository.current_root(change.session), offline, change.now_s))
+            _note(change, "root.resign", role)
+    else:
+        raise UsageError(f"cannot re-sign {role!r} by hand", hint="root and targets are; the server does the others")
+    return _renewed(installation, role)
+
+
+def edit_targets(
+    installation: Installation,
+    offline: OfflineKeys,
+    edit: EditTargets,
+    documents: dict[str, bytes] | None = None,
+) -> RoleAccepted:
+    """The targets role, edited and signed here, judged as one that comes over the network; `documents` by path."""
+    with repository.changing(installation) as change:
+        for path, raw in (documents or {}).items():
+            change.add_document(path, raw)
+        root = repository.current_root(change.session).signed
+        targets = repository.current_targets(change.session).signed
+        accepted = apply_targets(change, next_targets(root, targets, offline, change.now_s, edit).raw)
+        _note(change, "targets.update", "targets")
+    return accepted
+
+
+def rotate(installation: Installation, role: str, offline: OfflineKeys) -> Renewed:
+    """A new key for one of the four roles, and a new root that names it; signed by the root key in force."""
+    if role not in (*OFFLINE_ROLES, *ONLINE_ROLES):
+        raise UsageError(f"there is no role {role!r}", hint="root, targets, snapshot and timestamp have keys")
+    online = role in ONLINE_ROLES
+    directory = installation.layout.keys if online else offline.directory
+    with _new_key(directory, role, None if online else offline.passphrase) as (signer, path):
+        with repository.changing(installation) as change:
+            _replace_key(change, role, offline, signer)
+            _note(change, "key.rotate", role)
+        _retire(directory, role, path)
+    return _renewed(installation, "root")
+
+
+def _replace_key(change: Change, role: str, offline: OfflineKeys, signer: CryptoSigner) -> None:
+    current = repository.current_root(change.session)
+    if role == "root" and len(current.signed.roles["root"].keyids) > 1:
+        raise UsageError(
+            "a root that several people sign is not rotated by one of them", hint="sign together, then PUT roles/root"
+        )
+
+    def edit(root: Root) -> None:
+        for keyid in list(root.roles[role].keyids):
+            root.revoke_key(keyid, role)
+        root.add_key(signer.public_key, role)
+        root.roles[role].threshold = 1
+
+    change.add_role(next_root(current, offline, change.now_s, edit, [signer] if role == "root" else []))
+    if role == "targets":
+        root = repository.current_root(change.session).signed
+        targets = repository.current_targets(change.session).signed
+        apply_targets(change, next_targets(root, targets, offline, change.now_s).raw)
+
+
+@contextlib.contextmanager
+def _new_key(directory: Path, role: str, passphrase: str | None) -> Iterator[tuple[CryptoSigner, Path]]:
+    """A key that is on disk before any root names it, and gone again when none comes to name it."""
+    if role in OFFLINE_ROLES and not passphrase:
+        raise UsageError(f"the {role} key needs a passphrase", hint="set OSCIRC_KEY_PASSPHRASE")
+    key = keys.generate()
+    signer = CryptoSigner(key)
+    path = key_path(directory, role, signer.public_key.keyid)
+    write_key(path, key, passphrase)
+    try:
+        yield signer, path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _retire(directory: Path, role: str, kept: Path) -> None:
+    for path in key_paths(directory, role):
+        retired = path.with_name(f"{path.name}.retired")
+        if path != kept and not retired.exists():
+            path.rename(retired)
+
+
+def _note(change: Change, action: str, role: str) -> None:
+    version = repository.current_version(change.session, role)
+    audit.record(change.session, change.now_s, LOCAL_ACTOR, action, role, version=version)
+
+
+def _renewed(installation: Installation, role: str) -> Renewed:
+    with installation.database.read() as session:
+        row = repository.in_force(session, role)
+    return Renewed(role, row.version, row.expires_s)

@@ -1,0 +1,188 @@
+"""The TUF repository: what is in force, and the one way to change it.
+
+`changing` is that way. It holds the writer's lock, opens one durable transaction, lets the caller add roles and
+documents, signs a new snapshot and timestamp over the result, commits, and only then projects the change onto the
+tree, `timestamp.json` last. A crash before the commit leaves nothing; a crash after it leaves a tree that
+`projection.project_all` completes at the next start. A version number is the highest ever stored plus one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from oscirc_blockstore.errors import OscircError
+from oscirc_blockstore.trust import DAY_S, ONLINE_LIFETIME_S
+from oscirc_server.database import insert_new
+from oscirc_server.errors import NotInitialisedError
+from oscirc_server.installation import Installation
+from oscirc_server.key_files import ONLINE_ROLES, signers_for
+from oscirc_server.metadata import Signature, expiry, parse, sign_snapshot, sign_timestamp
+from oscirc_server.models import Document, ManifestRow, SignedRole
+from oscirc_server.projection import Projected, project, project_all
+from oscirc_server.tuf_api import Metadata, Root, Targets
+
+CLOCK_SLACK_S = 300
+
+_log = logging.getLogger(__name__)
+
+
+def current(session: Session, role: str) -> SignedRole | None:
+    """The highest version of a role, or None when it never had one."""
+    return session.scalar(
+        select(SignedRole).where(SignedRole.role == role).order_by(SignedRole.version.desc()).limit(1)
+    )
+
+
+def in_force(session: Session, role: str) -> SignedRole:
+    """The highest version of a role that every repository has."""
+    row = current(session, role)
+    if row is None:
+        raise NotInitialisedError(f"this repository has no {role} role", hint="make one: oscirc serve init --data DIR")
+    return row
+
+
+def current_version(session: Session, role: str) -> int:
+    """The highest version number of a role, 0 when it never had one."""
+    return session.scalar(select(func.max(SignedRole.version)).where(SignedRole.role == role)) or 0
+
+
+def current_root(session: Session) -> Metadata[Root]:
+    """The root in force."""
+    return parse(in_force(session, "root").raw, Root, "the root")
+
+
+def current_targets(session: Session) -> Metadata[Targets]:
+    """The targets role in force."""
+    return parse(in_force(session, "targets").raw, Targets, "the targets role")
+
+
+def latest_roles(session: Session) -> list[SignedRole]:
+    """The highest version of every role that there is, ordered by name."""
+    newest = select(SignedRole.role, func.max(SignedRole.version).label("version")).group_by(SignedRole.role).subquery()
+    query = select(SignedRole).join(
+        newest, (SignedRole.role == newest.c.role) & (SignedRole.version == newest.c.version)
+    )
+    return list(session.scalars(query.order_by(SignedRole.role)))
+
+
+class Change:
+    """One change of the repository, under way; `snapshot_version` is the snapshot that will show it."""
+
+    def __init__(self, installation: Installation, session: Session) -> None:
+        self.session = session
+        self.now_s = installation.now_s()
+        self.snapshot_version = current_version(session, "snapshot") + 1
+        self._timestamp_version = current_version(session, "timestamp") + 1
+        self._keys = installation.layout.keys
+        self._new = Projected()
+
+    def add_role(self, signature: Signature) -> None:
+        """Store one verified version of a role."""
+        self.session.add(
+            SignedRole(
+                role=signature.role,
+                version=signature.version,
+                raw=signature.raw,
+                expires_s=signature.expires_s,
+                signed_s=self.now_s,
+            )
+        )
+        self.session.flush()
+        self._new.roles.append(signature)
+
+    def add_document(self, path: str, raw: bytes) -> None:
+        """Store a TUF target; the same one again changes nothing."""
+        insert_new(self.session, Document, [{"path": path, "raw": raw, "created_s": self.now_s}])
+        self._new.documents[path] = raw
+
+    def add_manifest(self, digest: bytes, raw: bytes, stored_bytes: int) -> None:
+        """Store a manifest; the same one again changes nothing."""
+        row = {"digest": digest, "raw": raw, "stored_bytes": stored_bytes, "created_s": self.now_s}
+        insert_new(self.session, ManifestRow, [row])
+        self._new.manifests[digest] = raw
+
+    def stay_above(self, *, snapshot: int, timestamp: int) -> None:
+        """Use no version up to these: they have been seen outside the database."""
+        self.snapshot_version = max(self.snapshot_version, snapshot + 1)
+        self._timestamp_version = max(self._timestamp_version, timestamp + 1)
+
+    def sign_online(self) -> Projected:
+        """Sign a snapshot of all roles and a timestamp, with the keys that the root in force names."""
+        root = current_root(self.session).signed
+        expires = expiry(self.now_s, ONLINE_LIFETIME_S)
+        roles = {
+            row.role: (row.version, row.raw)
+            for row in latest_roles(self.session)
+            if row.role not in ("root", "snapshot", "timestamp")
+        }
+        snapshot = sign_snapshot(
+            self.snapshot_version,
+            expires,
+            roles,
+            signers_for(self._keys, "snapshot", root.roles["snapshot"], None),
+        )
+        self.add_role(snapshot)
+        timestamp = sign_timestamp(
+            self._timestamp_version,
+            expires,
+            snapshot,
+            signers_for(self._keys, "timestamp", root.roles["timestamp"], None),
+        )
+        self.add_role(timestamp)
+        return self._new
+
+
+@contextlib.contextmanager
+def changing(installation: Installation) -> Iterator[Change]:
+    """Change the repository: all that the block adds becomes visible at once when it ends well, else nothing does."""
+    with installation.writer_lock.held():
+        with installation.database.write(durable=True, fenced=True) as session:
+            change = Change(installation, session)
+            yield change
+            new = change.sign_online()
+        _project_committed(installation, new)
+
+
+def _project_committed(installation: Installation, new: Projected) -> None:
+    """Bring the tree up to date; on an error the change stands and the tree follows later."""
+    try:
+        if installation.projection_pending:
+            _project_all(installation)
+        else:
+            project(installation.storage, new)
+        installation.projection_pending = False
+    except OscircError as error:
+        installation.projection_pending = True
+        _log.error("projection failed", extra={"error": str(error)})
+        raise
+
+
+def _project_all(installation: Installation) -> None:
+    with installation.database.read() as session:
+        project_all(installation.storage, session)
+
+
+def complete_projection(installation: Installation) -> None:
+    """Write what an earlier error kept from the tree, if anything."""
+    if installation.projection_pending:
+        with installation.writer_lock.held():
+            _project_all(installation)
+            installation.projection_pending = False
+
+
+def resign_online(installation: Installation) -> int:
+    """Renew snapshot and timestamp; returns the snapshot's version."""
+    with changing(installation) as change:
+        pass
+    return change.snapshot_version
+
+
+def online_due(session: Session, now_s: float) -> bool:
+    """Whether snapshot and timestamp are a day old, or were signed in what is now the future (a clock jumped)."""
+    signed = [in_force(session, role).signed_s for role in ONLINE_ROLES]
+    return min(signed) + DAY_S <= now_s or max(signed) > now_s + CLOCK_SLACK_S

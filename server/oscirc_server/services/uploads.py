@@ -1,0 +1,177 @@
+"""Uploads: frames are decoded, hashed and written by a few threads while the rest of the body still arrives.
+
+zstd, SHA-256 and writing release the interpreter's lock, so the threads keep every core busy; the event loop only
+cuts the body into records and hands them over in batches. Memory is bounded: so many batches may wait, after which
+the body is read no further. Rows are written once per body.
+
+The first stored frame of a digest wins. A file that is there without a row (a crash between the two, a database
+restored from an older copy, a power cut) is verified where it stands: kept if it is good, replaced if not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from oscirc_blockstore.digests import Digest, block_path
+from oscirc_blockstore.errors import IntegrityError, OscircError
+from oscirc_blockstore.frame import decode_verified, max_frame_bytes
+from oscirc_server.errors import RecordRefusedError
+from oscirc_server.installation import Installation
+from oscirc_server.services import blocks, drafts
+from oscirc_server.services.frame_records import Record, RecordParser
+
+BATCH_BYTES = 1 << 20  # of frames: some 10 ms of one core
+WAITING_BATCHES_PER_THREAD = 3
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadFacts:
+    """What became of a body: frames written, frames that were there, and bytes written."""
+
+    stored: int
+    present: int
+    stored_bytes: int
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """A batch or a whole body: (digest, raw size, length) of files written, records whose file was there, failures."""
+
+    stored: list[tuple[Digest, int, int]] = field(default_factory=list)
+    present: list[Record] = field(default_factory=list)
+    failures: list[tuple[int, OscircError]] = field(default_factory=list)
+
+
+class Uploader:
+    """One for a running server: it owns the threads."""
+
+    def __init__(self, installation: Installation) -> None:
+        threads = installation.settings.upload_threads
+        self._installation = installation
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="upload")
+        self._slots = asyncio.Semaphore(threads * (1 + WAITING_BATCHES_PER_THREAD))
+
+    def close(self) -> None:
+        """Finish what runs and end the threads."""
+        self._pool.shutdown()
+
+    async def store_body(self, draft_id: str, block_size: int, body: AsyncIterator[bytes]) -> UploadFacts:
+        """Store the frames of one body and lease them to the draft.
+
+        Raises the error of the first bad record, or of a body that is malformed or broken off; good records before
+        it are kept and have their rows.
+        """
+        parser = RecordParser(block_size)
+        outcome = _Outcome()
+        running: list[asyncio.Future[_Outcome]] = []
+        try:
+            try:
+                await self._cut(parser, body, running, outcome)
+            finally:
+                await self._collect(running, outcome)
+        finally:
+            facts = await asyncio.shield(asyncio.to_thread(self._record, draft_id, outcome))
+        if outcome.failures:
+            raise min(outcome.failures, key=lambda failure: failure[0])[1]
+        parser.finish()
+        return facts
+
+    async def _cut(
+        self,
+        parser: RecordParser,
+        body: AsyncIterator[bytes],
+        running: list[asyncio.Future[_Outcome]],
+        outcome: _Outcome,
+    ) -> None:
+        batch: list[Record] = []
+        size = 0
+        try:
+            async for data in body:
+                for record in parser.feed(data):
+                    batch.append(record)
+                    size += len(record.frame)
+                    if size >= BATCH_BYTES:
+                        running.append(await self._start(batch))
+                        batch, size = [], 0
+                if any(job.done() and job.result().failures for job in running):
+                    return
+        except RecordRefusedError as error:
+            outcome.failures.append((int(str(error.facts["record"])), error))
+        finally:
+            if batch:
+                running.append(await self._start(batch))
+
+    async def _start(self, batch: Sequence[Record]) -> asyncio.Future[_Outcome]:
+        await self._slots.acquire()
+        job = asyncio.get_running_loop().run_in_executor(self._pool, self._store_batch, batch)
+        job.add_done_callback(lambda _: self._slots.release())
+        return job
+
+    @staticmethod
+    async def _collect(running: Sequence[asyncio.Future[_Outcome]], outcome: _Outcome) -> None:
+        for job in running:
+            part = await job
+            outcome.stored += part.stored
+            outcome.present += part.present
+            outcome.failures += part.failures
+
+    def _store_batch(self, batch: Sequence[Record]) -> _Outcome:
+        """In a thread: judge and write; stops at the first record that fails."""
+        outcome = _Outcome()
+        storage = self._installation.storage
+        for record in batch:
+            try:
+                decode_verified(record.frame, record.raw_size, record.digest)
+                if storage.put_if_absent(block_path(record.digest), record.frame):
+                    outcome.stored.append((record.digest, record.raw_size, len(record.frame)))
+                else:
+                    outcome.present.append(record)
+            except IntegrityError as error:
+                refused = RecordRefusedError(
+                    f"record {record.index}: {error}", record=record.index, digest=record.digest.hex()
+                )
+                outcome.failures.append((record.index, refused))
+                break
+            except OscircError as error:
+                outcome.failures.append((record.index, error))
+                break
+        return outcome
+
+    def _record(self, draft_id: str, outcome: _Outcome) -> UploadFacts:
+        """In a thread: the rows of a body, in one transaction."""
+        installation = self._installation
+        with installation.database.read() as session:
+            known = set(blocks.stored(session, [record.digest for record in outcome.present]))
+        covered = known | {digest for digest, _, _ in outcome.stored}
+        adopted: list[tuple[Digest, int, int]] = []
+        for record in outcome.present:
+            if record.digest not in covered:
+                adopted.append(self._adopt(record))
+                covered.add(record.digest)
+        durable = installation.storage.durable_on_put
+        with installation.database.write() as session:
+            blocks.add(session, outcome.stored + adopted, durable=durable, now_s=installation.now_s())
+            drafts.find_open(session, draft_id)
+            blocks.lease(session, draft_id, covered)
+            drafts.touch(installation, session, draft_id)
+        stored_bytes = sum(length for _, _, length in outcome.stored)
+        return UploadFacts(len(outcome.stored), len(outcome.present), stored_bytes)
+
+    def _adopt(self, record: Record) -> tuple[Digest, int, int]:
+        """A row for a file that has none: verified first, and replaced by the uploaded frame when it is not good."""
+        path = block_path(record.digest)
+        frame = self._installation.storage.get(path, max_frame_bytes(record.raw_size))
+        with contextlib.suppress(IntegrityError):
+            if frame is not None:
+                decode_verified(frame, record.raw_size, record.digest)
+                return record.digest, record.raw_size, len(frame)
+        _log.warning("replaced a damaged block file", extra={"digest": record.digest.hex()})
+        self._installation.storage.replace(path, record.frame)
+        return record.digest, record.raw_size, len(record.frame)

@@ -1,0 +1,93 @@
+"""What a running server can be told, and where things stand in its data directory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from oscirc_blockstore.errors import UsageError
+
+DEFAULT_LISTEN = "127.0.0.1:8420"
+_MAX_PORT = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The files of one data directory; `tree` is what readers see, all of it and nothing else."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file (absent when another database is configured)."""
+        return self.root / "oscirc.db"
+
+    @property
+    def keys(self) -> Path:
+        """The server's own keys, mode 0700."""
+        return self.root / "keys"
+
+    @property
+    def tree(self) -> Path:
+        """The URL tree; nginx may serve it and rsync may copy it as it is."""
+        return self.root / "tree"
+
+    @property
+    def temporary(self) -> Path:
+        """Files being written: on the tree's file system, outside the tree."""
+        return self.root / "tmp"
+
+    @property
+    def writer_lock(self) -> Path:
+        """Held while the metadata changes, by a server or a command."""
+        return self.root / "writer.lock"
+
+    @property
+    def serve_lock(self) -> Path:
+        """Held by the one server that runs on this directory."""
+        return self.root / "serve.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where to accept connections; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Listen:
+        """`HOST:PORT` or `[IPV6]:PORT`, else `UsageError`."""
+        host, separator, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
+            raise UsageError(f"not an address to listen on: {text!r}", hint="write HOST:PORT, such as 127.0.0.1:8420")
+        return cls(host, int(port))
+
+    def url(self, port: int) -> str:
+        """The base URL for a client on this machine, once the real port is known."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One server. Sizes in bytes, times in seconds; `database_url` and `blocks_url` default to the data directory."""
+
+    data_dir: Path
+    listen: Listen = field(default_factory=lambda: Listen.parse(DEFAULT_LISTEN))
+    database_url: str | None = None
+    blocks_url: str | None = None
+    upload_threads: int = field(default_factory=lambda: max(2, os.cpu_count() or 1))
+    draft_lifetime_s: int = 7 * 86_400
+    stalled_body_s: float = 60.0
+    shutdown_s: int = 20
+    keep_alive_s: int = 75
+    max_connections: int = 1024
+    log_level: str = "info"
+
+    @property
+    def layout(self) -> Layout:
+        """The data directory's files."""
+        return Layout(self.data_dir)
