@@ -12,7 +12,6 @@ from typing import ParamSpec, TypeVar
 import click
 
 from oscirc_blockstore.errors import LocalError, UsageError
-from oscirc_remote import paths
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,7 +35,25 @@ def passphrase_file_option(function: Callable[P, R]) -> Callable[P, R]:
     )(function)
 
 
+def key_option(function: Callable[P, R]) -> Callable[P, R]:
+    """`--key`: which publisher key signs."""
+    return click.option("--key", required=True, help="Name of the publisher key to sign with (oscirc key list).")(
+        function
+    )
+
+
+def token_file_option(function: Callable[P, R]) -> Callable[P, R]:
+    """`--token-file`: where a token stands."""
+    return click.option(
+        "--token-file",
+        type=click.Path(allow_dash=True, path_type=Path),
+        help=f"File that holds a token (default: ${TOKEN_VARIABLE}, else what oscirc login stored).",
+    )(function)
+
+
 def _from_file(path: Path, what: str) -> str:
+    if str(path) == "-":
+        return sys.stdin.readline().strip("\r\n")
     try:
         if path.stat().st_mode & stat.S_IROTH:
             click.echo(f"warning: {path} can be read by everybody on this machine", err=True)
@@ -63,15 +80,12 @@ def passphrase(file: Path | None, *, what: str, new: bool = False) -> str:
     return value
 
 
-def token(remote: str, file: Path | None) -> str:
-    """The bearer token for a remote: file, environment, or what `oscirc login` stored."""
+def token(stored: str | None, remote: str, file: Path | None) -> str:
+    """The bearer token for a remote: from a file, the environment, or what `oscirc login` stored."""
     if file is not None:
         return _from_file(file, "the token").strip()
     if TOKEN_VARIABLE in os.environ:
         return os.environ[TOKEN_VARIABLE].strip()
-    from oscirc_remote.remotes import load_token
-
-    stored = load_token(paths.data_directory(), remote)
     if stored is None:
         raise UsageError(f"no token for the remote {remote!r}", hint=f"run: oscirc login {remote}")
     return stored

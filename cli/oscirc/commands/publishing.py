@@ -1,0 +1,258 @@
+"""`oscirc publish | channel | yank`: what a publisher does to an image. Signs with a key that stays here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from oscirc.options import json_option, key_option, passphrase_file_option, token_file_option
+from oscirc.output import human_bytes, print_json, progress, say, warn
+
+if TYPE_CHECKING:
+    from oscirc.output import Bar
+    from oscirc_publisher.publishing import PublishResult
+    from oscirc_publisher.releasing import Released
+
+_PHASES = {"comparing": "comparing", "uploading": "publishing", "releasing": "releasing"}
+
+
+class _Shown:
+    """Draws a publication's progress: bytes of the disk, with what was sent beside."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._done = 0
+
+    def __call__(self, phase: str, done_bytes: int, total_bytes: int, uploaded_bytes: int) -> None:
+        """Move the bar."""
+        self._bar.total = total_bytes
+        self._bar.set_postfix_str(f"{_PHASES[phase]}, {human_bytes(uploaded_bytes)} sent", refresh=False)
+        self._bar.update(done_bytes - self._done)
+        self._done = done_bytes
+
+
+@click.command()
+@click.argument("disk", type=click.Path(path_type=Path))
+@click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
+@key_option
+@passphrase_file_option
+@token_file_option
+@click.option("--channel", default="stable", show_default=True, help="Channel to point at this version.")
+@click.option("--no-channel", is_flag=True, help="Move no channel.")
+@click.option(
+    "--format", "declared", type=click.Choice(["raw", "qcow2"]), help="The disk's format (default: detected)."
+)
+@click.option("--os", "family", default="unknown", help="Family of the system: debian, freebsd, …")
+@click.option("--os-version", default="", help="Version of the system: 12, 14.1, …")
+@click.option("--arch", default="x86_64", show_default=True, help="Processor architecture.")
+@click.option("--firmware", type=click.Choice(["bios", "uefi"]), default="bios", show_default=True)
+@click.option("--memory", default=512, show_default=True, help="Least memory that the system needs, in MiB.")
+@click.option("--login", default="", help="How to log in at first: shown to users.")
+@click.option("--changelog", default="", help="What is new in this version.")
+@click.option(
+    "--changelog-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The same, from a file."
+)
+@click.option("--level", default=None, type=click.IntRange(1, 22), help="Compression level (default: 3).")
+@click.option("--block-size", default=None, type=int, help="Bytes in a block (default: 262144).")
+@json_option
+def publish(  # one parameter for each option
+    disk: Path,
+    reference: str,
+    *,
+    key: str,
+    passphrase_file: Path | None,
+    token_file: Path | None,
+    channel: str,
+    no_channel: bool,
+    declared: str | None,
+    family: str,
+    os_version: str,
+    arch: str,
+    firmware: str,
+    memory: int,
+    login: str,
+    changelog: str,
+    changelog_file: Path | None,
+    level: int | None,
+    block_size: int | None,
+    as_json: bool,
+) -> None:
+    r"""Publish a disk (raw or qcow2) as a new version of an image.
+
+    Only blocks that the server lacks are sent. Run it again after an interruption: it goes on where it was. The same
+    disk under the same version again changes nothing.
+
+    \b
+    Example:
+      oscirc publish debian.qcow2 alice/debian@12.1 --key alice --os debian --os-version 12 --firmware uefi
+    """
+    from oscirc import composition
+    from oscirc_blockstore import frame
+    from oscirc_blockstore.errors import DocumentRefusedError, UsageError
+    from oscirc_blockstore.manifest import SystemFacts
+    from oscirc_blockstore.table import DEFAULT_BLOCK_SIZE
+    from oscirc_publisher.disks import open_disk
+    from oscirc_publisher.publishing import publish as publish_disk
+
+    wanted = composition.parse_version_reference(reference)
+    try:
+        system = SystemFacts(
+            family=family,
+            version=os_version,
+            architecture=arch,
+            firmware=firmware,
+            minimum_memory_mib=memory,
+            default_login=login,
+        )
+    except DocumentRefusedError as error:
+        raise UsageError(str(error)) from None
+    if changelog_file is not None:
+        changelog = _text_of(changelog_file)
+    source = open_disk(disk, "qcow2" if declared == "qcow2" else "raw" if declared == "raw" else None)
+    try:
+        with composition.signatory(wanted, key, passphrase_file, token_file) as signatory:
+            with progress("publish", None, quiet=as_json) as bar:
+                result = publish_disk(
+                    source,
+                    signatory,
+                    wanted.image,
+                    wanted.version,
+                    system=system,
+                    channel=None if no_channel else channel,
+                    changelog=changelog,
+                    level=frame.DEFAULT_LEVEL if level is None else level,
+                    block_size=DEFAULT_BLOCK_SIZE if block_size is None else block_size,
+                    progress=_Shown(bar),
+                )
+            stored_bytes = composition.stored_bytes(signatory.rest, result.publisher, result.image, result.version)
+    finally:
+        source.close()
+    _report(result, stored_bytes, as_json=as_json)
+
+
+def _text_of(file: Path) -> str:
+    from oscirc_blockstore.errors import LocalError
+
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LocalError(f"cannot read {file}: {error}") from None
+
+
+def _report(result: PublishResult, stored_bytes: int | None, *, as_json: bool) -> None:
+    name = f"{result.publisher}/{result.image}@{result.version}"
+    if as_json:
+        print_json(
+            {
+                "image": name,
+                "manifest": result.manifest.hex(),
+                "already_released": not result.changed,
+                "channels": list(result.channels),
+                "disk_size": result.disk_size,
+                "block_size": result.block_size,
+                "data_blocks": result.data_blocks,
+                "data_bytes": result.data_blocks * result.block_size,
+                "read_bytes": result.read_bytes,
+                "new_blocks": result.new_blocks,
+                "new_nodes": result.new_nodes,
+                "uploaded_bytes": result.uploaded_bytes,
+                "stored_bytes": stored_bytes,
+                "seconds": round(result.seconds, 3),
+            }
+        )
+        return
+    if not result.changed:
+        click.echo(f"{name} is released already, with this very disk: nothing to do")
+    else:
+        channels = f", channel {', '.join(result.channels)}" if result.channels else ""
+        click.echo(f"{name} released{channels}")
+    click.echo(f"  manifest  sha256:{result.manifest.hex()}")
+    click.echo(
+        f"  disk      {human_bytes(result.disk_size)}, {human_bytes(result.data_blocks * result.block_size)} of data"
+    )
+    click.echo(
+        f"  sent      {human_bytes(result.uploaded_bytes)}: {result.new_blocks} of {result.data_blocks} blocks, "
+        f"{result.new_nodes} table nodes, in {result.seconds:.1f} s"
+    )
+
+
+def _say_change(released: Released, done: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"role_version": released.role_version, "changed": released.changed})
+    else:
+        say(done if released.changed else "it was so already: nothing to do")
+
+
+@click.group()
+def channel() -> None:
+    """Channels: movable pointers to versions."""
+
+
+@channel.command("set")
+@click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
+@click.argument("name", metavar="CHANNEL")
+@key_option
+@passphrase_file_option
+@token_file_option
+@json_option
+def set_channel(
+    reference: str, name: str, *, key: str, passphrase_file: Path | None, token_file: Path | None, as_json: bool
+) -> None:
+    r"""Point a channel at a released version.
+
+    \b
+    Example:
+      oscirc channel set alice/debian@12.1 stable --key alice
+    """
+    from oscirc import composition
+    from oscirc_publisher import changing
+
+    wanted = composition.parse_version_reference(reference)
+    with composition.signatory(wanted, key, passphrase_file, token_file) as signatory:
+        released = changing.set_channel(signatory, wanted.image, name, wanted.version)
+    _say_change(released, f"{wanted.publisher}/{wanted.image}#{name} is now {wanted.version}", as_json=as_json)
+
+
+@click.command()
+@click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
+@click.option("--why", help="The reason, shown to users.")
+@click.option("--security", is_flag=True, help="Refuse to boot it, instead of warning only.")
+@click.option("--restore", is_flag=True, help="Take the withdrawal back.")
+@key_option
+@passphrase_file_option
+@token_file_option
+@json_option
+def yank(
+    reference: str,
+    *,
+    why: str | None,
+    security: bool,
+    restore: bool,
+    key: str,
+    passphrase_file: Path | None,
+    token_file: Path | None,
+    as_json: bool,
+) -> None:
+    r"""Withdraw a released version, saying why. It stays where it is; workstations warn, or with --security refuse.
+
+    \b
+    Example:
+      oscirc yank alice/debian@12.1 --why 'does not boot with 512 MiB' --key alice
+    """
+    from oscirc import composition
+    from oscirc_blockstore.errors import UsageError
+    from oscirc_publisher import changing
+
+    if restore == bool(why):
+        raise UsageError("say why it is withdrawn (--why TEXT), or --restore to take that back")
+    wanted = composition.parse_version_reference(reference)
+    with composition.signatory(wanted, key, passphrase_file, token_file) as signatory:
+        if why:
+            released = changing.yank(signatory, wanted.image, wanted.version, why, security=security)
+            if any(at == wanted.version for at in released.index.channels.values()):
+                warn(f"a channel still points at {wanted.version}; move it with: oscirc channel set")
+        else:
+            released = changing.restore(signatory, wanted.image, wanted.version)
+    _say_change(released, f"{reference} is {'withdrawn' if why else 'offered again'}", as_json=as_json)

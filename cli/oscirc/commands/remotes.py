@@ -1,0 +1,124 @@
+"""`oscirc remote add | list | remove | mirrors` and `oscirc login`: the repositories that this workstation trusts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from oscirc.options import json_option, token_file_option
+from oscirc.output import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from oscirc_remote.remotes import Remote
+
+
+def _facts(remote: Remote) -> dict[str, object]:
+    stated = remote.facts()
+    return {
+        "name": remote.name,
+        "url": remote.url,
+        "line": remote.line,
+        "title": stated.name if stated else "",
+        "mirrors": list(remote.sources()[1:]),
+        "publishers": sorted(remote.known_publishers()),
+        "logged_in": remote.token() is not None,
+    }
+
+
+@click.group()
+def remote() -> None:
+    """The repositories that this workstation knows, each pinned to its root of trust."""
+
+
+@remote.command()
+@click.argument("name")
+@click.argument("line", metavar="URL#sha256=…")
+@json_option
+def add(name: str, line: str, *, as_json: bool) -> None:
+    r"""Trust a repository under a name of your own. Quote the line: a shell may take # for a comment.
+
+    \b
+    Example:
+      oscirc remote add example 'https://images.example/repo#sha256=4f1b…'
+    """
+    from oscirc_remote.remotes import Remotes
+
+    added = Remotes().add(name, line)
+    if as_json:
+        print_json(_facts(added))
+    else:
+        say(f"remote {name}: {added.url}, {len(added.known_publishers())} publishers")
+
+
+@remote.command("list")
+@json_option
+def list_remotes(*, as_json: bool) -> None:
+    """List remotes."""
+    from oscirc_remote.remotes import Remotes
+
+    found = [_facts(item) for item in Remotes().list()]
+    if as_json:
+        print_json({"remotes": found})
+    elif not found:
+        say("no remotes; add one with: oscirc remote add NAME 'URL#sha256=…'")
+    else:
+        rows = [(str(f["name"]), str(f["line"]), "yes" if f["logged_in"] else "no") for f in found]
+        print_table(("NAME", "LINE", "TOKEN"), rows)
+
+
+@remote.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Forget a remote, its trust state, receipts and token. Cached blocks and mounts stay."""
+    from oscirc_remote.remotes import Remotes
+
+    Remotes().remove(name)
+    say(f"remote {name} removed")
+
+
+@remote.command()
+@click.argument("name")
+@click.argument("urls", nargs=-1, metavar="[URL…]")
+@click.option("--clear", is_flag=True, help="Forget your own list.")
+@json_option
+def mirrors(name: str, *, urls: tuple[str, ...], clear: bool, as_json: bool) -> None:
+    r"""Show a remote's mirrors, or set your own list (beside those that the repository names).
+
+    \b
+    Example:
+      oscirc remote mirrors example http://mirror.lan/example
+    """
+    from oscirc_remote.remotes import Remotes
+
+    known = Remotes()
+    changed = known.set_mirrors(name, urls) if urls or clear else known.load(name)
+    if as_json:
+        print_json({"sources": list(changed.sources())})
+        return
+    for source in changed.sources():
+        click.echo(source)
+
+
+@click.command()
+@click.argument("name", metavar="REMOTE")
+@token_file_option
+def login(name: str, *, token_file: Path | None) -> None:
+    r"""Store a token for publishing to a remote: asked for, or read from --token-file (- is standard input).
+
+    \b
+    Example:
+      oscirc login example
+    """
+    from oscirc.options import token
+    from oscirc_remote.remotes import Remotes
+
+    known = Remotes().load(name)
+    if token_file is None and sys.stdin.isatty():
+        text = str(click.prompt(f"Token for {name}", hide_input=True, err=True))
+    else:
+        text = token(None, name, token_file if token_file is not None else Path("-"))
+    known.store_token(text)
+    say(f"token stored for {name}")
