@@ -86,6 +86,12 @@ def find_open(session: Session, draft_id: str) -> Draft:
     return draft
 
 
+def require_open(draft: DraftFacts) -> None:
+    """Raise `ConflictError` unless more can be put into the draft."""
+    if draft.state != DRAFT_OPEN:
+        raise ConflictError(f"the draft {draft.id} is {draft.state} already")
+
+
 def get(installation: Installation, draft_id: str) -> DraftFacts:
     """The draft as a client sees it."""
     with installation.database.read() as session:

@@ -1,0 +1,40 @@
+"""What requests share: the installation and the uploader, typed, out of the application's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Request
+
+from oscirc_server.installation import Installation
+from oscirc_server.services.uploads import Uploader
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One for an application."""
+
+    installation: Installation
+    uploader: Uploader
+
+
+def attach(app: FastAPI, context: Context) -> None:
+    """Give an application its context."""
+    app.state.context = context
+
+
+def context_of(request: Request) -> Context:
+    """The context of the application that serves a request."""
+    context = request.app.state.context
+    assert isinstance(context, Context)  # noqa: S101  (set by `attach` before the first request)
+    return context
+
+
+def installation_of(request: Request) -> Installation:
+    """The installation of the application that serves a request."""
+    return context_of(request).installation
+
+
+Site = Annotated[Installation, Depends(installation_of)]
+"""A parameter of a route: the installation."""

@@ -1,0 +1,148 @@
+"""Drafts: open, negotiate, upload, release."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import Base64Bytes, BaseModel
+
+from oscirc_blockstore.manifest import MAX_MANIFEST_BYTES
+from oscirc_server.api.bodies import body_chunks, documented, documented_raw, json_body, raw_body
+from oscirc_server.api.context import Site, context_of
+from oscirc_server.api.security import Caller, OwnDraft
+from oscirc_server.clock import date_text
+from oscirc_server.services import drafts, releases
+from oscirc_server.services.drafts import DraftFacts
+from oscirc_server.services.frame_records import MAX_BODY_BYTES, MEDIA_TYPE
+
+MAX_ROLE_BODY_BYTES = 32 << 20  # base64 of a role and of the indexes that it changes
+
+_BYTES = "application/octet-stream"
+router = APIRouter(prefix="/drafts", tags=["publishing"])
+
+
+class NewDraft(BaseModel):
+    """What is to be published."""
+
+    publisher: str
+    image: str
+    version: str
+    block_size: int
+
+
+class DraftDocument(BaseModel):
+    """A draft; `released` is the manifest digest that this version has already, if it was released before."""
+
+    id: str
+    publisher: str
+    image: str
+    version: str
+    block_size: int
+    state: str
+    expires: str
+    has_manifest: bool
+    released: str | None
+
+
+class UploadDocument(BaseModel):
+    """What became of an upload's body."""
+
+    stored: int
+    present: int
+    stored_bytes: int
+
+
+class RoleOffer(BaseModel):
+    """A signed role, and the indexes that it names for the first time, by image; base64."""
+
+    role: Base64Bytes
+    indexes: dict[str, Base64Bytes] = {}
+
+
+class ReleaseDocument(BaseModel):
+    """What took force."""
+
+    role_version: int
+    snapshot_version: int
+
+
+def _document(draft: DraftFacts) -> DraftDocument:
+    return DraftDocument(
+        id=draft.id,
+        publisher=draft.publisher,
+        image=draft.image,
+        version=draft.version,
+        block_size=draft.block_size,
+        state=draft.state,
+        expires=date_text(draft.expires_s),
+        has_manifest=draft.has_manifest,
+        released=draft.released_manifest,
+    )
+
+
+@router.post("", status_code=HTTPStatus.CREATED, openapi_extra=documented(NewDraft))
+def open_draft(
+    principal: Caller,
+    body: Annotated[NewDraft, Depends(json_body(NewDraft))],
+    installation: Site,
+    response: Response,
+) -> DraftDocument:
+    """Open a draft, or find the one that is open for these names (200)."""
+    principal.require_publisher(body.publisher)
+    draft, is_new = drafts.open_draft(installation, body.publisher, body.image, body.version, body.block_size)
+    if not is_new:
+        response.status_code = HTTPStatus.OK
+    return _document(draft)
+
+
+@router.get("/{draft_id}")  # noqa: FAST003  (own_draft takes it)
+def get_draft(draft: OwnDraft) -> DraftDocument:
+    """The draft's state."""
+    return _document(draft)
+
+
+@router.delete("/{draft_id}", status_code=HTTPStatus.NO_CONTENT)  # noqa: FAST003  (own_draft takes it)
+def discard_draft(draft: OwnDraft, installation: Site) -> None:
+    """End a draft that was not released."""
+    drafts.discard(installation, draft.id)
+
+
+@router.post("/{draft_id}/missing", response_class=Response, openapi_extra=documented_raw(_BYTES))
+def find_missing(
+    draft: OwnDraft,
+    body: Annotated[bytes, Depends(raw_body(drafts.MAX_DIGESTS * 32))],
+    installation: Site,
+) -> Response:
+    """Which of these digests (32 bytes each) the store lacks; the present ones are leased to the draft."""
+    return Response(drafts.missing(installation, draft.id, body), media_type=_BYTES)
+
+
+@router.post("/{draft_id}/frames", openapi_extra=documented_raw(MEDIA_TYPE))  # noqa: FAST003  (own_draft takes it)
+async def upload_frames(draft: OwnDraft, request: Request) -> UploadDocument:
+    """Store the frames of a framed body; each is decoded and hashed before it is kept."""
+    drafts.require_open(draft)
+    uploader = context_of(request).uploader
+    facts = await uploader.store_body(draft.id, draft.block_size, body_chunks(request, MAX_BODY_BYTES))
+    return UploadDocument(stored=facts.stored, present=facts.present, stored_bytes=facts.stored_bytes)
+
+
+@router.put("/{draft_id}/manifest", status_code=HTTPStatus.NO_CONTENT, openapi_extra=documented_raw("application/json"))
+def put_manifest(
+    draft: OwnDraft, body: Annotated[bytes, Depends(raw_body(MAX_MANIFEST_BYTES))], installation: Site
+) -> None:
+    """Keep the draft's manifest."""
+    drafts.put_manifest(installation, draft.id, body)
+
+
+@router.post("/{draft_id}/release", openapi_extra=documented(RoleOffer))
+def release_draft(
+    draft: OwnDraft,
+    principal: Caller,
+    body: Annotated[RoleOffer, Depends(json_body(RoleOffer, MAX_ROLE_BODY_BYTES))],
+    installation: Site,
+) -> ReleaseDocument:
+    """Make the draft's version visible, at once and for ever."""
+    released = releases.release(installation, draft.id, body.role, body.indexes, actor=principal.token_id)
+    return ReleaseDocument(role_version=released.role_version, snapshot_version=released.snapshot_version)

@@ -1,0 +1,128 @@
+"""The catalog as JSON: unsigned, for showing. What a client runs it resolves through signed metadata."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel
+
+from oscirc_server.api.context import Site
+from oscirc_server.services import catalog
+from oscirc_server.services.catalog import ImageFacts, VersionFacts
+
+router = APIRouter(prefix="/images", tags=["catalog"])
+
+
+class YankDocument(BaseModel):
+    """Why a version should not be used any more."""
+
+    why: str
+    date: str
+    security: bool
+
+
+class SystemDocument(BaseModel):
+    """The system on the disk."""
+
+    family: str
+    version: str
+    architecture: str
+    firmware: str
+    minimum_memory_mib: int
+    default_login: str
+
+
+class VersionDocument(BaseModel):
+    """One version; sizes in bytes."""
+
+    version: str
+    manifest: str
+    released: str
+    changelog: str
+    yanked: YankDocument | None
+    disk_size: int
+    data_bytes: int
+    download_bytes: int
+    system: SystemDocument
+
+
+class ImageDocument(BaseModel):
+    """One image; `versions` newest first, `boot` the command that runs it."""
+
+    publisher: str
+    image: str
+    channels: dict[str, str]
+    shown: str | None
+    reference: str
+    boot: str
+    version_count: int
+    versions: list[VersionDocument]
+
+
+class ImageList(BaseModel):
+    """Some images; `next` is the `after` of the following ones, null at the end."""
+
+    images: list[ImageDocument]
+    next: str | None
+
+
+def _version(facts: VersionFacts) -> VersionDocument:
+    yanked = facts.yanked
+    system = facts.system
+    return VersionDocument(
+        version=facts.label,
+        manifest=facts.manifest,
+        released=facts.released,
+        changelog=facts.changelog,
+        yanked=None if yanked is None else YankDocument(why=yanked.why, date=yanked.date, security=yanked.security),
+        disk_size=facts.disk_size,
+        data_bytes=facts.data_bytes,
+        download_bytes=facts.download_bytes,
+        system=SystemDocument(
+            family=system.family,
+            version=system.version,
+            architecture=system.architecture,
+            firmware=system.firmware,
+            minimum_memory_mib=system.minimum_memory_mib,
+            default_login=system.default_login,
+        ),
+    )
+
+
+def _document(facts: ImageFacts) -> ImageDocument:
+    return ImageDocument(
+        publisher=facts.publisher,
+        image=facts.image,
+        channels=facts.channels,
+        shown=facts.shown,
+        reference=facts.reference,
+        boot=f"oscirc boot {facts.reference}",
+        version_count=facts.version_count,
+        versions=[_version(version) for version in facts.versions],
+    )
+
+
+@router.get("")
+def list_images(
+    installation: Site,
+    response: Response,
+    q: Annotated[str, Query(max_length=catalog.MAX_QUERY_CHARS)] = "",
+    limit: Annotated[int, Query(ge=1, le=catalog.MAX_PAGE)] = catalog.DEFAULT_PAGE,
+    after: Annotated[str, Query(max_length=130)] = "",
+) -> ImageList:
+    """Images whose name or system holds every word of `q`; the next page stands in `next` and in `Link`."""
+    with installation.database.read() as session:
+        page = catalog.images(session, q, limit=limit, after=after)
+    if page.after is not None:
+        query = urlencode({"q": q, "limit": limit, "after": page.after})
+        response.headers["Link"] = f'<images?{query}>; rel="next"'
+    return ImageList(images=[_document(facts) for facts in page.images], next=page.after)
+
+
+@router.get("/{publisher}/{image}")
+def get_image(publisher: str, image: str, installation: Site) -> ImageDocument:
+    """One image with all its versions."""
+    with installation.database.read() as session:
+        return _document(catalog.image(session, publisher, image))

@@ -1,0 +1,78 @@
+"""Publishers: who they are, and roles of theirs that bring no new disk."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel
+
+from oscirc_server.api.bodies import documented, json_body
+from oscirc_server.api.context import Site
+from oscirc_server.api.drafts import MAX_ROLE_BODY_BYTES, ReleaseDocument, RoleOffer
+from oscirc_server.api.security import Caller
+from oscirc_server.clock import date_text
+from oscirc_server.services import catalog, releases
+from oscirc_server.services.catalog import PublisherFacts
+from oscirc_server.services.tokens import Principal
+
+router = APIRouter(prefix="/publishers", tags=["publishers"])
+
+
+class PublisherDocument(BaseModel):
+    """A publisher; `expires` is null until it has signed a role."""
+
+    name: str
+    fingerprints: list[str]
+    threshold: int
+    role_version: int
+    expires: str | None
+    images: list[str]
+
+
+class PublisherList(BaseModel):
+    """Every publisher."""
+
+    publishers: list[PublisherDocument]
+
+
+def _document(facts: PublisherFacts) -> PublisherDocument:
+    return PublisherDocument(
+        name=facts.name,
+        fingerprints=list(facts.fingerprints),
+        threshold=facts.threshold,
+        role_version=facts.role_version,
+        expires=None if facts.expires_s is None else date_text(facts.expires_s),
+        images=list(facts.images),
+    )
+
+
+@router.get("")
+def list_publishers(installation: Site) -> PublisherList:
+    """Every publisher, by name."""
+    with installation.database.read() as session:
+        return PublisherList(publishers=[_document(facts) for facts in catalog.publishers(session)])
+
+
+@router.get("/{name}")
+def get_publisher(name: str, installation: Site) -> PublisherDocument:
+    """One publisher."""
+    with installation.database.read() as session:
+        return _document(catalog.publisher(session, name))
+
+
+def _publisher_of_token(name: str, principal: Caller) -> Principal:
+    principal.require_publisher(name)
+    return principal
+
+
+@router.put("/{name}/role", openapi_extra=documented(RoleOffer))
+def put_role(
+    name: str,
+    principal: Annotated[Principal, Depends(_publisher_of_token)],
+    body: Annotated[RoleOffer, Depends(json_body(RoleOffer, MAX_ROLE_BODY_BYTES))],
+    installation: Site,
+) -> ReleaseDocument:
+    """Let the publisher's next role take force: channels, yanks, a renewed signature."""
+    released = releases.update_role(installation, name, body.role, body.indexes, actor=principal.token_id)
+    return ReleaseDocument(role_version=released.role_version, snapshot_version=released.snapshot_version)

@@ -1,0 +1,60 @@
+"""Roles above the publishers, signed by an administrator elsewhere: targets, root, `repository.json`."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel
+
+from oscirc_blockstore.repository_facts import MAX_BYTES
+from oscirc_server.api.bodies import documented_raw, raw_body
+from oscirc_server.api.context import Site
+from oscirc_server.api.security import Administrator
+from oscirc_server.metadata import MAX_ROLE_BYTES, MAX_ROOT_BYTES
+from oscirc_server.services import roles
+from oscirc_server.services.roles import RoleAccepted
+
+_JSON = documented_raw("application/json")
+router = APIRouter(tags=["administration"])
+
+
+class RoleDocument(BaseModel):
+    """What took force, and which publishers must sign anew because their keys changed."""
+
+    version: int
+    snapshot_version: int
+    unsigned_publishers: list[str]
+
+
+def _document(accepted: RoleAccepted) -> RoleDocument:
+    return RoleDocument(
+        version=accepted.version,
+        snapshot_version=accepted.snapshot_version,
+        unsigned_publishers=list(accepted.unsigned_publishers),
+    )
+
+
+@router.put("/roles/targets", openapi_extra=_JSON)
+def put_targets(
+    principal: Administrator, body: Annotated[bytes, Depends(raw_body(MAX_ROLE_BYTES))], installation: Site
+) -> RoleDocument:
+    """The next targets role: publishers, their keys, `repository.json`."""
+    return _document(roles.accept_targets(installation, body, actor=principal.token_id))
+
+
+@router.put("/roles/root", openapi_extra=_JSON)
+def put_root(
+    principal: Administrator, body: Annotated[bytes, Depends(raw_body(MAX_ROOT_BYTES))], installation: Site
+) -> RoleDocument:
+    """The next root."""
+    return _document(roles.accept_root(installation, body, actor=principal.token_id))
+
+
+@router.put("/documents/repository.json", status_code=HTTPStatus.NO_CONTENT, openapi_extra=_JSON)
+def put_repository_facts(
+    _principal: Administrator, body: Annotated[bytes, Depends(raw_body(MAX_BYTES))], installation: Site
+) -> None:
+    """Keep a `repository.json` for the targets role that will name it."""
+    roles.stage_repository_facts(installation, body)
