@@ -1,0 +1,67 @@
+"""What the driver needs of an image: the seam to `oscirc_remote.image`, and what a mount is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Reader(Protocol):
+    """An image that can be read at any offset; safe for threads. `oscirc_remote.image.ImageReader` is one."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the disk; constant."""
+
+    def read(self, offset: int, size: int) -> bytes | memoryview:
+        """Exactly `size` bytes, however long it takes within the reader's own deadline; raises `OscircError`."""
+
+    def read_if_resident(self, offset: int, size: int) -> bytes | memoryview | None:
+        """The same if this machine has the bytes, else None. Never waits for the network or for another read."""
+
+    def fail_reads(self, enabled: bool) -> None:
+        """While on, reads that wait for the network fail at once, the outstanding ones too."""
+
+    def status(self) -> object:
+        """A frozen dataclass of what `status` shows."""
+
+    def close(self) -> None:
+        """Release what the reader holds; reads that are under way may fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountDescription:
+    """What a mount shows, for its record; text only, so that this room needs no formats."""
+
+    remote: str
+    reference: str
+    manifest_digest: str
+    image: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """An image that is ready to be served. `block_size` 0: unknown, no pages are pushed."""
+
+    reader: Reader
+    description: MountDescription
+    block_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """How to serve. `deadline_s` is the reader's own; the driver gives up `grace_s` later whatever the reader does.
+
+    `direct_io` turns the page cache off (to record what a guest asks). `read_ahead_kb` needs root to take effect.
+    `timestamp_s` is every file time: constant, because a change would drop the page cache.
+    """
+
+    allow_other: bool = False
+    direct_io: bool = False
+    push_pages: bool = True
+    read_ahead_kb: int = 1024
+    deadline_s: float = 10
+    grace_s: float = 2
+    ready_timeout_s: float = 30
+    timestamp_s: int = 0

@@ -1,0 +1,171 @@
+"""Who serves what: one JSON file per mount below the runtime directory, written whole or not at all.
+
+`<runtime>/mounts/<id>.json`, with `<id>.sock` (control socket), `<id>.log` (a background driver's last words) and
+`<id>.lock` (held by the driver while the mount point is its own). `id` is the first 16 hexadecimal digits of the
+SHA-256 of the mount point's real path. A record whose process is gone is a stale one; only its own process or a
+clean-up after that process's death removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from oscirc_blockstore.errors import BusyError, LocalError
+from oscirc_fusedriver.processes import ProcessIdentity
+from oscirc_fusedriver.readers import MountDescription
+from oscirc_remote.paths import runtime_directory
+
+FILE_NAME = "disk.raw"
+_MAXIMUM_RECORD_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class MountRecord:
+    """One mount. `mountpoint` is a real path; `device` is the kernel's `major:minor` of it; `created` in Unix time."""
+
+    mountpoint: str
+    device: str
+    pid: int
+    start_ticks: int
+    remote: str
+    reference: str
+    manifest_digest: str
+    image: str
+    version: str
+    disk_size: int
+    created: int
+
+    @classmethod
+    def of_this_process(cls, mountpoint: Path, device: str, described: MountDescription, size: int) -> MountRecord:
+        """What this process is about to serve."""
+        me = ProcessIdentity.current()
+        return cls(
+            mountpoint=str(mountpoint),
+            device=device,
+            pid=me.pid,
+            start_ticks=me.start_ticks,
+            disk_size=size,
+            created=int(time.time()),
+            **asdict(described),
+        )
+
+    @property
+    def id(self) -> str:
+        """The name of its files."""
+        return mount_id(Path(self.mountpoint))
+
+    @property
+    def disk(self) -> Path:
+        """The file that is served."""
+        return Path(self.mountpoint) / FILE_NAME
+
+    @property
+    def process(self) -> ProcessIdentity:
+        """The driver."""
+        return ProcessIdentity(self.pid, self.start_ticks)
+
+    @property
+    def socket(self) -> Path:
+        """Its control socket."""
+        return mounts_directory() / f"{self.id}.sock"
+
+    @property
+    def log(self) -> Path:
+        """Where a background driver writes."""
+        return mounts_directory() / f"{self.id}.log"
+
+    def write(self) -> None:
+        """Put it in place of any older one."""
+        path = _path(self.id)
+        temporary = path.with_suffix(f".{self.pid}.tmp")
+        try:
+            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+            temporary.chmod(0o600)
+            temporary.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise LocalError(f"cannot write {path}: {error.strerror}") from None
+
+    def remove(self) -> None:
+        """Take it and its socket away, unless another driver has the mount point by now."""
+        if find(Path(self.mountpoint)) == self:
+            self.socket.unlink(missing_ok=True)
+            _path(self.id).unlink(missing_ok=True)
+
+
+def mounts_directory() -> Path:
+    """`<runtime>/mounts`, made with mode 0700."""
+    directory = runtime_directory() / "mounts"
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise LocalError(f"cannot make {directory}: {error.strerror}") from None
+    return directory
+
+
+def real_path(mountpoint: Path) -> Path:
+    """Links resolved; also when what is mounted there is dead."""
+    return Path(os.path.realpath(mountpoint))
+
+
+def mount_id(mountpoint: Path) -> str:
+    """16 hexadecimal digits that name a mount point's files."""
+    return hashlib.sha256(os.fsencode(real_path(mountpoint))).hexdigest()[:16]
+
+
+def _path(identifier: str) -> Path:
+    return mounts_directory() / f"{identifier}.json"
+
+
+def find(mountpoint: Path) -> MountRecord | None:
+    """The record of a mount point, whether its process lives or not."""
+    return _read(_path(mount_id(mountpoint)))
+
+
+def list_records() -> list[MountRecord]:
+    """All records, by mount point, the stale ones too; files that are not records are passed over."""
+    found = (_read(path) for path in mounts_directory().glob("*.json"))
+    return sorted((record for record in found if record), key=lambda record: record.mountpoint)
+
+
+def _read(path: Path) -> MountRecord | None:
+    try:
+        with path.open(encoding="utf-8") as file:
+            fields = json.loads(file.read(_MAXIMUM_RECORD_BYTES))
+        record = MountRecord(**fields)
+    except (OSError, ValueError, TypeError):
+        return None
+    right = all(type(value) is (int if name in _NUMBERS else str) for name, value in asdict(record).items())
+    return record if right and record.id == path.stem else None
+
+
+_NUMBERS = ("pid", "start_ticks", "disk_size", "created")
+
+
+@contextlib.contextmanager
+def claimed(mountpoint: Path) -> Iterator[None]:
+    """Hold a mount point against other drivers of this user; raises `BusyError` when one has it.
+
+    The kernel lets go when the process ends, however it ends.
+    """
+    path = mounts_directory() / f"{mount_id(mountpoint)}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BusyError(
+                f"{mountpoint} is being mounted or served by another oscirc", hint=f"see: oscirc status {mountpoint}"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,246 @@
+"""One mount from `init` to `close`, in the process that serves it: FUSE loop, signals, control socket, first read.
+
+The order at the start: mount; write the record; listen; loop; one call through the kernel (it sets its read-ahead when
+the connection begins, so only then can that be raised); the first and the last page through the kernel; "ready".
+The order at the end: the kernel lets go (unmounted, or the last file of a detached mount was closed) and the loop
+returns; the page pusher ends; the session is closed, which unmounts whatever else happened; record and reader go.
+
+SIGTERM, SIGINT and SIGHUP unmount. When files are open the mount is detached: its name is free at once, this process
+serves those who have them open and ends with the last close. A second signal ends it at once; they get errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from oscirc_blockstore.errors import BusyError, DeadlineExceededError, LocalError, OscircError
+from oscirc_fusedriver import control, kernel, mountpoints, processes
+from oscirc_fusedriver.operations import DiskOperations
+from oscirc_fusedriver.pagecache import PagePusher
+from oscirc_fusedriver.readers import MountOptions, PreparedImage
+from oscirc_fusedriver.records import MountRecord
+from oscirc_fusedriver.status import DriverCounters, MountStatus
+from oscirc_fusedriver.stderr_capture import captured_stderr
+from oscirc_fusedriver.tree import DISK, PAGE
+
+log = logging.getLogger(__name__)
+
+_TASKS_KEPT, _TASKS_MOST = 4, 128
+_STOP_TIMEOUT_S = 5.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+OnReady = Callable[[MountRecord], None]
+
+
+class Session:
+    """Serves `prepared` at `mountpoint` (a real path that was checked). There can be one in a process.
+
+    `on_detached` is called when the mount point is free again although the session goes on.
+    """
+
+    def __init__(
+        self, prepared: PreparedImage, mountpoint: Path, options: MountOptions, *, on_detached: Callable[[], None]
+    ) -> None:
+        self._reader = prepared.reader
+        self._prepared = prepared
+        self._mountpoint = mountpoint
+        self._options = options
+        self._on_detached = on_detached
+        self._counters = DriverCounters()
+        self._read_ahead_kb = 0
+        self._started = time.monotonic()
+        self._record: MountRecord | None = None
+        self._pusher: PagePusher | None = None
+        self._operations = DiskOperations(
+            self._reader, options, counters=self._counters, on_waited=self._offer if self._pushes else None
+        )
+
+    @property
+    def _pushes(self) -> bool:
+        return self._options.push_pages and not self._options.direct_io and self._prepared.block_size > 0
+
+    def _offer(self, offset: int, length: int) -> None:
+        if self._pusher is not None:
+            self._pusher.offer(offset, length)
+
+    def run(self, on_ready: OnReady) -> None:
+        """Mount, call `on_ready` once a read has succeeded, return when it is unmounted; raises `OscircError`."""
+        self._mount()
+        try:
+            entry = mountpoints.entry_at(self._mountpoint)
+            self._record = MountRecord.of_this_process(
+                self._mountpoint, entry.device if entry else "", self._prepared.description, self._reader.size
+            )
+            self._record.write()
+            if self._pushes:
+                self._pusher = PagePusher(
+                    self._reader, _store, block_size=self._prepared.block_size, counters=self._counters
+                )
+            trio.run(self._serve, on_ready)
+        except BaseExceptionGroup as group:
+            raise _first_cause(group) from None
+        finally:
+            self._close()
+
+    def _mount(self) -> None:
+        options = {
+            "fsname=oscirc", "subtype=oscirc", "ro", "nosuid", "nodev", "noexec", "noatime", "default_permissions",
+        }  # fmt: skip
+        if self._options.allow_other:
+            options.add("allow_other")
+        os.environ.pop("FUSE_URING_ENABLE", None)  # pyfuse3 knows nothing of requests that arrive by io_uring
+        with captured_stderr() as said:
+            try:
+                pyfuse3.init(self._operations, str(self._mountpoint), options)
+            except RuntimeError as error:
+                reason = said().removeprefix("fusermount3: ") or str(error)
+                hint = ""
+                if "user_allow_other" in reason:
+                    hint = "add the line user_allow_other to /etc/fuse.conf, or mount without that option"
+                raise LocalError(f"cannot mount on {self._mountpoint}: {reason}", hint=hint) from None
+
+    async def _serve(self, on_ready: OnReady) -> None:
+        assert self._record is not None  # noqa: S101  # run made it
+        listener = control.listen(self._record.socket)
+        operations: dict[str, control.Operation] = {
+            "status": self._answer_status,
+            "fail_reads": self._answer_fail_reads,
+            "unmount": self._answer_unmount,
+        }
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(control.serve, listener, operations)
+                nursery.start_soon(self._watch, signals, nursery.cancel_scope)
+                nursery.start_soon(self._announce, self._record, on_ready)
+                await pyfuse3.main(_TASKS_KEPT, _TASKS_MOST)
+                log.info("%s is unmounted", self._mountpoint)
+                nursery.cancel_scope.cancel()
+
+    async def _announce(self, record: MountRecord, on_ready: OnReady) -> None:
+        try:
+            with trio.fail_after(self._options.ready_timeout_s):
+                await trio.to_thread.run_sync(_touch, self._mountpoint, abandon_on_cancel=True)
+                self._read_ahead_kb = kernel.raise_read_ahead(record.device, self._options.read_ahead_kb)
+                await trio.to_thread.run_sync(_read_ends, record.disk, record.disk_size, abandon_on_cancel=True)
+        except trio.TooSlowError:
+            raise DeadlineExceededError(
+                f"{record.disk} could not be read within {self._options.ready_timeout_s:g} s"
+            ) from None
+        except OSError as error:
+            cause = self._operations.last_error
+            if isinstance(cause, OscircError):
+                raise cause.with_traceback(None) from None
+            raise LocalError(f"{record.disk} cannot be read: {cause or error.strerror}") from None
+        on_ready(record)
+
+    async def _watch(self, signals: AsyncIterator[int], loop: trio.CancelScope) -> None:
+        detached = False
+        async for number in signals:
+            log.info("%s: unmounting %s", signal.Signals(number).name, self._mountpoint)
+            try:
+                if not detached:
+                    detached = await self._unmount(lazy=True)
+                    continue
+            except OscircError as error:
+                log.warning("%s", error)
+            loop.cancel()
+
+    async def _unmount(self, *, lazy: bool) -> bool:
+        problem = await trio.to_thread.run_sync(kernel.unmount_now, self._mountpoint)
+        if not problem:
+            return False
+        if not kernel.is_busy(problem):
+            raise LocalError(f"cannot unmount {self._mountpoint}: {problem}")
+        users = await trio.to_thread.run_sync(processes.users_of, self._mountpoint)
+        if not lazy:
+            raise BusyError(
+                f"{self._mountpoint} is in use" + (f" by {', '.join(users)}" if users else ""),
+                hint="end that first, or detach it now and let the driver end with the last close: umount --lazy",
+            )
+        problem = await trio.to_thread.run_sync(lambda: kernel.unmount_now(self._mountpoint, lazy=True))
+        if problem:
+            raise LocalError(f"cannot detach {self._mountpoint}: {problem}")
+        log.info("%s is detached; still used by %s", self._mountpoint, ", ".join(users) or "somebody")
+        if self._record is not None:
+            self._record.remove()
+        self._on_detached()
+        return True
+
+    async def _answer_status(self, _request: dict[str, object]) -> dict[str, object]:
+        reader = await trio.to_thread.run_sync(self._reader.status)
+        described = dataclasses.asdict(reader) if dataclasses.is_dataclass(reader) else {}  # type: ignore[arg-type]
+        return MountStatus(
+            mountpoint=str(self._mountpoint),
+            pid=os.getpid(),
+            uptime_s=round(time.monotonic() - self._started, 3),
+            read_ahead_kb=self._read_ahead_kb,
+            driver=self._counters,
+            reader=described,
+        ).as_json()
+
+    async def _answer_fail_reads(self, request: dict[str, object]) -> dict[str, object]:
+        enabled = control.flag(request, "enabled")
+        await trio.to_thread.run_sync(self._reader.fail_reads, enabled)
+        return {"failing": enabled}
+
+    async def _answer_unmount(self, request: dict[str, object]) -> dict[str, object]:
+        lazy = control.flag(request, "lazy", default=False)
+        detached = False
+        with trio.CancelScope(shield=True):  # the loop ends as soon as it has worked; the answer is still owed
+            detached = await self._unmount(lazy=lazy)
+        return {"detached": detached}
+
+    def _close(self) -> None:
+        stopped = self._pusher is None or self._pusher.stop(_STOP_TIMEOUT_S)
+        if stopped:
+            pyfuse3.close(unmount=True)
+        else:  # its thread is in the kernel with the session: the end of the process cuts the connection
+            log.error("the page pusher did not end")
+            kernel.unmount_now(self._mountpoint, lazy=True)
+        if self._record is not None:
+            self._record.remove()
+        self._reader.close()
+
+
+def _store(offset: int, data: bytes | memoryview) -> None:
+    pyfuse3.notify_store(DISK, offset, data)  # type: ignore[arg-type]  # any buffer
+
+
+def _touch(mountpoint: Path) -> None:
+    """One call that the driver must answer."""
+    os.close(os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def _read_ends(disk: Path, size: int) -> None:
+    """The first and the last page through the kernel, without read-ahead."""
+    descriptor = os.open(disk, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        for offset in {0, max(0, size - PAGE) // PAGE * PAGE}:
+            length = min(PAGE, size - offset)
+            if len(os.pread(descriptor, length, offset)) != length:
+                raise LocalError(f"{disk} is shorter than the {size} bytes it should have")
+    finally:
+        os.close(descriptor)
+
+
+def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What to tell: a group of one is that one; an `OscircError` says more than what it brought down."""
+    leaves: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop()
+        if isinstance(error, BaseExceptionGroup):
+            pending.extend(reversed(error.exceptions))
+        else:
+            leaves.append(error)
+    return next((leaf for leaf in leaves if isinstance(leaf, OscircError)), leaves[0])

@@ -1,0 +1,89 @@
+"""Unmounting: asks the driver, falls back on fusermount3, cleans up what a dead driver left; may be repeated."""
+
+from __future__ import annotations
+
+import enum
+import time
+from pathlib import Path
+
+from oscirc_blockstore.errors import BusyError, DeadlineExceededError, LocalError, TransportError, UsageError
+from oscirc_fusedriver import control_client, kernel, mountpoints, processes, records
+
+TIMEOUT_S = 15.0
+
+
+class Outcome(enum.Enum):
+    """What `unmount` found and did."""
+
+    UNMOUNTED = "unmounted; the driver has ended"
+    DETACHED = "in use: detached; the driver ends with the last close"
+    CLEANED = "its driver was dead: cleaned up"
+    NOT_MOUNTED = "nothing of oscirc was mounted there"
+
+
+def unmount(mountpoint: Path, *, lazy: bool = False, timeout_s: float = TIMEOUT_S) -> Outcome:
+    """End the mount at `mountpoint` and wait for its driver's end.
+
+    Raises `BusyError` when files are open and `lazy` is off, `UsageError` when another file system is mounted there,
+    `LocalError` in fusermount3's words, `DeadlineExceededError` when it is unmounted but the driver does not end.
+    """
+    deadline = time.monotonic() + timeout_s
+    place = records.real_path(mountpoint)
+    record = records.find(place)
+    if record is None or not record.process.alive():
+        return _without_driver(place)
+    try:
+        detached = control_client.ask_to_unmount(record, lazy=lazy, timeout_s=timeout_s)
+    except TransportError:
+        detached = _by_force_of_the_kernel(place, lazy=lazy)
+    if detached:
+        return Outcome.DETACHED
+    if not record.process.wait(max(0.0, deadline - time.monotonic())):
+        raise DeadlineExceededError(
+            f"{place} is unmounted, but its driver (pid {record.pid}) still runs after {timeout_s:g} s",
+            hint=f"see {record.log}; end it with: kill {record.pid}",
+        )
+    record.remove()
+    return Outcome.UNMOUNTED
+
+
+def clean_all_stale() -> list[Path]:
+    """Take away every dead mount that a record names; returns where they were. What cannot be cleaned is left."""
+    cleaned = []
+    for record in records.list_records():
+        place = Path(record.mountpoint)
+        try:
+            if not record.process.alive() and mountpoints.clean_stale(place):
+                cleaned.append(place)
+        except LocalError:
+            continue
+    return cleaned
+
+
+def _without_driver(place: Path) -> Outcome:
+    entry = mountpoints.entry_at(place)
+    if entry is not None and entry.kind != mountpoints.KIND:
+        raise UsageError(f"{place} is a mount of {entry.kind}, not of oscirc", hint=f"umount {place}")
+    if entry is not None and not mountpoints.is_dead(place):
+        _by_force_of_the_kernel(place, lazy=False)  # of ours by its kind, recorded elsewhere
+        return Outcome.UNMOUNTED
+    return Outcome.CLEANED if mountpoints.clean_stale(place) else Outcome.NOT_MOUNTED
+
+
+def _by_force_of_the_kernel(place: Path, *, lazy: bool) -> bool:
+    """Without the driver's help; whether it was detached rather than unmounted."""
+    entry = mountpoints.entry_at(place)
+    if entry is None or entry.kind != mountpoints.KIND:
+        return False  # it was unmounted while we asked
+    problem = kernel.unmount_now(place)
+    if not problem:
+        return False
+    if not kernel.is_busy(problem):
+        raise LocalError(f"cannot unmount {place}: {problem}")
+    if not lazy:
+        users = processes.users_of(place)
+        raise BusyError(f"{place} is in use" + (f" by {', '.join(users)}" if users else ""), hint="umount --lazy")
+    problem = kernel.unmount_now(place, lazy=True)
+    if problem:
+        raise LocalError(f"cannot detach {place}: {problem}")
+    return True
