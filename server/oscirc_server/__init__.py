@@ -11,5 +11,5 @@ files that any web server can serve as well. Rules that hold in this room:
 - **Bytes are judged when they arrive** (`services.uploads`), authority when a version is released
   (`services.releases`). Routers in `api/` translate and decide nothing.
 
-`oscirc_server.administration` holds what the `oscirc serve …` commands call; `oscirc_server.serving.run` serves.
+`oscirc_server.administration` holds what the `oscirc serve …` commands call; `oscirc_server.running.run` serves.
 """

@@ -14,13 +14,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oscirc_server.api import drafts, health, images, problems, publishers, roles, tokens
 from oscirc_server.api.context import Context, attach
+from oscirc_server.initialising import API_PATH
 from oscirc_server.installation import Installation
 from oscirc_server.resigning import keep_up
 from oscirc_server.services.uploads import Uploader
 from oscirc_server.static import StaticTree
 from oscirc_server.web import pages
 
-API_PREFIX = "/api/v1"
+API_PREFIX = f"/{API_PATH}"
 
 _log = logging.getLogger("oscirc_server.requests")
 

@@ -29,6 +29,7 @@ from oscirc_server.settings import DEFAULT_LISTEN, Settings
 from oscirc_server.tree_paths import target_path
 from oscirc_server.tuf_api import CryptoSigner, Root, Targets
 
+API_PATH = "api/v1"
 PUBLIC_URL = "public_url"
 LOCAL_ACTOR = "local command"
 
@@ -79,7 +80,9 @@ def initialise(
     if not passphrase:
         raise UsageError("the root and targets keys need a passphrase", hint="set OSCIRC_KEY_PASSPHRASE")
     base_url = check_url(public_url, "the public URL") if public_url else f"http://{DEFAULT_LISTEN}"
-    facts = RepositoryFacts(name or urlsplit(base_url).hostname or "oscirc", base_url if public_url else "")
+    facts = RepositoryFacts(
+        name or urlsplit(base_url).hostname or "oscirc", f"{base_url}/{API_PATH}" if public_url else ""
+    )
     settings = Settings(data_dir=data_dir, database_url=database_url, blocks_url=blocks_url)
     with Installation.create(settings, clock) as installation:
         with installation.database.read() as session:

@@ -101,7 +101,7 @@ def get(installation: Installation, draft_id: str) -> DraftFacts:
 def open_draft(
     installation: Installation, publisher: str, image: str, version: str, block_size: int
 ) -> tuple[DraftFacts, bool]:
-    """A new draft and True, or the one that is open for these three names and False."""
+    """A new draft and True, or the one that is open for these three names (maybe of another block size) and False."""
     check_publisher(publisher)
     check_image(image)
     check_version(version)
@@ -115,11 +115,6 @@ def open_draft(
         )
         draft = session.scalar(same)
         if draft is not None:
-            if draft.block_size != block_size:
-                raise ConflictError(
-                    f"a draft of {publisher}/{image}@{version} is open with blocks of {draft.block_size} bytes",
-                    hint="publish with that block size, or discard the draft",
-                )
             draft.expires_s = expires_s
             return _facts(session, draft), False
         of_publisher = (Draft.publisher == publisher, Draft.state == DRAFT_OPEN)

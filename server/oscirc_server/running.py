@@ -104,14 +104,14 @@ def _stopped_by(stop: threading.Event | None, server: Server) -> Iterator[None]:
 
 def run(
     settings: Settings,
-    on_ready: OnReady = _say_ready,
+    ready: OnReady = _say_ready,
     *,
     clock: Clock = system_clock,
     stop: threading.Event | None = None,
 ) -> None:
     """Serve until a signal comes or `stop` is set; raises what keeps the server from starting.
 
-    `on_ready` is called with the real address, which matters for port 0; by default it prints one line.
+    `ready` is called with the real address, which matters for port 0; by default it prints one line.
     """
     logs.configure(settings.log_level)
     with Installation.open(settings, clock) as installation, _only_server(settings):
@@ -130,7 +130,7 @@ def run(
                 timeout_graceful_shutdown=settings.shutdown_s,
                 limit_concurrency=settings.max_connections,
             )
-            server = Server(config, lambda: on_ready(base_url))
+            server = Server(config, lambda: ready(base_url))
             _log.info("starting", extra={"url": base_url, "data": str(settings.data_dir)})
             with _stopped_by(stop, server):
                 server.run([bound])
