@@ -1,0 +1,169 @@
+"""The cache of a workstation in front of a block source: memory, then file, then one download.
+
+Blocks and nodes have memories of their own, since nodes are asked for at every read and must not be driven out by
+data. Bytes are verified whenever they enter memory (`LocalStore.load`, the inner source), so what memory holds is
+served as it is. A damaged file is removed, counted and fetched again. A disk that is full or does not take writes is
+no error of reading: the block is served, not kept, and counted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from oscirc_blockstore.digests import Digest
+from oscirc_blockstore.errors import LocalError, TransportError
+from oscirc_blockstore.local_store import LocalStore
+from oscirc_blockstore.table import NODE_SIZE
+from oscirc_remote.counters import Counters
+from oscirc_remote.deadlines import Cancellation, Deadline
+from oscirc_remote.flights import Flight, FlightLocks, FlightTable
+from oscirc_remote.lru import ByteBoundedCache
+from oscirc_remote.sources import BlockSource
+from oscirc_remote.status import CacheStatus, MirrorStatus
+
+BLOCK_MEMORY_BYTES = 64 << 20
+NODE_MEMORY_BYTES = 32 << 20
+FLIGHT_THREADS = 16
+LOCK_FILE = "flights.lock"
+STORE_DIRECTORY = "blocks"
+
+
+class CachedSource:
+    """A `CachingSource`: `inner` is asked only for what neither memory nor `<directory>/blocks` holds.
+
+    It owns `inner` and closes it. Make it in the process that reads, not before a fork: its threads and locks would
+    be shared or lost.
+    """
+
+    def __init__(
+        self,
+        inner: BlockSource,
+        directory: Path,
+        *,
+        block_memory_bytes: int = BLOCK_MEMORY_BYTES,
+        node_memory_bytes: int = NODE_MEMORY_BYTES,
+        threads: int = FLIGHT_THREADS,
+    ) -> None:
+        self._inner = inner
+        self._store = LocalStore(directory / STORE_DIRECTORY)
+        self._blocks = ByteBoundedCache(block_memory_bytes)
+        self._nodes = ByteBoundedCache(node_memory_bytes)
+        self._locks = FlightLocks(directory / LOCK_FILE)
+        self._flights = FlightTable(self._obtain, threads)
+        self._closing = Cancellation()
+        self._last_write_problem = ""
+        self._counters = Counters(
+            "memory_hits",
+            "file_hits",
+            "fetched_blocks",
+            "fetched_nodes",
+            "fetched_bytes",
+            "joined_flights",
+            "lock_waits",
+            "uncached_writes",
+        )
+
+    def resident(self, digest: Digest, raw_size: int) -> bytes | None:
+        """The verified bytes if memory or the store has them: never the network, never a lock that is held long."""
+        memory = self._memory(raw_size)
+        raw = memory.get(digest)
+        if raw is not None and len(raw) == raw_size:
+            self._counters.add("memory_hits")
+            return raw
+        raw = self._store.load(digest, raw_size)
+        if raw is not None:
+            self._counters.add("file_hits")
+            memory.put(digest, raw)
+        return raw
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the store claims to have it (what only memory holds does not survive this process)."""
+        return self._store.has(digest)
+
+    def fetch(self, digest: Digest, raw_size: int, deadline: Deadline) -> bytes:
+        """The verified bytes, from wherever they are had first; raises what `inner` raises."""
+        raw = self.resident(digest, raw_size)
+        return self._wait(self._join(digest, raw_size, deadline), raw_size, deadline) if raw is None else raw
+
+    def fetch_each(
+        self, digests: Iterable[Digest], raw_size: int, new_deadline: Callable[[], Deadline], window: int
+    ) -> Iterator[tuple[Digest, bytes]]:
+        """Each digest with its bytes, in order; up to `window` are under way at once, each under its own deadline."""
+        ahead: deque[tuple[Digest, bytes | Flight, Deadline]] = deque()
+
+        def finish() -> tuple[Digest, bytes]:
+            first, had, until = ahead.popleft()
+            return first, had if isinstance(had, bytes) else self._wait(had, raw_size, until)
+
+        for digest in digests:
+            deadline = new_deadline()
+            raw = self.resident(digest, raw_size)
+            ahead.append((digest, self._join(digest, raw_size, deadline) if raw is None else raw, deadline))
+            if len(ahead) >= window:
+                yield finish()
+        while ahead:
+            yield finish()
+
+    def _join(self, digest: Digest, raw_size: int, deadline: Deadline) -> Flight:
+        # a flight has the caller's point in time but not its cancellation: it goes on for the next who asks
+        own = Deadline(deadline.at, self._closing, deadline.clock)
+        flight = self._flights.join(digest, raw_size, own)
+        if flight.deadline is not own:
+            self._counters.add("joined_flights")
+        return flight
+
+    def _wait(self, flight: Flight, raw_size: int, deadline: Deadline) -> bytes:
+        while True:
+            try:
+                return flight.wait(deadline)
+            except TransportError as error:
+                # a flight keeps the deadline of whoever started it: a caller with more time than that flies again
+                if not error.retryable or flight.deadline.at >= deadline.at or deadline.remaining_s() <= 0:
+                    raise
+            flight = self._join(flight.digest, raw_size, deadline)
+
+    def mirror_status(self) -> tuple[MirrorStatus, ...]:
+        """The inner source's mirrors."""
+        return self._inner.mirror_status()
+
+    def status(self) -> CacheStatus:
+        """Totals since this source was made."""
+        return CacheStatus(
+            **self._counters.snapshot(),
+            damaged=self._store.damaged,
+            last_write_problem=self._last_write_problem,
+            mirrors=self.mirror_status(),
+        )
+
+    def close(self) -> None:
+        """Call off what is under way and let go of files and connections."""
+        self._closing.cancel("this image is being closed")
+        self._flights.close()
+        self._locks.close()
+        self._inner.close()
+
+    def _memory(self, raw_size: int) -> ByteBoundedCache:
+        return self._nodes if raw_size == NODE_SIZE else self._blocks
+
+    def _obtain(self, digest: Digest, raw_size: int, deadline: Deadline) -> bytes:
+        """Runs as the one flight of this digest in this process."""
+        with self._locks.holding(digest, deadline) as polls:
+            if polls:
+                self._counters.add("lock_waits")
+            raw = self.resident(digest, raw_size)  # another process, or a flight that just landed, may have brought it
+            if raw is None:
+                raw = self._inner.fetch(digest, raw_size, deadline)
+                self._counters.add("fetched_nodes" if raw_size == NODE_SIZE else "fetched_blocks")
+                self._counters.add("fetched_bytes", raw_size)
+                self._keep(digest, raw)
+                self._memory(raw_size).put(digest, raw)
+            return raw
+
+    def _keep(self, digest: Digest, raw: bytes) -> None:
+        try:
+            self._store.save(digest, raw)
+        except LocalError as error:
+            self._counters.add("uncached_writes")
+            self._last_write_problem = str(error)

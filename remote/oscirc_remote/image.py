@@ -1,0 +1,209 @@
+"""The image reader: bytes of a disk by offset, from memory, cache or network; what a mount or a launcher reads from.
+
+A read becomes positions, positions become digests through the table, digests become blocks through a
+`CachingSource`; zeros cost nothing. Two doors: `read_if_resident` never waits (a driver serves it inline), `read`
+waits for the network until its deadline (a driver calls it on a thread). The same bytes come out of both.
+
+Bytes that leave here have been verified against the manifest's table. A read either gives exactly what was asked,
+clamped to the disk's size, or raises.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from oscirc_blockstore.digests import ZERO_DIGEST, Digest
+from oscirc_blockstore.errors import OscircError, UsageError
+from oscirc_blockstore.manifest import Manifest
+from oscirc_blockstore.table import NODE_SIZE
+from oscirc_remote.counters import Counters
+from oscirc_remote.deadlines import SYSTEM_CLOCK, Cancellation, Clock, Deadline
+from oscirc_remote.sources import CachingSource
+from oscirc_remote.status import ReaderStatus
+from oscirc_remote.table_view import TableView, entries
+
+DEFAULT_DEADLINE_S = 10.0
+PARALLEL_BLOCKS = 8
+SURVEY_S = 2.0
+FAILING = "reads of this image are being failed on request"
+
+
+class ImageReader:
+    """Reads one image. Safe for threads. It owns `source` and closes it."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        source: CachingSource,
+        *,
+        deadline_s: float = DEFAULT_DEADLINE_S,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.manifest = manifest
+        self._source = source
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._table = TableView(manifest.geometry, manifest.root)
+        self._shift = manifest.geometry.shift
+        self._block_size = manifest.geometry.block_size
+        self._zeros = bytes(self._block_size)
+        self._recent: tuple[int, bytes] = (-1, b"")
+        self._cancellation = Cancellation()
+        self._failing = False
+        self._lock = threading.Lock()
+        self._counters = Counters("demand_stalls", "stalled_ms", "failed_reads")
+        self._surveyed: tuple[float, int, bool] = (0.0, 0, False)
+
+    @property
+    def size(self) -> int:
+        """The disk's size in bytes."""
+        return self.manifest.geometry.disk_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Exactly the bytes asked for, fewer only at the end of the disk; waits at most the deadline.
+
+        Raises `TransportError` when the network did not bring them in time (or reads are being failed), and
+        `IntegrityError` when what it brought is not what the publisher signed.
+        """
+        ready = self.read_if_resident(offset, size)
+        return bytes(self._read_cold(offset, size) if ready is None else ready)
+
+    def read_if_resident(self, offset: int, size: int) -> bytes | memoryview | None:
+        """The same bytes if memory and cache hold all of them, else None: no network, no waiting.
+
+        A `memoryview` may be part of a block that others read too; it stays valid as long as it is held.
+        """
+        if offset < 0 or size < 0:
+            raise UsageError(f"not a range of a disk: {size} bytes at {offset}")
+        stop = min(offset + size, self.size)
+        if offset >= stop:
+            return b""
+        first, last = offset >> self._shift, (stop - 1) >> self._shift
+        start = first << self._shift
+        if first == last:
+            block = self._resident_block(first)
+            return None if block is None else memoryview(block)[offset - start : stop - start]
+        blocks = []
+        for position in range(first, last + 1):
+            block = self._resident_block(position)
+            if block is None:
+                return None
+            blocks.append(block)
+        return self._cut(blocks, offset - start, stop - start)
+
+    def _resident_block(self, position: int) -> bytes | None:
+        recent, block = self._recent
+        if recent == position:
+            return block
+        digest = self._table.digest_at(position, self._resident_node)
+        if digest is None:
+            return None
+        found = self._zeros if digest == ZERO_DIGEST else self._source.resident(digest, self._block_size)
+        if found is not None:
+            self._recent = (position, found)
+        return found
+
+    def _resident_node(self, digest: Digest) -> bytes | None:
+        return self._source.resident(digest, NODE_SIZE)
+
+    def _cut(self, blocks: list[bytes], start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop` of consecutive blocks, copied together once."""
+        parts: list[bytes | memoryview] = list(blocks)
+        last_start = (len(blocks) - 1) << self._shift
+        parts[-1] = memoryview(blocks[-1])[: stop - last_start]
+        parts[0] = memoryview(parts[0])[start:]
+        return b"".join(parts)
+
+    def _read_cold(self, offset: int, size: int) -> bytes:
+        with self._lock:
+            deadline = Deadline.after(self._deadline_s, self._cancellation, self._clock)
+        started = time.monotonic()
+        try:
+            deadline.check("a read")
+            stop = min(offset + size, self.size)
+            first, last = offset >> self._shift, (stop - 1) >> self._shift
+            blocks = self._blocks(range(first, last + 1), deadline)
+        except OscircError:
+            self._counters.add("failed_reads")
+            raise
+        finally:
+            self._counters.add("demand_stalls")
+            self._counters.add("stalled_ms", round(1000 * (time.monotonic() - started)))
+        start = first << self._shift
+        return self._cut(blocks, offset - start, stop - start)
+
+    def _blocks(self, positions: range, deadline: Deadline) -> list[bytes]:
+        """The blocks at these positions, distinct ones fetched in parallel."""
+
+        def load(digest: Digest) -> bytes:
+            return self._source.fetch(digest, NODE_SIZE, deadline)
+
+        digests = [self._table.digest_at(position, load) or ZERO_DIGEST for position in positions]
+        wanted = list(dict.fromkeys(digest for digest in digests if digest != ZERO_DIGEST))
+        fetched = self._source.fetch_each(wanted, self._block_size, lambda: deadline, PARALLEL_BLOCKS)
+        by_digest = dict(fetched)
+        return [by_digest.get(digest, self._zeros) for digest in digests]
+
+    def fail_reads(self, enabled: bool) -> None:
+        """Let reads that wait for the network fail at once, those under way and new ones, until called with False.
+
+        For the moment before QEMU is stopped. What is resident is served all the same: it does not wait.
+        """
+        with self._lock:
+            self._failing = enabled
+            if enabled:
+                self._cancellation.cancel(FAILING)
+            elif self._cancellation.reason == FAILING:
+                self._cancellation = Cancellation()
+
+    def status(self) -> ReaderStatus:
+        """What was needed, cached and fetched so far; looks through the cache for at most about two seconds."""
+        geometry = self.manifest.geometry
+        cached, surveyed = self._survey()
+        cache = self._source.status()
+        return ReaderStatus(
+            disk_size=geometry.disk_size,
+            block_size=geometry.block_size,
+            blocks_needed=self.manifest.data_blocks,
+            bytes_needed=self.manifest.data_blocks * geometry.block_size,
+            blocks_cached=cached,
+            bytes_cached=cached * geometry.block_size,
+            surveyed=surveyed,
+            requests=sum(mirror.requests for mirror in cache.mirrors),
+            received_bytes=sum(mirror.received_bytes for mirror in cache.mirrors),
+            failing_reads=self._failing,
+            cache=cache,
+            **self._counters.snapshot(),
+        )
+
+    def _survey(self) -> tuple[int, bool]:
+        """How many positions with data stand in the cache, and whether all were looked at.
+
+        An answer is given again for ten times as long as it took to find.
+        """
+        started = time.monotonic()
+        valid_until, cached, complete = self._surveyed
+        if started < valid_until:
+            return cached, complete
+        cached, complete = 0, True
+
+        def load(digest: Digest) -> bytes | None:
+            nonlocal complete
+            node = self._resident_node(digest)
+            complete = complete and node is not None
+            return node
+
+        for _, leaf in self._table.leaves(load):
+            cached += sum(self._source.has(digest) for digest in entries(leaf))
+            if time.monotonic() > started + SURVEY_S:
+                complete = False
+                break
+        self._surveyed = (time.monotonic() + 10 * (time.monotonic() - started), cached, complete)
+        return cached, complete
+
+    def close(self) -> None:
+        """Fail what waits and let go of the source."""
+        with self._lock:
+            self._cancellation.cancel("this image is being closed")
+        self._source.close()

@@ -1,0 +1,70 @@
+"""What `oscirc status` shows, as frozen values that turn into JSON with `dataclasses.asdict`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorStatus:
+    """One mirror. `bad_blocks` are answers that were not the block asked for; `demoted`: others are asked first."""
+
+    name: str
+    demoted: bool
+    requests: int
+    received_bytes: int
+    served: int
+    failures: int
+    missing: int
+    bad_blocks: int
+    last_problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatus:
+    """The cache between a reader and the mirrors; bytes are uncompressed except where mirrors count them.
+
+    `damaged` counts cached files that were not what their name says; `uncached_writes` counts blocks that were
+    served but could not be kept, with `last_write_problem` saying why.
+    """
+
+    memory_hits: int
+    file_hits: int
+    fetched_blocks: int
+    fetched_nodes: int
+    fetched_bytes: int
+    joined_flights: int
+    lock_waits: int
+    damaged: int
+    uncached_writes: int
+    last_write_problem: str
+    mirrors: tuple[MirrorStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderStatus:
+    """One image as it is being read. Positions of a disk that hold data are `blocks_needed`.
+
+    `blocks_cached` of them stand in the cache; it is a lower bound unless `surveyed`, since looking at all of a
+    very large image takes longer than an answer may. Stalls are reads that had to wait for the network.
+    """
+
+    disk_size: int
+    block_size: int
+    blocks_needed: int
+    bytes_needed: int
+    blocks_cached: int
+    bytes_cached: int
+    surveyed: bool
+    requests: int
+    received_bytes: int
+    demand_stalls: int
+    stalled_ms: int
+    failed_reads: int
+    failing_reads: bool
+    cache: CacheStatus
+
+    @property
+    def safe_to_unplug(self) -> bool:
+        """Whether every block of the image is on this machine."""
+        return self.surveyed and self.blocks_cached == self.blocks_needed
