@@ -66,13 +66,26 @@ async def watch(
 ) -> None:
     """Supervise a machine until its QEMU ends. Cancelling it leaves the machine as it is."""
     supervision = _Supervision(report, storage_ready, patience or Patience())
-    while machine.alive():
+    supervising = asyncio.ensure_future(_keep_supervising(machine, supervision))
+    ending = asyncio.ensure_future(machine.wait())
+    try:
+        await asyncio.wait([supervising, ending], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (supervising, ending):
+            task.cancel()
+        outcomes = await asyncio.gather(supervising, ending, return_exceptions=True)
+    if isinstance(outcomes[0], Exception):
+        raise outcomes[0]
+    report(Report(Happening.ENDED, "the machine has ended"))
+
+
+async def _keep_supervising(machine: RunningMachine, supervision: _Supervision) -> None:
+    """Supervise for ever, connecting again when QEMU was too busy to answer."""
+    while True:
         with contextlib.suppress(qmp.DisconnectedError, DeadlineExceededError):
             async with qmp.connect(machine.instance.watch_socket) as monitor:
                 await supervision.run(monitor, machine.instance.console_log)
-        await machine.wait(_RECONNECT_S)
-    await machine.wait()
-    report(Report(Happening.ENDED, "the machine has ended"))
+        await asyncio.sleep(_RECONNECT_S)
 
 
 class _Supervision:
