@@ -16,7 +16,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from tuf.api.metadata import DelegatedRole, Delegations, Targets  # type: ignore[attr-defined]
 
 from oscirc_blockstore import trust
-from oscirc_blockstore.errors import DocumentRefusedError, NotFoundError, RollbackError, UsageError
+from oscirc_blockstore.errors import (
+    DocumentRefusedError,
+    NotFoundError,
+    RollbackError,
+    ServerRefusedError,
+    TransportError,
+    UsageError,
+)
 from oscirc_blockstore.names import check_publisher
 from oscirc_publisher.problems import parse_object
 from oscirc_publisher.rest import Body, RestClient
@@ -25,6 +32,7 @@ from oscirc_publisher.roles import MAX_ROLE_BYTES, parse_targets, sign, tuf_key
 _WHAT = "the targets role that the server shows"
 _MAX_ONLINE_BYTES = 2_000_000  # what python-tuf's client reads of a snapshot
 _MAX_VERSION = 1 << 53
+_CONFLICT = 409
 
 
 def fetch_targets(rest: RestClient, version: int | None = None) -> bytes:
@@ -36,8 +44,20 @@ def fetch_targets(rest: RestClient, version: int | None = None) -> bytes:
 
 
 def put_targets(rest: RestClient, raw: bytes) -> None:
-    """Offer signed targets metadata; needs an administrator's token."""
-    rest.call("PUT", "roles/targets", Body((raw,), "application/json"))
+    """Offer signed targets metadata; needs an administrator's token. The very same again is a success."""
+    try:
+        rest.call("PUT", "roles/targets", Body((raw,), "application/json"))
+    except ServerRefusedError as error:
+        # an answer may have been lost, and this have been the second try
+        if error.status != _CONFLICT or not _is_served(rest, raw):
+            raise
+
+
+def _is_served(rest: RestClient, raw: bytes) -> bool:
+    try:
+        return fetch_targets(rest) == raw
+    except TransportError:
+        return False
 
 
 def publishers(current: bytes, key: Ed25519PublicKey) -> list[str]:

@@ -12,7 +12,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from oscirc_blockstore import errors
-from oscirc_blockstore.errors import DocumentRefusedError, NotServedError, OscircError, ServerRefusedError
+from oscirc_blockstore.errors import (
+    DocumentRefusedError,
+    NotFoundError,
+    NotServedError,
+    OscircError,
+    ServerRefusedError,
+)
 
 MAX_PROBLEM_BYTES = 64 << 10
 _MAX_WORDS = 1000
@@ -53,14 +59,16 @@ def refusal(status: int, raw: bytes, retry_after: str = "") -> OscircError:
         problem = {}
     words = printable(problem.get("detail") or problem.get("title") or "no reason given")
     message = f"the server refuses: {words}"
+    hint = printable(problem.get("hint") or "")
     kind = _TRANSLATED.get(str(problem.get("type", "")))
-    if kind is not None and status < _SERVER_ERROR and status not in (_CONFLICT, _UNAUTHORISED, _FORBIDDEN):
-        return kind(message)
+    if kind is not None and status < _SERVER_ERROR and status != _CONFLICT:
+        return kind(message, hint=hint)
     if status == _NOT_FOUND:
-        return errors.NotFoundError(message)
+        return NotFoundError(message, hint=hint)
+    if status in (_UNAUTHORISED, _FORBIDDEN):
+        hint = hint or "is the token right, and for this publisher? oscirc login"
     if retry_after.isdecimal():
         problem["retry_after"] = min(float(retry_after), _MAX_RETRY_AFTER_S)
-    hint = "is the token right, and for this publisher? oscirc login" if status in (_UNAUTHORISED, _FORBIDDEN) else ""
     return ServerRefusedError(f"{message} (status {status})", status=status, problem=problem, hint=hint)
 
 
