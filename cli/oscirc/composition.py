@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oscirc.options import passphrase, token
-from oscirc_blockstore.errors import OscircError, TransportError, UsageError
+from oscirc_blockstore.errors import BusyError, OscircError, TransportError, UsageError
 from oscirc_blockstore.names import check_publisher
-from oscirc_remote import references
+from oscirc_remote import paths, references
 from oscirc_remote.remotes import Remote, Remotes
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    from oscirc_fusedriver.readers import MountOptions, PreparedImage
+    from oscirc_fusedriver.records import MountRecord
     from oscirc_publisher.releasing import Signatory
     from oscirc_publisher.rest import RestClient
+    from oscirc_remote.resolving import Resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +106,88 @@ def stored_bytes(client: RestClient, publisher: str, image: str, version: str) -
     return None
 
 
+def image_reader_of(resolved: Resolved, options: MountOptions) -> PreparedImage:
+    """What the driver serves for a resolved image; to be called in the driver's process."""
+    from oscirc_fusedriver.readers import MountDescription, PreparedImage
+    from oscirc_remote.opening import open_image
+
+    return PreparedImage(
+        open_image(resolved, deadline_s=options.deadline_s),
+        MountDescription(
+            remote=resolved.remote.name,
+            reference=str(resolved.reference),
+            manifest_digest=resolved.manifest_digest.hex(),
+            image=f"{resolved.publisher}/{resolved.image}",
+            version=resolved.version_label,
+        ),
+        resolved.manifest.geometry.block_size,
+    )
+
+
+def mount_for_instance(resolved: Resolved, options: MountOptions) -> MountRecord:
+    """A live mount of this very disk: one that is there already, else one of our own below the runtime directory."""
+    from oscirc_fusedriver import mounting
+
+    existing = live_mount_of(resolved.manifest_digest.hex())
+    if existing is not None:
+        return existing
+    place = automatic_mounts() / resolved.manifest_digest.hex()[:16]
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(OSError):  # it may be there, or be a dead mount, which `mount` cleans up
+        place.mkdir(mode=0o700)
+    try:
+        return mounting.mount(lambda: image_reader_of(resolved, options), place, options=options)
+    except BusyError:
+        concurrent = live_mount_of(resolved.manifest_digest.hex())  # another boot was quicker
+        if concurrent is None:
+            raise
+        return concurrent
+
+
+def live_mount_of(manifest_digest: str) -> MountRecord | None:
+    """A mount of this disk whose driver answers, if any."""
+    from oscirc_fusedriver import control_client, records
+
+    for record in records.list_records():
+        if record.manifest_digest == manifest_digest and record.process.alive():
+            with contextlib.suppress(OscircError):
+                control_client.status(record)
+                return record
+    return None
+
+
+def automatic_mounts() -> Path:
+    """Where `oscirc boot` mounts what nobody mounted before."""
+    return paths.runtime_directory() / "images"
+
+
 def reads_failer(mountpoint: str) -> Callable[[], None]:
     """Tells the driver of a mount to fail its outstanding reads; a mount that is gone needs no telling."""
 
     def fail() -> None:
-        from oscirc_fusedriver import control_client
+        from oscirc_fusedriver import control_client, records
 
-        with contextlib.suppress(OscircError):
-            control_client.fail_reads(Path(mountpoint), enabled=True)
+        record = records.find(Path(mountpoint))
+        if record is not None:
+            with contextlib.suppress(OscircError):
+                control_client.fail_reads(record, enabled=True)
 
     return fail
 
 
 def release_mount(mountpoint: str) -> None:
     """Unmount what `oscirc boot` mounted by itself, once no running instance uses it."""
-    raise NotImplementedError(mountpoint)
+    from oscirc_fusedriver import unmounting
+    from oscirc_vmlaunch import launching
+    from oscirc_vmlaunch.instances import Instances
+
+    place = Path(mountpoint)
+    if place.parent != automatic_mounts() or not place.exists():
+        return
+    users = [instance for instance in Instances().load_all() if instance.record.mount_point == mountpoint]
+    if any(launching.find(instance) is not None for instance in users):
+        return
+    with contextlib.suppress(OscircError):
+        unmounting.unmount(place, lazy=True)
+        with contextlib.suppress(OSError):
+            place.rmdir()

@@ -23,7 +23,7 @@ def _facts(remote: Remote) -> dict[str, object]:
         "line": remote.line,
         "title": stated.name if stated else "",
         "mirrors": list(remote.sources()[1:]),
-        "publishers": sorted(remote.known_publishers()),
+        "publishers": sorted(remote.known_publishers() or ()),
         "logged_in": remote.token() is not None,
     }
 
@@ -50,7 +50,7 @@ def add(name: str, line: str, *, as_json: bool) -> None:
     if as_json:
         print_json(_facts(added))
     else:
-        say(f"remote {name}: {added.url}, {len(added.known_publishers())} publishers")
+        say(f"remote {name}: {added.url}, {len(added.known_publishers() or ())} publishers")
 
 
 @remote.command("list")

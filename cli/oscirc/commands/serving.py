@@ -64,7 +64,6 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     from oscirc_server.running import run
-
     from oscirc_server.settings import Listen, Settings
 
     where = Listen.parse(listen)

@@ -1,0 +1,277 @@
+"""`oscirc boot`: resolve, mount if needed, make the overlay, start QEMU, and stay with it as the user asked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from oscirc.options import json_option
+from oscirc.output import print_json, say, warn
+
+if TYPE_CHECKING:
+    from oscirc_remote.resolving import Resolved
+    from oscirc_vmlaunch.instances import Instance
+    from oscirc_vmlaunch.launching import RunningMachine
+    from oscirc_vmlaunch.watching import Report
+
+
+@click.command()
+@click.argument("what", metavar="REF|INSTANCE")
+@click.option("--name", help="Name of the instance (default: the image's name).")
+@click.option("--ephemeral", is_flag=True, help="Throw the instance away when it stops.")
+@click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True)
+@click.option("--memory", type=click.IntRange(1), help="Memory in MiB (default: 1024, or what the image needs).")
+@click.option("--cpus", type=click.IntRange(1, 255), help="Processors (default: 2, or what this machine has).")
+@click.option(
+    "-p", "--port", "ports", multiple=True, metavar="HOST:GUEST", help="Forward a port of 127.0.0.1. Repeatable."
+)
+@click.option("--detach", is_flag=True, help="Return as soon as it runs.")
+@click.option("--wait-for", metavar="REGEX", help="Return when the console shows this.")
+@click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait for --wait-for.")
+@click.option("--deadline", default=10.0, show_default=True, help="Seconds that a read waits before the guest pauses.")
+@click.option("--display", type=click.Choice(["none", "gtk", "sdl"]), default="none", show_default=True)
+@click.option("--allow-revoked", is_flag=True, help="Boot a version that was withdrawn for security reasons.")
+@json_option
+def boot(
+    what: str,
+    *,
+    name: str | None,
+    ephemeral: bool,
+    accel: str,
+    memory: int | None,
+    cpus: int | None,
+    ports: tuple[str, ...],
+    detach: bool,
+    wait_for: str | None,
+    timeout: float,
+    deadline: float,
+    display: str,
+    allow_revoked: bool,
+    as_json: bool,
+) -> None:
+    r"""Boot an image in QEMU, before it is downloaded. The serial console is this terminal; Ctrl-] leaves it running.
+
+    The guest's writes go to the instance's own overlay. Given an instance's name, boots that one again. When the
+    network goes away, the guest pauses, and goes on by itself when it is back.
+
+    \b
+    Example:
+      oscirc boot alice/debian
+      oscirc boot alice/debian --name web -p 8080:80 --detach
+    """
+    from oscirc_fusedriver.readers import MountOptions
+    from oscirc_vmlaunch.machine import PortForward
+
+    started = time.monotonic()
+    forwards = tuple(PortForward.parse(port) for port in ports)
+    resolved, instance = _find(what, name, allow_revoked=allow_revoked)
+    for warning in resolved.warnings:
+        warn(warning)
+    from oscirc import composition
+
+    mounted = composition.mount_for_instance(resolved, MountOptions(deadline_s=deadline))
+    try:
+        if instance is None:
+            instance = _create(resolved, name, mounted.disk.parent, accel, memory, cpus, forwards, ephemeral=ephemeral)
+        asyncio.run(
+            _run(
+                instance,
+                mounted.disk,
+                resolved,
+                display=display,
+                stay=not (detach or wait_for),
+                wait_for=wait_for,
+                timeout_s=timeout,
+                started=started,
+                as_json=as_json,
+            )
+        )
+    finally:
+        composition.release_mount(str(mounted.disk.parent))
+
+
+def _find(what: str, name: str | None, *, allow_revoked: bool) -> tuple[Resolved, Instance | None]:
+    """The disk that is meant, and the instance when there is one already."""
+    from oscirc_blockstore.errors import NotFoundError, UsageError
+    from oscirc_remote import references
+    from oscirc_remote.resolving import resolve_for_boot
+    from oscirc_vmlaunch.instances import Instances
+
+    if "/" in what:
+        resolved = resolve_for_boot(references.parse(what), allow_revoked=allow_revoked)
+        with contextlib.suppress(NotFoundError):
+            if name is not None:
+                return resolved, Instances().load(name)
+        return resolved, None
+    if name is not None:
+        raise UsageError(f"{what!r} names an instance already", hint="give --name with a reference only")
+    try:
+        instance = Instances().load(what)
+    except NotFoundError as error:
+        raise NotFoundError(str(error), hint="oscirc ps lists instances; a reference is PUBLISHER/IMAGE") from None
+    record = instance.record
+    image = record.reference.partition("@")[0].partition("#")[0].rpartition(":")[2]
+    exact = references.parse(f"{record.remote}:{image}@sha256:{record.manifest_digest}")
+    return resolve_for_boot(exact, allow_revoked=allow_revoked), instance
+
+
+def _create(
+    resolved: Resolved,
+    name: str | None,
+    mountpoint: Path,
+    accel: str,
+    memory: int | None,
+    cpus: int | None,
+    forwards: tuple[object, ...],
+    *,
+    ephemeral: bool,
+) -> Instance:
+    from oscirc_vmlaunch.accelerators import Request
+    from oscirc_vmlaunch.instances import Instances
+    from oscirc_vmlaunch.machine import FirmwareKind, PortForward, default_cpus, default_memory_mib
+    from oscirc_vmlaunch.records import InstanceRecord
+
+    instances = Instances()
+    if name is None:
+        taken = set(instances.names())
+        name = next(
+            candidate
+            for number in range(1, len(taken) + 2)
+            if (candidate := resolved.image[:59] if number == 1 else f"{resolved.image[:59]}-{number}") not in taken
+        )
+    system = resolved.manifest.system
+    return instances.create(
+        InstanceRecord(
+            name=name,
+            remote=resolved.remote.name,
+            reference=str(resolved.reference),
+            manifest_digest=resolved.manifest_digest.hex(),
+            version=resolved.version_label,
+            firmware=cast("FirmwareKind", system.firmware),
+            architecture=system.architecture,
+            memory_mib=memory or default_memory_mib(system.minimum_memory_mib),
+            cpus=cpus or default_cpus(),
+            accelerator=cast("Request", accel),
+            mount_point=str(mountpoint),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            port_forwards=cast("tuple[PortForward, ...]", forwards),
+            ephemeral=ephemeral,
+        )
+    )
+
+
+async def _run(
+    instance: Instance,
+    disk: Path,
+    resolved: Resolved,
+    *,
+    display: str,
+    stay: bool,
+    wait_for: str | None,
+    timeout_s: float,
+    started: float,
+    as_json: bool,
+) -> None:
+    from oscirc_vmlaunch import launching
+    from oscirc_vmlaunch.machine import Display
+
+    machine = await launching.start(
+        instance,
+        disk,
+        manifest_digest=resolved.manifest_digest.hex(),
+        display=cast("Display", display),
+        paused=stay,
+    )
+    login = resolved.manifest.system.default_login
+    if stay:
+        say(f"{instance.name}: {machine.accelerator.accelerator} ({machine.accelerator.reason})")
+        await _stay(machine, login)
+        return
+    supervise(instance.name)
+    if wait_for:
+        await _wait(machine, wait_for, timeout_s)
+    facts = {
+        "name": instance.name,
+        "image": f"{resolved.publisher}/{resolved.image}@{resolved.version_label}",
+        "manifest": resolved.manifest_digest.hex(),
+        "firmware": instance.record.firmware,
+        "accelerator": machine.accelerator.accelerator,
+        "accelerator_reason": machine.accelerator.reason,
+        "pid": machine.process.pid,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        say(f"{instance.name} runs ({facts['accelerator']}); attach with: oscirc console {instance.name}")
+
+
+async def _wait(machine: RunningMachine, wait_for: str, timeout_s: float) -> None:
+    """Wait for the console's text. Interrupted: the machine that this command started ends with it."""
+    from oscirc_blockstore.errors import DeadlineExceededError
+    from oscirc_vmlaunch import console, launching
+
+    name = machine.instance.name
+    try:
+        await console.wait_for_text(machine.instance.console_log, wait_for, deadline_s=timeout_s, alive=machine.alive)
+    except DeadlineExceededError as error:
+        raise DeadlineExceededError(
+            str(error), hint=f"it still runs: look with oscirc console {name}, end it with oscirc stop {name}"
+        ) from None
+    except asyncio.CancelledError:
+        await asyncio.shield(launching.stop(machine.instance, timeout_s=0))
+        raise
+
+
+async def _stay(machine: RunningMachine, login: str) -> None:
+    """The console in this terminal, the supervisor beside it."""
+    from oscirc_vmlaunch import console, launching, watching
+
+    instance = machine.instance
+    say(f"Ctrl-] leaves it running.{f' Log in: {login}.' if login else ''}")
+
+    async def let_run() -> None:
+        async with machine.monitor() as monitor:
+            await monitor.resume()
+
+    supervisor = asyncio.ensure_future(watching.watch(machine, tell))
+    try:
+        ended = await console.attach(instance.console_socket, attached=let_run)
+    except asyncio.CancelledError:
+        await asyncio.shield(launching.stop(instance, timeout_s=0))
+        raise
+    finally:
+        supervisor.cancel()
+        await asyncio.gather(supervisor, return_exceptions=True)
+    if ended is console.Ended.DETACHED:
+        supervise(instance.name)
+        say(f"\r\n{instance.name} goes on; attach with: oscirc console {instance.name}")
+        return
+    await machine.wait(10)
+    await launching.stop(instance, timeout_s=0)  # removes an ephemeral one
+    say(f"\r\n{instance.name} has ended")
+
+
+def tell(report: Report) -> None:
+    """What the supervisor sees, for the terminal."""
+    say(f"\r\noscirc: {report.message}\r")
+
+
+def supervise(name: str) -> None:
+    """A process of its own that resumes the guest after outages and tidies up after its end."""
+    subprocess.Popen(
+        [sys.executable, "-m", "oscirc.supervising", name],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
