@@ -143,6 +143,8 @@ class CachedSource:
         self._flights.close()
         self._locks.close()
         self._inner.close()
+        self._blocks.clear()
+        self._nodes.clear()
 
     def _memory(self, raw_size: int) -> ByteBoundedCache:
         return self._nodes if raw_size == NODE_SIZE else self._blocks

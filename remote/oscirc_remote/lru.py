@@ -41,3 +41,9 @@ class ByteBoundedCache:
             while self._bytes > self._max_bytes:
                 _, forgotten = self._held.popitem(last=False)
                 self._bytes -= len(forgotten)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._held.clear()
+            self._bytes = 0

@@ -1,0 +1,191 @@
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from oscirc_blockstore.errors import BusyError, DeadlineExceededError
+from oscirc_remote.deadlines import Cancellation, Deadline
+from oscirc_remote.flights import FlightLocks, FlightTable
+
+DIGEST = bytes(range(32))
+NEIGHBOUR = bytes([*range(6), 77, *range(25)])
+HOLDER = """
+import sys
+from pathlib import Path
+from oscirc_remote.deadlines import Deadline
+from oscirc_remote.flights import FlightLocks
+with FlightLocks(Path(sys.argv[1])).holding(bytes.fromhex(sys.argv[2]), Deadline.after(60)):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hold(tmp_path):
+    """Starts another process that holds a digest's byte."""
+    holders = []
+
+    def start(digest):
+        holder = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(tmp_path / "flights.lock"), digest.hex()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        holders.append(holder)
+        assert holder.stdout.readline() == "held\n"
+        return holder
+
+    yield start
+    for holder in holders:
+        holder.kill()
+        holder.communicate()
+
+
+class Gated:
+    """What a flight does: waits for the gate, then gives bytes or raises."""
+
+    def __init__(self):
+        self.gate = threading.Event()
+        self.started = threading.Semaphore(0)
+        self.calls = 0
+        self.error = None
+
+    def __call__(self, digest, raw_size, deadline):
+        self.calls += 1
+        self.started.release()
+        assert self.gate.wait(20)
+        if self.error:
+            raise self.error
+        return b"raw"
+
+
+@pytest.fixture
+def gated():
+    return Gated()
+
+
+@pytest.fixture
+def table(gated):
+    table = FlightTable(gated, 4)
+    yield table
+    gated.gate.set()
+    table.close()
+
+
+def test_callers_of_one_block_share_one_flight(table, gated):
+    flights = [table.join(DIGEST, 3, Deadline.after(20)) for _ in range(16)]
+    gated.gate.set()
+    assert [flight.wait(Deadline.after(20)) for flight in flights] == [b"raw"] * 16
+    assert gated.calls == 1
+
+
+def test_a_flight_that_landed_is_not_joined_again(table, gated):
+    gated.gate.set()
+    table.join(DIGEST, 3, Deadline.after(20)).wait(Deadline.after(20))
+    table.join(DIGEST, 3, Deadline.after(20)).wait(Deadline.after(20))
+    assert gated.calls == 2
+
+
+def test_every_waiter_sees_the_error(table, gated):
+    gated.error = OSError("unexpected")
+    flights = [table.join(DIGEST, 3, Deadline.after(20)) for _ in range(2)]
+    gated.gate.set()
+    for flight in flights:
+        with pytest.raises(OSError, match="unexpected"):
+            flight.wait(Deadline.after(20))
+
+
+def test_a_waiter_leaves_at_its_own_deadline_and_the_flight_goes_on(table, gated):
+    flight = table.join(DIGEST, 3, Deadline.after(20))
+    with pytest.raises(DeadlineExceededError):
+        flight.wait(Deadline.after(0.01))
+    gated.gate.set()
+    assert flight.wait(Deadline.after(20)) == b"raw"
+
+
+def test_a_waiter_is_called_off_at_once(table, gated):
+    cancellation = Cancellation()
+    flight = table.join(DIGEST, 3, Deadline.after(20))
+    failed = threading.Event()
+
+    def wait():
+        try:
+            flight.wait(Deadline.after(300, cancellation))
+        except DeadlineExceededError:
+            failed.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    cancellation.cancel("reads are being failed")
+    assert failed.wait(20)
+    thread.join()
+
+
+def test_a_closed_table_starts_nothing(table):
+    table.close()
+    with pytest.raises(BusyError):
+        table.join(DIGEST, 3, Deadline.after(20))
+
+
+def test_another_process_is_waited_for(tmp_path, hold):
+    holder = hold(DIGEST)
+    locks = FlightLocks(tmp_path / "flights.lock")
+    polls = []
+
+    def take():
+        with locks.holding(DIGEST, Deadline.after(60)) as times:
+            polls.append(times)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    with locks.holding(NEIGHBOUR, Deadline.after(60)) as times:  # another byte is free
+        assert times == 0
+    holder.communicate("")  # lets go
+    thread.join(20)
+    assert len(polls) == 1
+    locks.close()
+
+
+def test_a_holder_that_dies_lets_go(tmp_path, hold):
+    hold(DIGEST).kill()
+    locks = FlightLocks(tmp_path / "flights.lock")
+    with locks.holding(DIGEST, Deadline.after(60)):
+        pass
+    locks.close()
+
+
+def test_a_holder_that_is_stuck_is_waited_for_half_of_the_time(tmp_path, hold):
+    hold(DIGEST)
+    locks = FlightLocks(tmp_path / "flights.lock")
+    deadline = Deadline.after(0.2)
+    with locks.holding(DIGEST, deadline) as polls:
+        assert polls > 0
+        assert deadline.remaining_s() > 0
+    locks.close()
+
+
+def test_a_lock_file_that_cannot_be_is_gone_without(tmp_path):
+    locks = FlightLocks(tmp_path / "missing" / "flights.lock")
+    with locks.holding(DIGEST, Deadline.after(60)) as polls:
+        assert polls == 0
+    locks.close()
+
+
+def test_closing_waits_for_the_last_holder_before_the_file_is_closed(tmp_path):
+    path = tmp_path / "flights.lock"
+    locks = FlightLocks(path)
+
+    def is_open():
+        return any(
+            os.path.realpath(f"/proc/self/fd/{name}") == str(path.resolve()) for name in os.listdir("/proc/self/fd")
+        )
+
+    with locks.holding(DIGEST, Deadline.after(60)):
+        locks.close()
+        assert is_open()
+    assert not is_open()
+    with locks.holding(DIGEST, Deadline.after(60)) as polls:
+        assert polls == 0
