@@ -25,6 +25,7 @@ from oscirc_remote.deadlines import Deadline
 
 MAX_LINE_BYTES = 8192
 _BUFFER_BYTES = 64 * 1024
+_HOST_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.-_:%"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -39,14 +40,15 @@ class Origin:
     @classmethod
     def of(cls, parts: SplitResult) -> Origin:
         """The origin of a URL; raises `TransportError` for one that this client does not speak."""
+        host = parts.hostname or ""
         try:
-            port = parts.port
-            (parts.hostname or "").encode("idna")
-        except ValueError:
-            port = -1
-        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or port == -1:
+            port = parts.port or _DEFAULT_PORTS[parts.scheme]
+            host.encode("idna")
+        except (KeyError, ValueError):
+            host = ""
+        if not host or (host.isascii() and host.strip(_HOST_CHARACTERS)):
             raise TransportError(f"not an http(s) address: {parts.geturl()[:200]!r}")
-        return cls(parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme])
+        return cls(parts.scheme, host, port)
 
     @property
     def authority(self) -> str:

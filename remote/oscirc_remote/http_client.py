@@ -93,7 +93,10 @@ class HttpClient:
             answer = self._request(url, limit_bytes, deadline, stall_s, fresh=bool(query))
             if isinstance(answer, bytes):
                 return answer
-            target = urljoin(url, answer)
+            try:
+                target = urljoin(url, answer)
+            except ValueError:
+                raise TransportError(f"{self.base_url} redirects to {answer[:200]!r}, which is no address") from None
             if url.startswith("https:") and not target.startswith("https:"):
                 raise TransportError(f"{self.base_url} redirects to an address without TLS: {target[:200]!r}")
             url = target
@@ -110,15 +113,13 @@ class HttpClient:
 
     def _request(self, url: str, limit_bytes: int, deadline: Deadline, stall_s: float, *, fresh: bool) -> bytes | str:
         """The body, or the address that a redirect names."""
-        parts = urlsplit(url)
-        origin = Origin.of(parts)
+        origin, target = _split(url)
         try:
             while True:
                 connection = self._take_idle(origin)
                 kept = connection is not None
                 if connection is None:
                     connection = connect(origin, deadline, self._connect_s)
-                target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
                 try:
                     return self._exchange(connection, target, limit_bytes, deadline, stall_s, fresh=fresh)
                 except _NoAnswerError:
@@ -195,6 +196,18 @@ class HttpClient:
         raise ServerRefusedError(f"{self.base_url} answered with status {head.status}", status=head.status)
 
 
+def _split(url: str) -> tuple[Origin, str]:
+    """Where to connect and what to ask for; raises `TransportError` for what must not stand in a request."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise TransportError(f"not an address: {url[:200]!r}") from None
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if not target.isascii() or any(character <= " " or character == "\x7f" for character in target):
+        raise TransportError(f"not an address that can be asked for: {url[:200]!r}")
+    return Origin.of(parts), target
+
+
 def _request_head(connection: Connection, target: str, *, fresh: bool) -> bytes:
     origin = connection.origin
     lines = [
@@ -206,10 +219,7 @@ def _request_head(connection: Connection, target: str, *, fresh: bool) -> bytes:
     ]
     if fresh:
         lines.append("Cache-Control: no-cache")
-    head = "\r\n".join(lines) + f"\r\n{connection.extra_head}\r\n"
-    if any(character <= " " or character == "\x7f" for character in target) or not head.isascii():
-        raise TransportError(f"not an address that can be asked for: {target[:200]!r}")
-    return head.encode("ascii")
+    return ("\r\n".join(lines) + f"\r\n{connection.extra_head}\r\n").encode("ascii")
 
 
 def _read_line(connection: Connection) -> bytes:

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from oscirc_blockstore.digests import digest_of
-from oscirc_blockstore.errors import DeadlineExceededError, IntegrityError, NotServedError
+from oscirc_blockstore.errors import DeadlineExceededError, IntegrityError, NotServedError, OscircError
 from oscirc_blockstore.local_store import LocalStore
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote.cache import CachedSource
@@ -197,10 +197,16 @@ def test_many_survive_a_cache_that_keeps_nothing(inner, tmp_path, monkeypatch):
 
 def test_closing_calls_off_the_flights_and_closes_what_is_below(source, inner):
     inner.gate = threading.Event()
-    reader = threading.Thread(
-        target=lambda: pytest.raises(Exception, source.fetch, DIGEST, BLOCK_SIZE, Deadline.after(300))
-    )
     inner.error = DeadlineExceededError("called off")
+    failed = threading.Event()
+
+    def read():
+        try:
+            source.fetch(DIGEST, BLOCK_SIZE, Deadline.after(300))
+        except OscircError:
+            failed.set()
+
+    reader = threading.Thread(target=read)
     reader.start()
     assert inner.arrived.acquire(timeout=20)
     source.close()
@@ -208,4 +214,4 @@ def test_closing_calls_off_the_flights_and_closes_what_is_below(source, inner):
     assert inner.closed
     inner.gate.set()
     reader.join(20)
-    assert not reader.is_alive()
+    assert failed.is_set()

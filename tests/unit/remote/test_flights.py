@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -179,9 +180,7 @@ def test_closing_waits_for_the_last_holder_before_the_file_is_closed(tmp_path):
     locks = FlightLocks(path)
 
     def is_open():
-        return any(
-            os.path.realpath(f"/proc/self/fd/{name}") == str(path.resolve()) for name in os.listdir("/proc/self/fd")
-        )
+        return any(os.path.realpath(link) == str(path.resolve()) for link in Path("/proc/self/fd").iterdir())
 
     with locks.holding(DIGEST, Deadline.after(60)):
         locks.close()

@@ -148,7 +148,7 @@ def test_failing_reads_ends_those_under_way_and_refuses_new_ones_until_it_is_lif
     for thread in threads:
         thread.start()
     assert inner.arrived.acquire(timeout=20)
-    reader.fail_reads(True)
+    reader.fail_reads(enabled=True)
     for _ in threads:
         assert failed.acquire(timeout=20)
     for thread in threads:
@@ -157,14 +157,14 @@ def test_failing_reads_ends_those_under_way_and_refuses_new_ones_until_it_is_lif
         reader.read(0, 10)
     assert reader.status().failing_reads
     inner.gate.set()
-    reader.fail_reads(False)
+    reader.fail_reads(enabled=False)
     assert reader.read(0, 10) == DISK[:10]
 
 
 def test_what_is_resident_is_served_while_reads_are_failed(image):
     reader, _ = image
     reader.read(0, 10)
-    reader.fail_reads(True)
+    reader.fail_reads(enabled=True)
     assert reader.read(0, 10) == DISK[:10]
 
 

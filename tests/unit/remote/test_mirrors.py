@@ -171,7 +171,8 @@ def test_what_may_heal_is_tried_again_until_it_does(pair, clock):
 
 
 @pytest.mark.parametrize(
-    ("error", "raised"), [(UnreachableError("cut"), UnreachableError), (DeadlineExceededError("x"), DeadlineExceededError)]
+    ("error", "raised"),
+    [(UnreachableError("cut"), UnreachableError), (DeadlineExceededError("x"), DeadlineExceededError)],
 )
 def test_the_deadline_ends_the_retries(pair, clock, error, raised):
     for mirror in pair:

@@ -53,7 +53,7 @@ def test_a_warm_position_loads_nothing():
 
 
 def test_what_is_not_resident_is_said_to_be_unknown():
-    geometry, root, stored = build({5}, MANY)
+    geometry, root, _ = build({5}, MANY)
     view = TableView(geometry, root)
     assert view.digest_at(5, lambda _: None) is None
     assert list(view.leaves(lambda _: None)) == []
