@@ -1,16 +1,33 @@
-"""Fixtures of the server's tests: a world, a client without sockets, a publisher who may publish."""
+"""Fixtures of the server's tests: a world, a client without sockets, a publisher who may publish.
+
+Making a repository writes keys and syncs; it is done once, and every test works on a copy.
+"""
+
+import shutil
+from dataclasses import replace
 
 import pytest
 from in_process import client_of
-from server_world import Api, make_world
+from server_world import Api, MovableClock, Publisher, make_world
 
 from oscirc_server.app import create_app
 from oscirc_server.reconciling import reconcile
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """A world in which alice is a publisher, her key, and a token of hers."""
+    world = make_world(tmp_path_factory.mktemp("template"))
+    publisher = world.add_publisher("alice")
+    return world, publisher.key, world.token("publish:alice")
+
+
 @pytest.fixture
-def world(tmp_path):
-    return make_world(tmp_path)
+def world(template, tmp_path):
+    made, _, _ = template
+    shutil.copytree(made.data.parent, tmp_path / "world")
+    data, keys = tmp_path / "world" / "data", tmp_path / "world" / "offline"
+    return replace(made, data=data, keys=keys, clock=MovableClock())
 
 
 @pytest.fixture
@@ -32,11 +49,11 @@ def admin(world, http):
 
 
 @pytest.fixture
-def alice(world):
-    return world.add_publisher("alice")
+def alice(template, world):
+    return Publisher("alice", clock=world.clock, key=template[1])
 
 
 @pytest.fixture
-def api(world, http, alice):
+def api(template, http):
     """The API as alice's own token sees it."""
-    return Api(http, world.token("publish:alice"))
+    return Api(http, template[2])
