@@ -26,7 +26,7 @@ from oscirc_blockstore.errors import (
 )
 from oscirc_blockstore.names import check_publisher
 from oscirc_publisher.problems import parse_object
-from oscirc_publisher.rest import Body, RestClient
+from oscirc_publisher.rest import JSON, Body, RestClient
 from oscirc_publisher.roles import MAX_ROLE_BYTES, parse_targets, sign, tuf_key
 
 _WHAT = "the targets role that the server shows"
@@ -46,7 +46,7 @@ def fetch_targets(rest: RestClient, version: int | None = None) -> bytes:
 def put_targets(rest: RestClient, raw: bytes) -> None:
     """Offer signed targets metadata; needs an administrator's token. The very same again is a success."""
     try:
-        rest.call("PUT", "roles/targets", Body((raw,), "application/json"))
+        rest.call("PUT", "roles/targets", Body.of(raw, JSON))
     except ServerRefusedError as error:
         # an answer may have been lost, and this have been the second try
         if error.status != _CONFLICT or not _is_served(rest, raw):

@@ -16,8 +16,8 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Self
 
 import httpx
@@ -56,14 +56,16 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What a request carries, in pieces that are sent one by one, and its media type."""
+    """What a request carries: `size` bytes in pieces, made as they are sent, and anew for each try."""
 
-    pieces: Sequence[bytes] = ()
+    size: int = 0
+    pieces: Callable[[], Iterable[bytes]] = tuple
     media_type: str = OCTETS
-    size: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", sum(map(len, self.pieces)))
+    @classmethod
+    def of(cls, raw: bytes, media_type: str = OCTETS) -> Body:
+        """These bytes as one piece."""
+        return cls(len(raw), lambda: (raw,), media_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ class RestClient:
 
     def call_json(self, method: str, path: str, document: object | None = None) -> dict[str, object]:
         """An API call with a JSON object on each side (or nothing on the way there)."""
-        body = Body() if document is None else Body((json.dumps(document).encode(),), JSON)
+        body = Body() if document is None else Body.of(json.dumps(document).encode(), JSON)
         return parse_object(self.call(method, path, body))
 
     def pause(self, attempt: int, error: TransportError) -> bool:
@@ -160,7 +162,7 @@ class RestClient:
             headers |= {"Content-Length": str(request.body.size), "Content-Type": request.body.media_type}
         if request.authorised and self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        content = self._pieces(request.body) if request.body.pieces else None
+        content = self._pieces(request.body) if request.body.size else None
         try:
             with self._client.stream(request.method, request.url, headers=headers, content=content) as response:
                 if response.status_code >= _ERROR_STATUS:
@@ -179,7 +181,7 @@ class RestClient:
             raise UsageError(f"{request.url} is not an address: {error}") from None
 
     def _pieces(self, body: Body) -> Iterator[bytes]:
-        for piece in body.pieces:
+        for piece in body.pieces():
             if self.stop.is_set():
                 raise StoppedError("stopped during an upload")
             yield piece

@@ -20,7 +20,7 @@ from oscirc_blockstore.digests import DIGEST_SIZE, Digest
 from oscirc_blockstore.errors import DocumentRefusedError, OscircError, TransportError
 from oscirc_blockstore.frame import max_frame_bytes
 from oscirc_publisher.problems import parse_object
-from oscirc_publisher.rest import Body, RestClient
+from oscirc_publisher.rest import JSON, Body, RestClient
 
 FRAMES = "application/vnd.oscirc.frames"
 MAX_DIGESTS_PER_REQUEST = 65_536
@@ -82,7 +82,7 @@ class Draft:
         for start in range(0, len(digests), MAX_DIGESTS_PER_REQUEST):
             asked = digests[start : start + MAX_DIGESTS_PER_REQUEST]
             raw = self._rest.call(
-                "POST", f"{self._path}/missing", Body((b"".join(asked),)), max_bytes=DIGEST_SIZE * len(asked)
+                "POST", f"{self._path}/missing", Body.of(b"".join(asked)), max_bytes=DIGEST_SIZE * len(asked)
             )
             lacking += _in_order(raw, asked)
         return lacking
@@ -97,7 +97,7 @@ class Draft:
     def _store_body(self, records: Sequence[Record]) -> Stored:
         total, attempt = Stored(), 0
         while True:
-            body = Body([record.encoded() for record in records], FRAMES)
+            body = _body(records)
             total += Stored(sent_bytes=body.size)
             try:
                 answer = _Answer(parse_object(self._rest.call("POST", f"{self._path}/frames", body, once=True)))
@@ -120,7 +120,7 @@ class Draft:
 
     def put_manifest(self, raw: bytes) -> None:
         """Name the manifest that will be released."""
-        self._rest.call("PUT", f"{self._path}/manifest", Body((raw,), "application/json"))
+        self._rest.call("PUT", f"{self._path}/manifest", Body.of(raw, JSON))
 
     def release(self, role: bytes, indexes: Mapping[str, bytes]) -> Accepted:
         """Make it visible, atomically, under this signed role."""
@@ -181,6 +181,11 @@ def _in_order(raw: bytes, asked: Sequence[Digest]) -> list[Digest]:
     if not all(digest in rest for digest in lacking):
         raise DocumentRefusedError("the server's list of missing blocks is not part of what was asked")
     return lacking
+
+
+def _body(records: Sequence[Record]) -> Body:
+    """The records one after another; each is put together when its turn comes, so that no frame is held twice."""
+    return Body(sum(record.size for record in records), lambda: (record.encoded() for record in records), FRAMES)
 
 
 def _bodies(records: Iterable[Record]) -> Iterator[list[Record]]:
