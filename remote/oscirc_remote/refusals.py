@@ -102,4 +102,4 @@ def _rolled_back(text: str, source: str, offered: Look, held: Look) -> RollbackE
                 f"{source} offered version {new} of the repository's {role} after {old} was seen",
                 hint="it is behind, or somebody holds it back; what was verified here before still boots",
             )
-    return RollbackError(f"{source} offers metadata that do not belong together, or are older than seen: {text}")
+    return RollbackError(f"{source} offers metadata that is older than what was seen, or does not fit together: {text}")

@@ -9,8 +9,8 @@ pinned root, compared with its digest whenever it is read, and the start of TUF'
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,9 +93,10 @@ class Remote:
 
     def store_token(self, token: str) -> None:
         """Keep an API token in a file of mode 0600."""
-        if not token.strip() or not token.isascii() or not token.isprintable() or len(token) > MAX_TOKEN_BYTES:
+        token = token.strip()
+        if not token or not token.isascii() or not token.isprintable() or len(token) > MAX_TOKEN_BYTES:
             raise UsageError("that is not a token", hint="paste the token as it was printed")
-        write_atomically(self.directory / "token", token.strip().encode("ascii"))
+        write_atomically(self.directory / "token", token.encode("ascii"))
 
     def known_publishers(self) -> frozenset[str] | None:
         """Publishers that the repository delegated to when it was last refreshed, verified then; None if unknown."""
@@ -180,8 +181,7 @@ class Remotes:
         if (directory / "remote.json").exists():
             return self._add_again(self.load(name), url, digest)
         deadline = deadline or Deadline.after(ADD_TIMEOUT_S)
-        draft = make_directory(self.base) / f".{name}.{os.getpid()}"
-        shutil.rmtree(draft, ignore_errors=True)
+        draft = Path(tempfile.mkdtemp(dir=make_directory(self.base), prefix=f".{name}."))
         try:
             write_atomically(draft / "root.json", _fetch_root(url, digest, open_documents, deadline))
             remote = Remote(name, url, digest, (), draft)
@@ -207,9 +207,9 @@ class Remotes:
     def remove(self, name: str) -> None:
         """Forget a remote with its trust state, receipts and token; images that are mounted stay so."""
         remote = self.load(name)
-        doomed = remote.directory.with_name(f".{name}.removed.{os.getpid()}")
         try:
-            remote.directory.rename(doomed)
+            doomed = tempfile.mkdtemp(dir=self.base, prefix=f".{name}.")
+            remote.directory.rename(Path(doomed) / name)
             shutil.rmtree(doomed)
         except OSError as error:
             raise LocalError(f"cannot remove remote {name}: {error.strerror}") from None
