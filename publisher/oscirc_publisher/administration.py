@@ -10,7 +10,7 @@ A publisher that is removed stays in every later snapshot (TUF lets no role leav
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from tuf.api.metadata import DelegatedRole, Delegations, Targets  # type: ignore[attr-defined]
@@ -27,7 +27,7 @@ from oscirc_blockstore.errors import (
 from oscirc_blockstore.names import check_publisher
 from oscirc_publisher.problems import parse_object
 from oscirc_publisher.rest import JSON, Body, RestClient
-from oscirc_publisher.roles import MAX_ROLE_BYTES, parse_targets, sign, tuf_key
+from oscirc_publisher.roles import MAX_ROLE_BYTES, expiry, parse_targets, sign, tuf_key
 
 _WHAT = "the targets role that the server shows"
 _MAX_ONLINE_BYTES = 2_000_000  # what python-tuf's client reads of a snapshot
@@ -126,7 +126,7 @@ def _next(
         )
     change(targets)
     targets.version += 1
-    targets.expires = (now + timedelta(seconds=trust.TARGETS_LIFETIME_S)).replace(microsecond=0)
+    targets.expires = expiry(now, trust.TARGETS_LIFETIME_S)
     return sign(targets, key)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
@@ -100,7 +100,7 @@ def next_role(current: SignedRole, indexes: Mapping[str, bytes], private: Ed2551
     for image, raw in indexes.items():
         path = index_target(current.publisher, image)
         targets[path] = TargetFile(len(raw), {"sha256": digest_of(raw).hex()}, path)
-    expires = (now + timedelta(seconds=trust.PUBLISHER_LIFETIME_S)).replace(microsecond=0)
+    expires = expiry(now, trust.PUBLISHER_LIFETIME_S)
     signed = Targets(version=current.version + 1, expires=expires, targets=targets)
     facts = trust.RoleFacts(
         publisher=current.publisher,
@@ -111,6 +111,11 @@ def next_role(current: SignedRole, indexes: Mapping[str, bytes], private: Ed2551
     )
     trust.check_role(facts, current_version=current.version, now_s=now.timestamp())
     return sign(signed, private)
+
+
+def expiry(now: datetime, lifetime_s: int) -> datetime:
+    """The moment `lifetime_s` seconds from `now` as TUF writes it: UTC, to the second."""
+    return (now.astimezone(UTC) + timedelta(seconds=lifetime_s)).replace(microsecond=0)
 
 
 def sign(signed: Targets, private: Ed25519PrivateKey) -> bytes:

@@ -1,0 +1,134 @@
+import os
+import stat
+
+import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from oscirc_blockstore import keys
+from oscirc_blockstore.errors import LocalError, NameRefusedError, NotFoundError, UsageError
+from oscirc_publisher import signing
+from oscirc_publisher.signing import KeyRing
+
+
+@pytest.fixture
+def ring(tmp_path):
+    return KeyRing(tmp_path / "keys")
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_key_is_made_encrypted_and_private(ring):
+    made = ring.create("work", "secret")
+    assert mode(ring.directory) == 0o700
+    assert mode(ring.directory / "work.pem") == 0o600
+    pem = (ring.directory / "work.pem").read_bytes()
+    assert b"ENCRYPTED" in pem
+    with pytest.raises(TypeError):
+        load_pem_private_key(pem, None)
+    loaded = ring.load("work", "secret")
+    assert loaded.fingerprint == made.fingerprint == ring.show("work").fingerprint
+    assert keys.fingerprint(keys.load_public(ring.export("work"), "it")) == made.fingerprint
+    assert ring.names() == ["work"]
+
+
+def test_keys_stand_in_the_users_own_directory_by_default(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    KeyRing().create("work", "secret")
+    assert (tmp_path / "oscirc" / "keys" / "work.pem").exists()
+
+
+def test_a_key_is_never_overwritten(ring):
+    ring.create("work", "secret")
+    before = (ring.directory / "work.pem").read_bytes()
+    with pytest.raises(UsageError, match="already"):
+        ring.create("work", "other")
+    assert (ring.directory / "work.pem").read_bytes() == before
+
+
+def test_an_empty_passphrase_and_bad_names_are_refused(ring):
+    with pytest.raises(UsageError):
+        ring.create("work", "")
+    for name in ("../work", "a/b", "", ".hidden", "A"):
+        with pytest.raises(NameRefusedError):
+            ring.create(name, "secret")
+        with pytest.raises(NameRefusedError):
+            ring.load(name, "secret")
+    assert not ring.directory.exists()
+
+
+def test_a_wrong_passphrase_and_an_unknown_key(ring):
+    ring.create("work", "secret")
+    with pytest.raises(UsageError, match="wrong passphrase"):
+        ring.load("work", "guess")
+    with pytest.raises(UsageError, match="encrypted"):
+        ring.load("work", None)
+    with pytest.raises(NotFoundError) as caught:
+        ring.load("play", "secret")
+    assert "work" in caught.value.hint
+
+
+def test_the_memory_only_grows_and_is_by_repository_and_publisher(ring):
+    ring.create("work", "secret")
+    key = ring.load("work", "secret")
+    assert key.remembered("http://a", "alice") == 0
+    key.remember("http://a", "alice", 5)
+    key.remember("http://a", "alice", 3)
+    key.remember("http://b", "alice", 2)
+    key.remember("http://a", "bob", 9)
+    again = ring.load("work", "secret")
+    assert [again.remembered(*of) for of in (("http://a", "alice"), ("http://b", "alice"), ("http://a", "bob"))] == [
+        5,
+        2,
+        9,
+    ]
+    assert mode(ring.directory / "work.json") == 0o600
+
+
+@pytest.mark.parametrize("raw", [b"", b"{}", b'{"format":"x","signed":{"a":"5"}}', b'{"signed": {"a": -1}}', b"\xff"])
+def test_a_damaged_memory_is_not_taken_for_an_empty_one(ring, raw):
+    key = ring.create("work", "secret")
+    (ring.directory / "work.json").write_bytes(raw)
+    with pytest.raises(LocalError, match="damaged"):
+        key.remembered("http://a", "alice")
+    with pytest.raises(LocalError, match="damaged"):
+        key.remember("http://a", "alice", 1)
+
+
+def test_a_write_that_fails_leaves_the_old_memory(ring, monkeypatch):
+    key = ring.create("work", "secret")
+    key.remember("http://a", "alice", 5)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(signing.os, "fsync", full)
+    with pytest.raises(LocalError, match="No space"):
+        key.remember("http://a", "alice", 6)
+    monkeypatch.undo()
+    assert key.remembered("http://a", "alice") == 5
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_cannot_be_written_is_a_local_error(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(LocalError):
+        KeyRing(tmp_path / "keys").create("work", "secret")
+
+
+def test_two_processes_remember_side_by_side(ring):
+    key = ring.create("work", "secret")
+    children = []
+    for number in range(4):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                for version in range(10):
+                    key.remember(f"http://{number}", "alice", version)
+            finally:
+                os._exit(0)
+        children.append(pid)
+    for pid in children:
+        os.waitpid(pid, 0)
+    assert [key.remembered(f"http://{number}", "alice") for number in range(4)] == [9] * 4
