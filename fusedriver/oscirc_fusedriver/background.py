@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import select
-import signal
 import sys
 import time
 import traceback
@@ -28,9 +27,11 @@ from typing import Any, NoReturn
 
 from oscirc_blockstore.errors import DeadlineExceededError, LocalError, OscircError
 from oscirc_fusedriver import failures
+from oscirc_fusedriver.processes import ProcessIdentity
 
 _LOG_BYTES = 1 << 20
 _MAXIMUM_WORDS_BYTES = 1 << 20
+_END_TIMEOUT_S = 5.0
 
 Announce = Callable[[dict[str, Any]], None]
 
@@ -38,7 +39,7 @@ Announce = Callable[[dict[str, Any]], None]
 def run_in_background(body: Callable[[Announce], None], *, log_path: Path, timeout_s: float) -> dict[str, Any]:
     """Run `body(announce)` detached; returns what it announced, raises the error it met before that.
 
-    Raises `DeadlineExceededError` after `timeout_s`, and ends the process then, as it does on an interrupt.
+    Raises `DeadlineExceededError` after `timeout_s`. Then, and on an interrupt, the process has been ended.
     """
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
@@ -68,14 +69,13 @@ class _Words:
 
     def wait(self, timeout_s: float, log_path: Path) -> dict[str, Any]:
         deadline = time.monotonic() + timeout_s
-        pid = 0
+        process: ProcessIdentity | None = None
         try:
-            pid = int(self._line(deadline) or 0)
+            process = ProcessIdentity.of(int(self._line(deadline) or 0))
             line = self._line(deadline)
         except BaseException:
-            if pid:  # ours, started a moment ago and not yet announced
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
+            if process is not None:
+                process.end(_END_TIMEOUT_S)
             raise
         if not line:
             raise LocalError("the driver ended without a word", hint=f"its last words may be in {log_path}")

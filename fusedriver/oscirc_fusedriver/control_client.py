@@ -1,6 +1,6 @@
 """Asks a running driver something over its control socket; synchronous, every wait bounded.
 
-Errors that the driver reports are raised here as what they were there. `UnreachableError`: nobody answers, which for a
+Errors that the driver reports are raised here as what they were there. `NoAnswerError`: nobody answers, which for a
 record whose process lives means that the driver starts, ends or hangs.
 """
 
@@ -11,7 +11,7 @@ import socket
 import time
 from typing import Any
 
-from oscirc_blockstore.errors import DeadlineExceededError, LocalError, OversizedResponseError, UnreachableError
+from oscirc_blockstore.errors import LocalError
 from oscirc_fusedriver.failures import restore
 from oscirc_fusedriver.records import MountRecord
 from oscirc_fusedriver.socket_address import short_address
@@ -19,6 +19,10 @@ from oscirc_fusedriver.status import MountStatus
 
 TIMEOUT_S = 5.0
 _MAXIMUM_ANSWER_BYTES = 1 << 20
+
+
+class NoAnswerError(LocalError):
+    """The driver is not there, or did not answer in time."""
 
 
 def status(record: MountRecord, *, timeout_s: float = TIMEOUT_S) -> MountStatus:
@@ -47,13 +51,11 @@ def request(record: MountRecord, message: dict[str, object], *, timeout_s: float
             connection.sendall(json.dumps(message).encode() + b"\n")
             line = _receive(connection, deadline)
         except TimeoutError:
-            raise DeadlineExceededError(
+            raise NoAnswerError(
                 f"the driver of {record.mountpoint} (pid {record.pid}) did not answer within {timeout_s:g} s"
             ) from None
         except OSError as error:
-            raise UnreachableError(
-                f"the driver of {record.mountpoint} does not answer: {error.strerror or error}"
-            ) from None
+            raise NoAnswerError(f"the driver of {record.mountpoint} does not answer: {error.strerror}") from None
     try:
         answer = json.loads(line)
         ok, result = answer["ok"], dict(answer["result"])
@@ -73,5 +75,5 @@ def _receive(connection: socket.socket, deadline: float) -> bytes:
             break
         line += chunk
         if len(line) > _MAXIMUM_ANSWER_BYTES:
-            raise OversizedResponseError("the driver's answer is too long")
+            raise LocalError("the driver's answer is too long")
     return line

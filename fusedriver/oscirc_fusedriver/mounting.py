@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from oscirc_blockstore.errors import OscircError
 from oscirc_fusedriver import kernel, mountpoints, records
 from oscirc_fusedriver.background import Announce, run_in_background
 from oscirc_fusedriver.readers import MountOptions, PreparedImage
@@ -53,7 +54,12 @@ def mount(
         _drive(prepare, place, chosen, lambda record: announce(asdict(record)))
 
     log_path = records.mounts_directory() / f"{records.mount_id(place)}.log"
-    said: dict[str, Any] = run_in_background(body, log_path=log_path, timeout_s=start_timeout_s)
+    try:
+        said: dict[str, Any] = run_in_background(body, log_path=log_path, timeout_s=start_timeout_s)
+    except BaseException:  # a driver that had to be killed leaves its mount
+        with contextlib.suppress(OscircError), records.claimed(place):
+            mountpoints.clean_stale(place)
+        raise
     record = MountRecord(**said)
     if on_ready is not None:
         on_ready(record)

@@ -69,20 +69,18 @@ def is_dead(mountpoint: Path) -> bool:
 
 
 def clean_stale(mountpoint: Path) -> bool:
-    """Take away a dead mount of ours and its record; whether there was one. Raises `BusyError` for a living one."""
-    record = records.find(mountpoint)
+    """Take away a dead mount of ours and its record; whether there was one. Raises `BusyError` for a living one.
+
+    The caller has claimed the mount point, so no driver of this user is at work there.
+    """
+    record = records.find_at(mountpoint)
     entry = entry_at(mountpoint)
-    if record is not None and record.process.alive():
-        if entry is not None and entry.kind == KIND:
-            raise BusyError(
-                f"{record.image} is already mounted at {mountpoint}", hint=f"to end that: oscirc umount {mountpoint}"
-            )
-        return False  # it is about to mount, or to end: whoever needs the place meets its lock
     if record is not None:
         record.remove()
     if entry is None or entry.kind != KIND:
         return record is not None
-    if not is_dead(mountpoint):
+    recorded = record is not None and record.device == entry.device  # its driver, and that is gone
+    if not recorded and not is_dead(mountpoint):
         raise BusyError(
             f"another oscirc mount is at {mountpoint}, without a record here",
             hint=f"another user, or another XDG_RUNTIME_DIR? As its owner: fusermount3 -u {mountpoint}",

@@ -47,6 +47,7 @@ class DiskOperations(ReadOnlyTree):
         self._options = options
         self._on_waited = on_waited
         self._limiter = trio.CapacityLimiter(THREADS)
+        self._awaited: list[tuple[int, int]] = []
         self._failures: deque[tuple[float, int, int, OscircError]] = deque(maxlen=_FAILURES_KEPT)
 
     @guarded
@@ -80,6 +81,8 @@ class DiskOperations(ReadOnlyTree):
     async def _wait_for(self, offset: int, length: int) -> bytes | memoryview:
         self.counters.waited += 1
         self._fail_if_it_just_failed(offset, length)
+        asked = (offset, offset + length)
+        self._awaited.append(asked)
         limit_s = self._options.deadline_s + self._options.grace_s
         try:
             with trio.fail_after(limit_s):
@@ -93,9 +96,15 @@ class DiskOperations(ReadOnlyTree):
         except OscircError as error:
             self._remember_failure(offset, length, error)
             raise
+        finally:
+            self._awaited.remove(asked)
         if self._on_waited is not None:
             self._on_waited(offset, length)
         return data
+
+    def is_awaited(self, start: int, stop: int) -> bool:
+        """Whether a read that waits for the network covers some of these bytes; may be asked from any thread."""
+        return any(low < stop and start < high for low, high in tuple(self._awaited))
 
     def _remember_failure(self, offset: int, length: int, error: OscircError) -> None:
         self._failures.append((time.monotonic() + _ECHO_S, offset, offset + length, error))

@@ -4,10 +4,15 @@ The kernel asks for 4 to 128 kB; what came over the network is a block of 64 KiB
 into the page cache, which saves a call per run of pages when the guest comes to it (in one replayed boot 199 calls
 instead of 1361).
 
-Rules. `notify_store` runs in a thread of its own: the kernel may make it wait for a page that is being read, and that
-read is answered by the trio thread. It is called under no lock. Nothing is ever stored past the end of the disk (that
-would make the file longer), nor less than a page, except the last. The queue is short and drops: pages are only hints.
-ENOENT means that the kernel does not know the inode yet. The session must outlive the thread: `stop` before closing it.
+Rules:
+
+- `notify_store` runs in a thread of its own: the kernel makes it wait for a page that is being read, and that read is
+  answered by the trio thread. It is called under no lock.
+- Pages of a read that waits for the network are left alone. A thread that waits for a page cannot be killed and would
+  keep a killed driver's connection open for ever, with everybody who reads from it.
+- Nothing is stored past the end of the disk (that would make the file longer), nor less than a page, except the last.
+- The queue is short and drops: pages are only hints. ENOENT means that the kernel does not know the inode yet.
+- The session must outlive the thread: `stop` before closing it.
 """
 
 from __future__ import annotations
@@ -41,9 +46,22 @@ def rest_of_blocks(offset: int, length: int, *, block_size: int, disk_size: int)
 
 
 class PagePusher:
-    """One thread that stores what `offer` names. `store(offset, data)` is `notify_store` for the one inode."""
+    """One thread that stores what belongs to what `offer` names.
 
-    def __init__(self, reader: Reader, store: Store, *, block_size: int, counters: DriverCounters) -> None:
+    `store(offset, data)` is `notify_store` for the one inode; `is_awaited(start, stop)` tells whether a read of some of
+    these bytes waits.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        store: Store,
+        is_awaited: Callable[[int, int], bool],
+        *,
+        block_size: int,
+        counters: DriverCounters,
+    ) -> None:
+        self._is_awaited = is_awaited
         self._reader = reader
         self._store = store
         self._block_size = block_size
@@ -83,6 +101,9 @@ class PagePusher:
         for run in rest_of_blocks(offset, length, block_size=self._block_size, disk_size=self._disk_size):
             if self._stopping:
                 return
+            if self._is_awaited(run.start, run.stop):
+                self._counters.stores_dropped += 1
+                continue
             try:
                 data = self._reader.read_if_resident(run.start, run.size)
                 if data is None or len(data) != run.size:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import time
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +24,13 @@ class ProcessIdentity:
     @classmethod
     def current(cls) -> ProcessIdentity:
         """Of this process."""
-        pid = os.getpid()
+        return cls.of(os.getpid())
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessIdentity:
+        """Of whoever has this id now; one that never lives when nobody has."""
         fields = _stat_fields(pid)
-        return cls(pid, int(fields[_START]) if fields else 0)
+        return cls(pid, int(fields[_START]) if fields else -1)
 
     def alive(self) -> bool:
         """Whether that very process still runs; a zombie does not."""
@@ -34,20 +39,37 @@ class ProcessIdentity:
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until it is gone; False when the time is over first."""
-        deadline = time.monotonic() + timeout_s
+        with self._held() as descriptor:
+            return descriptor is None or _ends(descriptor, timeout_s)
+
+    def end(self, timeout_s: float) -> None:
+        """SIGTERM, and SIGKILL when it takes longer than that."""
+        with self._held() as descriptor:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                if descriptor is None or _ends(descriptor, 0):
+                    return
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, number)
+                _ends(descriptor, timeout_s)
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[int | None]:
+        """A descriptor that means this very process, or None when it is gone."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except OSError:
-            return not self.alive()
+            yield None
+            return
         try:
-            if not self.alive():  # the id had been given to another process
-                return True
-            poll = select.poll()
-            poll.register(descriptor, select.POLLIN)
-            poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-            return not self.alive()
+            yield descriptor if self.alive() else None  # else the id had been given to another
         finally:
             os.close(descriptor)
+
+
+def _ends(descriptor: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 def _stat_fields(pid: int) -> list[str]:

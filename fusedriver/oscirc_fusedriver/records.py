@@ -97,7 +97,7 @@ class MountRecord:
 
     def remove(self) -> None:
         """Take it and its socket away, unless another driver has the mount point by now."""
-        if find(Path(self.mountpoint)) == self:
+        if find_at(Path(self.mountpoint)) == self:
             self.socket.unlink(missing_ok=True)
             _path(self.id).unlink(missing_ok=True)
 
@@ -117,9 +117,12 @@ def real_path(mountpoint: Path) -> Path:
     return Path(os.path.realpath(mountpoint))
 
 
-def mount_id(mountpoint: Path) -> str:
-    """16 hexadecimal digits that name a mount point's files."""
-    return hashlib.sha256(os.fsencode(real_path(mountpoint))).hexdigest()[:16]
+def mount_id(place: Path) -> str:
+    """16 hexadecimal digits that name the files of the mount at a real path.
+
+    A driver must not resolve it again: that asks the file system that this very driver should answer for.
+    """
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
 
 
 def _path(identifier: str) -> Path:
@@ -128,7 +131,12 @@ def _path(identifier: str) -> Path:
 
 def find(mountpoint: Path) -> MountRecord | None:
     """The record of a mount point, whether its process lives or not."""
-    return _read(_path(mount_id(mountpoint)))
+    return find_at(real_path(mountpoint))
+
+
+def find_at(place: Path) -> MountRecord | None:
+    """The same for a path that is real already: asks no driver."""
+    return _read(_path(mount_id(place)))
 
 
 def list_records() -> list[MountRecord]:
@@ -152,20 +160,25 @@ _NUMBERS = ("pid", "start_ticks", "disk_size", "created")
 
 
 @contextlib.contextmanager
-def claimed(mountpoint: Path) -> Iterator[None]:
-    """Hold a mount point against other drivers of this user; raises `BusyError` when one has it.
+def claimed(place: Path) -> Iterator[None]:
+    """Hold a mount point (a real path) against other drivers of this user; raises `BusyError` when one has it.
 
     The kernel lets go when the process ends, however it ends.
     """
-    path = mounts_directory() / f"{mount_id(mountpoint)}.lock"
+    path = mounts_directory() / f"{mount_id(place)}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise BusyError(
-                f"{mountpoint} is being mounted or served by another oscirc", hint=f"see: oscirc status {mountpoint}"
-            ) from None
+            raise _taken(place) from None
         yield
     finally:
         os.close(descriptor)
+
+
+def _taken(place: Path) -> BusyError:
+    record = find_at(place)
+    if record is not None and record.process.alive():
+        return BusyError(f"{record.image} is already mounted at {place}", hint=f"to end that: oscirc umount {place}")
+    return BusyError(f"another oscirc is just mounting at {place}", hint=f"see: oscirc status {place}")

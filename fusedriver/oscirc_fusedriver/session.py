@@ -1,7 +1,7 @@
 """One mount from `init` to `close`, in the process that serves it: FUSE loop, signals, control socket, first read.
 
-The order at the start: mount; write the record; listen; loop; one call through the kernel (it sets its read-ahead when
-the connection begins, so only then can that be raised); the first and the last page through the kernel; "ready".
+The order at the start: mount; write the record; listen; loop; the first read through the kernel; its read-ahead
+(it sets that itself when the connection begins, so not before); "ready".
 The order at the end: the kernel lets go (unmounted, or the last file of a detached mount was closed) and the loop
 returns; the page pusher ends; the session is closed, which unmounts whatever else happened; record and reader go.
 
@@ -24,13 +24,14 @@ import trio
 
 from oscirc_blockstore.errors import BusyError, DeadlineExceededError, LocalError, OscircError
 from oscirc_fusedriver import control, kernel, mountpoints, processes
+from oscirc_fusedriver.first_read import first_read
 from oscirc_fusedriver.operations import DiskOperations
 from oscirc_fusedriver.pagecache import PagePusher
 from oscirc_fusedriver.readers import MountOptions, PreparedImage
 from oscirc_fusedriver.records import MountRecord
 from oscirc_fusedriver.status import DriverCounters, MountStatus
 from oscirc_fusedriver.stderr_capture import captured_stderr
-from oscirc_fusedriver.tree import DISK, PAGE
+from oscirc_fusedriver.tree import DISK
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,11 @@ class Session:
             self._record.write()
             if self._pushes:
                 self._pusher = PagePusher(
-                    self._reader, _store, block_size=self._prepared.block_size, counters=self._counters
+                    self._reader,
+                    _store,
+                    self._operations.is_awaited,
+                    block_size=self._prepared.block_size,
+                    counters=self._counters,
                 )
             trio.run(self._serve, on_ready)
         except BaseExceptionGroup as group:
@@ -126,20 +131,17 @@ class Session:
                 nursery.cancel_scope.cancel()
 
     async def _announce(self, record: MountRecord, on_ready: OnReady) -> None:
+        limit_s = self._options.ready_timeout_s
         try:
-            with trio.fail_after(self._options.ready_timeout_s):
-                await trio.to_thread.run_sync(_touch, self._mountpoint, abandon_on_cancel=True)
-                self._read_ahead_kb = kernel.raise_read_ahead(record.device, self._options.read_ahead_kb)
-                await trio.to_thread.run_sync(_read_ends, record.disk, record.disk_size, abandon_on_cancel=True)
+            problem = await first_read(record.disk, record.disk_size, limit_s)
         except trio.TooSlowError:
-            raise DeadlineExceededError(
-                f"{record.disk} could not be read within {self._options.ready_timeout_s:g} s"
-            ) from None
-        except OSError as error:
+            raise DeadlineExceededError(f"{record.disk} could not be read within {limit_s:g} s") from None
+        if problem:
             cause = self._operations.last_error
             if isinstance(cause, OscircError):
-                raise cause.with_traceback(None) from None
-            raise LocalError(f"{record.disk} cannot be read: {cause or error.strerror}") from None
+                raise cause.with_traceback(None)
+            raise LocalError(f"{record.disk} cannot be read: {cause or problem}")
+        self._read_ahead_kb = kernel.raise_read_ahead(record.device, self._options.read_ahead_kb)
         on_ready(record)
 
     async def _watch(self, signals: AsyncIterator[int], loop: trio.CancelScope) -> None:
@@ -213,24 +215,6 @@ class Session:
 
 def _store(offset: int, data: bytes | memoryview) -> None:
     pyfuse3.notify_store(DISK, offset, data)  # type: ignore[arg-type]  # any buffer
-
-
-def _touch(mountpoint: Path) -> None:
-    """One call that the driver must answer."""
-    os.close(os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-
-
-def _read_ends(disk: Path, size: int) -> None:
-    """The first and the last page through the kernel, without read-ahead."""
-    descriptor = os.open(disk, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-        for offset in {0, max(0, size - PAGE) // PAGE * PAGE}:
-            length = min(PAGE, size - offset)
-            if len(os.pread(descriptor, length, offset)) != length:
-                raise LocalError(f"{disk} is shorter than the {size} bytes it should have")
-    finally:
-        os.close(descriptor)
 
 
 def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -6,7 +6,7 @@ import enum
 import time
 from pathlib import Path
 
-from oscirc_blockstore.errors import BusyError, DeadlineExceededError, LocalError, TransportError, UsageError
+from oscirc_blockstore.errors import BusyError, LocalError, UsageError
 from oscirc_fusedriver import control_client, kernel, mountpoints, processes, records
 
 TIMEOUT_S = 15.0
@@ -25,21 +25,21 @@ def unmount(mountpoint: Path, *, lazy: bool = False, timeout_s: float = TIMEOUT_
     """End the mount at `mountpoint` and wait for its driver's end.
 
     Raises `BusyError` when files are open and `lazy` is off, `UsageError` when another file system is mounted there,
-    `LocalError` in fusermount3's words, `DeadlineExceededError` when it is unmounted but the driver does not end.
+    `LocalError` in fusermount3's words, or when it is unmounted but its driver does not end in time.
     """
     deadline = time.monotonic() + timeout_s
     place = records.real_path(mountpoint)
-    record = records.find(place)
+    record = records.find_at(place)
     if record is None or not record.process.alive():
-        return _without_driver(place)
+        return _without_driver(place, lazy=lazy)
     try:
-        detached = control_client.ask_to_unmount(record, lazy=lazy, timeout_s=timeout_s)
-    except TransportError:
+        detached = control_client.ask_to_unmount(record, lazy=lazy, timeout_s=timeout_s / 2)
+    except control_client.NoAnswerError:
         detached = _by_force_of_the_kernel(place, lazy=lazy)
     if detached:
         return Outcome.DETACHED
     if not record.process.wait(max(0.0, deadline - time.monotonic())):
-        raise DeadlineExceededError(
+        raise LocalError(
             f"{place} is unmounted, but its driver (pid {record.pid}) still runs after {timeout_s:g} s",
             hint=f"see {record.log}; end it with: kill {record.pid}",
         )
@@ -53,21 +53,23 @@ def clean_all_stale() -> list[Path]:
     for record in records.list_records():
         place = Path(record.mountpoint)
         try:
-            if not record.process.alive() and mountpoints.clean_stale(place):
-                cleaned.append(place)
+            if not record.process.alive():
+                with records.claimed(place):
+                    cleaned += [place] if mountpoints.clean_stale(place) else []
         except LocalError:
             continue
     return cleaned
 
 
-def _without_driver(place: Path) -> Outcome:
+def _without_driver(place: Path, *, lazy: bool) -> Outcome:
     entry = mountpoints.entry_at(place)
     if entry is not None and entry.kind != mountpoints.KIND:
         raise UsageError(f"{place} is a mount of {entry.kind}, not of oscirc", hint=f"umount {place}")
     if entry is not None and not mountpoints.is_dead(place):
-        _by_force_of_the_kernel(place, lazy=False)  # of ours by its kind, recorded elsewhere
-        return Outcome.UNMOUNTED
-    return Outcome.CLEANED if mountpoints.clean_stale(place) else Outcome.NOT_MOUNTED
+        detached = _by_force_of_the_kernel(place, lazy=lazy)  # of ours by its kind, recorded elsewhere
+        return Outcome.DETACHED if detached else Outcome.UNMOUNTED
+    with records.claimed(place):
+        return Outcome.CLEANED if mountpoints.clean_stale(place) else Outcome.NOT_MOUNTED
 
 
 def _by_force_of_the_kernel(place: Path, *, lazy: bool) -> bool:
