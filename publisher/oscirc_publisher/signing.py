@@ -87,8 +87,8 @@ class KeyRing:
             raise UsageError("a publisher key needs a passphrase")
         private_path = self._path(name, "pem")
         key = keys.generate()
+        self._make_directory()
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write_new(private_path, keys.private_pem(key, passphrase))
         except FileExistsError:
             raise UsageError(f"there is a key {name} already", hint="choose another name") from None
@@ -113,6 +113,12 @@ class KeyRing:
     def names(self) -> Sequence[str]:
         """The keys there are, sorted."""
         return sorted(path.stem for path in self.directory.glob("*.pem"))
+
+    def _make_directory(self) -> None:
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise LocalError(f"cannot make {self.directory}: {error.strerror}") from None
 
     def _path(self, name: str, suffix: str) -> Path:
         return self.directory / f"{check_local_name(name, 'key')}.{suffix}"
