@@ -240,6 +240,7 @@ def test_a_machine_whose_reads_hang_for_good_is_killed_and_the_user_told_what_ho
     supervised, storage, monkeypatch
 ):
     monkeypatch.setattr(launching, "_QUIT_DEADLINE_S", 0.5)
+    monkeypatch.setattr(launching, "_FREED_QUIT_DEADLINE_S", 0.5)
     monkeypatch.setattr(launching, "_SIGNALS", ((signal.SIGTERM, 0.5), (signal.SIGKILL, 0.5)))
 
     async def scenario(machine, reports):

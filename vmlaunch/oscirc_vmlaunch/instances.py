@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import itertools
 import logging
 import os
 import shutil
@@ -32,6 +33,7 @@ from pathlib import Path
 from oscirc_blockstore.errors import BusyError, NotFoundError, OscircError, UsageError
 from oscirc_remote.paths import data_directory
 from oscirc_vmlaunch.records import (
+    NAME_LIMIT,
     RECORD_LIMIT_BYTES,
     InstanceRecord,
     RunRecord,
@@ -175,6 +177,12 @@ class Instances:
         except FileNotFoundError as error:
             raise NotFoundError(f"there is no instance called {name}", hint="oscirc ps lists them") from error
         return Instance(directory, dataclasses.replace(record, name=name))
+
+    def unused_name(self, wish: str) -> str:
+        """A name for a new instance: the wish itself, or with the lowest number that makes it a new one."""
+        taken = set(self.names())
+        candidates = itertools.chain([wish], (f"{wish[: NAME_LIMIT - 6]}-{number}" for number in itertools.count(2)))
+        return check_name(next(name for name in candidates if name not in taken))
 
     def names(self) -> list[str]:
         """The names of all instances, in order, readable or not."""

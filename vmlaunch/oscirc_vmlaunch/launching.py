@@ -32,7 +32,8 @@ from oscirc_vmlaunch.records import RunRecord
 START_DEADLINE_S = 30.0
 STOP_TIMEOUT_S = 60.0
 _PRESS_AGAIN_S = 5.0
-_QUIT_DEADLINE_S = 5.0
+_QUIT_DEADLINE_S = 2.0
+_FREED_QUIT_DEADLINE_S = 5.0
 # A read that the driver has already taken over is waited for by the kernel even in a killed process.
 _SIGNALS = ((signal.SIGTERM, 2.0), (signal.SIGKILL, 15.0))
 _FAILED_START_DEADLINE_S = 15.0
@@ -146,8 +147,8 @@ async def stop(
 ) -> StoppedBy | None:
     """End an instance: the power button, after `timeout_s` seconds (0: at once) QMP `quit`, then signals to its QEMU.
 
-    `fail_reads` is called before `quit`: QEMU waits there for reads that hang in storage, so whoever serves the disk
-    has to fail them. An ephemeral instance is removed. None when it was not running.
+    `quit` waits for reads that hang in storage. Then, and only then, `fail_reads` is called (in a thread): whoever
+    serves the disk has to fail them, for all its readers. An ephemeral instance is removed. None when it did not run.
     """
     machine = find(instance)
     how = None
@@ -162,14 +163,22 @@ async def stop(
 async def _end(machine: RunningMachine, timeout_s: float, fail_reads: Callable[[], None] | None) -> StoppedBy:
     if timeout_s > 0 and await _press_power_button(machine, timeout_s):
         return StoppedBy.POWER_BUTTON
+    if await _quit(machine, _QUIT_DEADLINE_S):
+        return StoppedBy.QUIT
     if fail_reads is not None:
         await asyncio.to_thread(fail_reads)
-    with contextlib.suppress(OscircError):
-        async with machine.monitor(deadline_s=_QUIT_DEADLINE_S) as monitor:
-            await monitor.quit(deadline_s=_QUIT_DEADLINE_S)
-    if await machine.wait(_QUIT_DEADLINE_S):
-        return StoppedBy.QUIT
+        if await _quit(machine, _FREED_QUIT_DEADLINE_S):
+            return StoppedBy.QUIT
     return await _kill(machine)
+
+
+async def _quit(machine: RunningMachine, deadline_s: float) -> bool:
+    """Tell QEMU to quit and wait for its end. One that hangs in storage has heard it, and ends as soon as it can."""
+    deadline = time.monotonic() + deadline_s
+    with contextlib.suppress(OscircError):
+        async with machine.monitor(deadline_s=deadline_s) as monitor:
+            await monitor.quit(deadline_s=deadline_s)
+    return await machine.wait(max(0, deadline - time.monotonic()))
 
 
 async def _press_power_button(machine: RunningMachine, timeout_s: float) -> bool:

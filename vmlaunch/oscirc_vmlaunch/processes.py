@@ -3,6 +3,9 @@
 A process id alone names nothing: ids are reused. An identity is the id, the start time (field 22 of
 `/proc/PID/stat`, in clock ticks since boot) and the boot's own id. Waiting and signalling go through a pidfd, which
 is opened *before* the identity is checked, so that a signal can never reach another process (pidfd_open(2)).
+
+A process is gone when all of its threads are: a killed QEMU whose main thread is a zombie already can still hang in a
+read of its disk. The pidfd becomes readable only then; the state in `/proc/PID/stat` speaks of the main thread.
 """
 
 from __future__ import annotations
@@ -10,15 +13,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_STATE_FIELD = 0  # positions after the command name, which may itself hold spaces and brackets
-_START_FIELD = 19
-_DEAD_STATES = ("Z", "X", "x")
+from oscirc_blockstore.errors import LocalError
+
+_START_FIELD = 19  # counted after the command name, which may itself hold spaces and brackets
 
 # The children of this process that were not waited for yet; without a reference Python would warn about them.
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -34,7 +38,8 @@ class ProcessIdentity:
 
     def alive(self) -> bool:
         """Whether this very process still runs (a zombie does not)."""
-        return identify(self.pid) == self
+        with self._open() as descriptor:
+            return descriptor is not None
 
     def send(self, number: signal.Signals) -> bool:
         """Send a signal to this very process; False when it is gone."""
@@ -73,21 +78,21 @@ class ProcessIdentity:
             yield None
             return
         try:
-            yield descriptor if self.alive() else None
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            yield descriptor if identify(self.pid) == self and not poll.poll(0) else None
         finally:
             os.close(descriptor)
 
 
 def identify(pid: int) -> ProcessIdentity | None:
-    """The identity of a running process, or None when there is none with this id."""
+    """The identity of the process with this id, a zombie's too, or None when there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
     fields = stat.rpartition(b")")[2].split()
-    if fields[_STATE_FIELD].decode() in _DEAD_STATES:
-        return None
     return ProcessIdentity(pid, int(fields[_START_FIELD]), boot_id)
 
 
@@ -109,6 +114,6 @@ def spawn_detached(argv: Sequence[str], *, log: Path, inherited: Sequence[int]) 
         )
     _children[child.pid] = child
     identity = identify(child.pid)
-    if identity is None:  # it died already; a start time of zero belongs to no process
-        identity = ProcessIdentity(child.pid, 0, "")
+    if identity is None:  # a child that nobody waited for has an entry, dead or not
+        raise LocalError(f"process {child.pid}, just started, is not to be found in /proc")
     return identity

@@ -21,6 +21,7 @@ from oscirc_vmlaunch.processes import ProcessIdentity
 _T = TypeVar("_T")
 
 RECORD_LIMIT_BYTES = 64 * 1024
+NAME_LIMIT = 63
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

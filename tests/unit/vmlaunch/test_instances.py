@@ -148,3 +148,14 @@ def test_a_moved_mount_is_noted(instances, make_record):
 def test_another_root_is_another_set(tmp_path, make_record):
     Instances(tmp_path / "a").create(make_record())
     assert Instances(tmp_path / "b").names() == []
+
+
+def test_names_for_new_instances_are_new_and_allowed(instances, make_record):
+    assert instances.unused_name("debian") == "debian"
+    for expected in ("debian", "debian-2", "debian-3"):
+        assert instances.unused_name("debian") == expected
+        instances.create(make_record(name=expected))
+    instances.create(make_record(name="a" * 63))
+    assert instances.unused_name("a" * 63) == "a" * 57 + "-2"
+    with pytest.raises(NameRefusedError):
+        instances.unused_name("../up")

@@ -230,12 +230,25 @@ def test_a_cancelled_start_leaves_no_process(launch, disk):
     launch(scenario)
 
 
-def test_reads_are_made_to_fail_before_qemu_is_told_to_quit(launch, disk):
+def test_other_readers_are_left_alone_when_qemu_quits_by_itself(launch, disk):
+    async def scenario(instance):
+        await start(instance, disk)
+        failed = []
+        how = await launching.stop(instance, timeout_s=0.1, fail_reads=lambda: failed.append(1))
+        assert how is StoppedBy.QUIT
+        assert failed == []
+
+    launch(scenario)
+
+
+def test_reads_are_made_to_fail_before_qemu_is_killed(launch, disk, monkeypatch):
+    monkeypatch.setattr(launching, "_QUIT_DEADLINE_S", 0.2)
+
     async def scenario(instance):
         machine = await start(instance, disk)
-        alive = []
-        await launching.stop(instance, timeout_s=0.1, fail_reads=lambda: alive.append(machine.alive()))
-        assert alive == [True]
+        machine.process.send(signal.SIGSTOP)
+        how = await launching.stop(instance, timeout_s=0, fail_reads=lambda: machine.process.send(signal.SIGCONT))
+        assert how is StoppedBy.QUIT
 
     launch(scenario)
 

@@ -1,7 +1,10 @@
 import asyncio
 import dataclasses
 import os
+import platform
 import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -39,9 +42,31 @@ def test_a_zombie_is_dead(tmp_path):
     child = os.posix_spawn("/bin/true", ["true"], {})
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     try:
-        assert identify(child) is None
+        assert not identify(child).alive()
+        assert asyncio.run(identify(child).wait(0))
     finally:
         os.waitpid(child, 0)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of exit(2) is that of x86_64")
+def test_a_process_lives_as_long_as_one_of_its_threads(spawn):
+    read, write = os.pipe()
+    try:
+        program = (
+            "import ctypes, os, threading\n"
+            f"threading.Thread(target=os.read, args=({read}, 1)).start()\n"
+            "ctypes.CDLL(None).syscall(60, 0)\n"  # the main thread's end, and only its
+        )
+        process = spawn(sys.executable, "-c", program, inherited=[read])
+        deadline = time.monotonic() + 20
+        while ") Z " not in Path(f"/proc/{process.pid}/stat").read_text():
+            assert time.monotonic() < deadline
+        assert process.alive()
+        assert not asyncio.run(process.wait(0))
+    finally:
+        os.close(write)
+        os.close(read)
+    assert asyncio.run(process.wait(20))
 
 
 def test_nobody_has_an_impossible_id():
