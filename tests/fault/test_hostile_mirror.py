@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,13 @@ BLOCK = 65536
 IMAGE = "alice/tiny"
 
 
-def clock(days: int) -> tuple[str, ...]:
-    return ("faketime", "-f", f"+{days}d")
-
-
-REAL_MONOTONIC = {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+def clock(days: int) -> dict[str, str]:
+    """Moves the calendar of a process and its children; the `faketime` command would wait for the driver to end."""
+    return {
+        "LD_PRELOAD": "/usr/$LIB/faketime/libfaketimeMT.so.1",
+        "FAKETIME": f"+{days}d",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
 
 
 def write_disk(path: Path, salt: str, blocks: int = 12) -> bytes:
@@ -88,7 +91,7 @@ def victim(world, mirror, tmp_path):
 
 def later(station: Workstation, days: int) -> Workstation:
     """The same person's machine with its clock moved."""
-    return Workstation(station.home, prefix=clock(days), extra=REAL_MONOTONIC)
+    return Workstation(station.home, extra=clock(days))
 
 
 def serve_tree(mirror, tree: Path) -> None:
@@ -146,10 +149,10 @@ def test_a_newcomer_refuses_expired_metadata_and_mounts_nothing(world, victim, t
 
 def test_another_root_than_the_url_s_is_refused(world, victim, mirror):
     other = "ab" * 32
-    victim.refused("remote", "add", "x", f"{mirror.url}#sha256={other}", code=5)
+    victim.refused("remote", "add", "x", f"{mirror.url}#sha256={other}", code=3)
     (mirror.tree / "roots" / f"{other}.json").write_bytes(next((world.tree_2 / "roots").iterdir()).read_bytes())
-    said = victim.refused("remote", "add", "x", f"{mirror.url}#sha256={other}", code=7)
-    assert other[:12] in said
+    said = victim.refused("remote", "add", "x", f"{mirror.url}#sha256={other}", code=4)
+    assert "another root of trust" in said
     victim.refused("remote", "add", "y", mirror.url, code=2)
 
 
@@ -162,12 +165,20 @@ def test_metadata_signed_by_nobody_we_know_is_refused(victim, mirror):
     assert "sign" in said
 
 
-def test_a_tampered_index_or_role_is_refused(victim, mirror):
-    for pattern in ("targets/alice/*.json", "metadata/*.alice.json", "metadata/*.snapshot.json"):
-        mirror.inject(pattern, flip_bit(at=200))
-        assert victim.attempt("show", f"m:{IMAGE}").returncode in (4, 7), pattern
-        mirror.heal()
+@pytest.mark.parametrize("pattern", ["targets/alice/*.json", "metadata/*.alice.json"])
+def test_a_tampered_index_or_role_is_refused(victim, mirror, pattern):
+    mirror.inject(pattern, flip_bit(at=200))
+    assert victim.attempt("show", f"m:{IMAGE}").returncode in (4, 7)
+    mirror.heal()
     victim.run("show", f"m:{IMAGE}")
+
+
+@pytest.mark.parametrize("pattern", ["metadata/*.snapshot.json", "metadata/*.targets.json"])
+def test_tampered_metadata_is_refused_to_a_newcomer(world, mirror, tmp_path, pattern):
+    newcomer = Workstation(tmp_path / "newcomer")
+    mirror.inject(pattern, flip_bit(at=200))
+    assert newcomer.attempt("remote", "add", "m", f"{mirror.url}#{world.pin}").returncode in (4, 7)
+    assert newcomer.json("remote", "list")["remotes"] == []
 
 
 def test_endless_metadata_is_cut_off(victim, mirror):
@@ -230,7 +241,17 @@ def test_bad_block_files_never_reach_a_reader(world, victim, mirror, tmp_path, a
             assert file.read(BLOCK) == expected[offset : offset + BLOCK]
     assert victim.attempt("pull", f"m:{IMAGE}").returncode in (5, 7)
     mirror.heal()
-    assert disk.read_bytes() == expected
+    assert read_again(disk) == expected
+
+
+def read_again(disk: Path) -> bytes:
+    """The driver lets a failed range fail for a quarter of a second more; a retry, as QEMU's, finds it healed."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return disk.read_bytes()
+        except OSError:
+            assert time.monotonic() < deadline
 
 
 def test_a_tampered_node_is_refused(world, victim, mirror, tmp_path):
@@ -251,7 +272,8 @@ def test_names_that_climb_or_glob_are_refused_by_every_command(victim, reference
     (tmp_path / "mnt").mkdir()
     victim.refused("show", reference, code=2)
     victim.refused("mount", reference, tmp_path / "mnt", code=2)
-    victim.refused("boot", reference, code=2)
+    if "/" in reference:  # else it could name an instance
+        victim.refused("boot", reference, code=2)
     victim.refused("publish", tmp_path / "disk", reference, "--key", "alice", code=2)
 
 
@@ -292,11 +314,13 @@ def test_after_thirteen_months_everything_is_refused_until_it_is_renewed(world, 
     assert reader.json("show", f"m:{IMAGE}")["version"] == "2"  # over thirteen months of roots, from the old one
     disk = mounted(reader, f"m:{IMAGE}", tmp_path / "mnt")
     assert disk.read_bytes() == world.disks["2"]
+    # not by `oscirc umount`: libfaketime breaks the timed waits (sem_clockwait) with which the driver ends
+    subprocess.run(["fusermount3", "-u", "-z", str(disk.parent)], check=True)
     serve_tree(mirror, world.tree_2)
     reader.refused("show", f"m:{IMAGE}", code=4)
 
 
 def reader_of(repository: Repository, tmp_path: Path, days: int) -> Workstation:
-    station = Workstation(tmp_path / "newcomer", prefix=clock(days), extra=REAL_MONOTONIC)
+    station = Workstation(tmp_path / "newcomer", extra=clock(days))
     station.run("remote", "add", "m", repository.url)
     return station

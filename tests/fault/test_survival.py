@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -57,12 +58,17 @@ def test_a_read_past_its_deadline_is_an_error_and_the_mount_lives(published, mir
         file.seek(40 * BLOCK)
         file.read(BLOCK)
     mirror.start()
-    assert disk.read_bytes() == published.disk
+    deadline = time.monotonic() + 20  # the mirror is asked again once its demotion is over
+    while True:
+        try:
+            assert disk.read_bytes() == published.disk
+        except OSError:
+            assert time.monotonic() < deadline
+        else:
+            break
 
 
 def test_a_driver_killed_in_mid_fill_leaves_nothing_corrupt(published, mirror, reader, tmp_path):
-    mirror.inject("blocks/*", stall(after_bytes=30000), times=None)
-    mirror.heal()
     disk = mount(reader, mirror, published, tmp_path / "mnt")
     pid = reader.json("status", tmp_path / "mnt")["pid"]
     mirror.inject("blocks/*", stall(after_bytes=20000))
