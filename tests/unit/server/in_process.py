@@ -31,9 +31,12 @@ class AppTransport(httpx.BaseTransport):
 @contextlib.contextmanager
 def client_of(app: ASGIApp, base_url: str = "http://repository.test") -> Iterator[httpx.Client]:
     """The application started; it is stopped when the block ends."""
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(_lifespan(app)):
-        with httpx.Client(transport=AppTransport(portal, app), base_url=base_url) as client:
-            yield client
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(_lifespan(app)),
+        httpx.Client(transport=AppTransport(portal, app), base_url=base_url) as client,
+    ):
+        yield client
 
 
 @contextlib.asynccontextmanager

@@ -155,7 +155,9 @@ class Publisher:
         pieces = list(contents)
         nodes: list[Record] = []
         geometry = Geometry(len(pieces) * BLOCK, BLOCK)
-        builder = TableBuilder(geometry, lambda digest, node: nodes.append(Record(digest, NODE_SIZE, frame.encode(node))))
+        builder = TableBuilder(
+            geometry, lambda digest, node: nodes.append(Record(digest, NODE_SIZE, frame.encode(node)))
+        )
         blocks: dict[Digest, Record] = {}
         data = 0
         for position, piece in enumerate(pieces):

@@ -1,6 +1,7 @@
 """The framed body: records come out as they went in, however the bytes are cut; bad headers end it."""
 
 import struct
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -31,7 +32,7 @@ def test_records_survive_any_cutting(items, cuts):
     records = [Record(digest_of(content), size, content) for content, size in items]
     body = body_of(records)
     edges = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
-    pieces = [body[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    pieces = [body[start:stop] for start, stop in pairwise(edges)]
     assert parsed(pieces) == [(record.digest, record.raw_size, record.frame) for record in records]
 
 

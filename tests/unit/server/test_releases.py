@@ -1,6 +1,7 @@
 """Releases: what becomes visible, what is refused, and that nothing half done is seen."""
 
 import base64
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -139,8 +140,6 @@ def test_a_tampered_table_is_refused(api, alice):
     longer = alice.build("debian", [block("a"), block("b"), block("c")])
     shorter = alice.build("debian", [block("a"), block("b")])
     manifest = alice.build("debian", [block("a"), block("b")]).manifest
-    from dataclasses import replace
-
     forged = replace(manifest, root=longer.manifest.root)
     draft = api.draft("alice", "debian", "1.0")
     assert api.upload(draft, [*longer.records, *shorter.records]).status_code == 200
@@ -150,8 +149,6 @@ def test_a_tampered_table_is_refused(api, alice):
 
 
 def test_a_manifest_that_miscounts_its_data_is_refused(api, alice, disk):
-    from dataclasses import replace
-
     forged = replace(disk.manifest, data_blocks=3).serialise()
     draft = api.draft("alice", "debian", "1.0")
     assert api.upload(draft, disk.records).status_code == 200
@@ -198,7 +195,9 @@ def expiring(alice, days):
     [
         lambda alice: expiring(alice, -1),
         lambda alice: expiring(alice, 400),
-        lambda _: {"delegations": Delegations({}, {"eve": DelegatedRole("eve", [], 1, True, ["alice/*"])})},
+        lambda _: {
+            "delegations": Delegations({}, {"eve": DelegatedRole("eve", [], 1, terminating=True, paths=["a/*"])})
+        },
     ],
     ids=["expired", "longer than a year", "delegating"],
 )
@@ -295,9 +294,7 @@ def test_an_index_may_not_forget_a_released_version(api, alice, disk):
     assert api.publish(alice, "debian", "1.0", disk).status_code == 200
     changed = alice.build("debian", [block("new")])
     draft = api.stage(alice, "debian", "2.0", changed)
-    forgetful = ImageIndex("alice", "debian").with_version(
-        ImageVersion("2.0", changed.digest, "2027-01-15T08:00:00Z")
-    )
+    forgetful = ImageIndex("alice", "debian").with_version(ImageVersion("2.0", changed.digest, "2027-01-15T08:00:00Z"))
     refused(release(api, draft, alice.offer({"debian": forgetful})), 422, "DocumentRefusedError")
 
 

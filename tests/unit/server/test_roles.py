@@ -4,8 +4,8 @@ import copy
 from datetime import UTC, datetime
 
 import pytest
-from server_world import DAY_S, PASSPHRASE, Publisher, block, signed
 from securesystemslib.signer import CryptoSigner, SSlibKey
+from server_world import DAY_S, PASSPHRASE, Publisher, block, signed
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, TargetFile, Targets
 
 from oscirc_blockstore import keys

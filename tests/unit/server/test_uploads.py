@@ -1,7 +1,5 @@
 """Uploads: what is kept, what is refused, and what becomes of files and rows that disagree."""
 
-import struct
-
 import pytest
 import zstandard
 from server_world import BLOCK, FRAMES, Record, block, body_of
@@ -9,6 +7,7 @@ from sqlalchemy import select
 
 from oscirc_blockstore import frame
 from oscirc_blockstore.digests import digest_of
+from oscirc_blockstore.errors import StoreFullError
 from oscirc_blockstore.frame import max_frame_bytes
 from oscirc_server.models import BLOCK_STAGED, BlockRow, Lease
 from oscirc_server.services.frame_records import MAX_BODY_BYTES
@@ -79,13 +78,14 @@ def bomb(size):
 
 
 def lying(raw):
-    """A frame whose header states one byte more than it holds."""
+    """A frame whose header states another size than it holds (the size is in bytes 5 to 8 of a frame like ours)."""
     good = bytearray(frame.encode(raw))
-    at = good.index(struct.pack("<I", BLOCK)) if struct.pack("<I", BLOCK) in good[:18] else None
-    if at is None:
-        at = 5
-    good[at] ^= 1
-    return bytes(good)
+    assert zstandard.frame_content_size(bytes(good)) == len(raw)
+    for at in range(5, 9):
+        changed = bytes(good[:at]) + bytes([good[at] ^ 1]) + bytes(good[at + 1 :])
+        if zstandard.frame_content_size(changed) != len(raw):
+            return changed
+    raise AssertionError
 
 
 RAW = block("victim")
@@ -181,8 +181,6 @@ def test_nothing_is_uploaded_to_a_released_or_unknown_draft(api, alice):
 
 
 def test_a_full_disk_is_told_as_such_and_what_was_written_is_kept(installation, api, draft, monkeypatch):
-    from oscirc_blockstore.errors import StoreFullError
-
     real = installation.storage.put_if_absent
     full = record("second").digest.hex()
 
