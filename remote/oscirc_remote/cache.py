@@ -151,9 +151,7 @@ class CachedSource:
 
     def _obtain(self, digest: Digest, raw_size: int, deadline: Deadline) -> bytes:
         """Runs as the one flight of this digest in this process."""
-        with self._locks.holding(digest, deadline) as polls:
-            if polls:
-                self._counters.add("lock_waits")
+        with self._locks.holding(digest, deadline, lambda: self._counters.add("lock_waits")):
             raw = self.resident(digest, raw_size)  # another process, or a flight that just landed, may have brought it
             if raw is None:
                 raw = self._inner.fetch(digest, raw_size, deadline)

@@ -121,26 +121,27 @@ class FlightLocks:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @contextmanager
-    def holding(self, digest: Digest, deadline: Deadline) -> Iterator[int]:
-        """Hold the digest's byte; gives the number of times that it was found taken.
+    def holding(self, digest: Digest, deadline: Deadline, found_taken: Callable[[], None]) -> Iterator[None]:
+        """Hold the digest's byte; `found_taken` is called once where another process has it, before it is waited for.
 
         At most half of the time left is spent waiting: if the holder is stopped or stuck, two downloads are better
         than none, so the caller then goes on without.
         """
         with self._guard:
             self._holders += 1
-        polls, held, start = 0, False, int.from_bytes(digest[:_LOCK_BYTES], "big")
+        held, start, pause_s = False, int.from_bytes(digest[:_LOCK_BYTES], "big"), 0.0
         try:
-            patience, pause_s = deadline.at_most(deadline.remaining_s() / 2), FIRST_POLL_S
+            patience = deadline.at_most(deadline.remaining_s() / 2)
             while not self._closing:
                 taken = self._set(fcntl.F_WRLCK, start)
                 held = taken is True
                 if taken is not False or patience.remaining_s() <= 0:
                     break
-                polls += 1
+                if not pause_s:
+                    found_taken()
+                pause_s = min(2 * pause_s or FIRST_POLL_S, LONGEST_POLL_S)
                 patience.pause(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_POLL_S)
-            yield polls
+            yield
         finally:
             if held:
                 self._set(fcntl.F_UNLCK, start)

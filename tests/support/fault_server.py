@@ -175,6 +175,7 @@ class FaultServer:
         self._prefix = prefix
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
+        self._asked = threading.Condition(self._lock)
         self._released = threading.Event()
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
@@ -230,10 +231,19 @@ class FaultServer:
             self._released.set()
             self._released = threading.Event()
 
+    def wait_until_asked(self, pattern: str, times: int = 1, timeout_s: float = 20.0) -> None:
+        """Return when that many requests match the glob; fail the test when they do not come."""
+        with self._lock:
+            came = self._asked.wait_for(lambda: self._count(pattern) >= times, timeout_s)
+        assert came, f"{pattern} was not asked for {times} times"
+
     def count(self, pattern: str = "*") -> int:
         """Requests whose path matches the glob."""
         with self._lock:
-            return sum(fnmatch.fnmatchcase(request.path, pattern) for request in self.requests)
+            return self._count(pattern)
+
+    def _count(self, pattern: str) -> int:
+        return sum(fnmatch.fnmatchcase(request.path, pattern) for request in self.requests)
 
     def counts(self) -> Counter[str]:
         """Requests by path."""
@@ -254,6 +264,7 @@ class FaultServer:
         answer = Answer(request, 200 if found else 404, body, len(body))
         with self._lock:
             self.requests.append(request)
+            self._asked.notify_all()
             for rule in self._rules:
                 if rule.left != 0 and fnmatch.fnmatchcase(request.path, rule.pattern):
                     if rule.left is not None:

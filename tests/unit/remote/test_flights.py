@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.flights import FlightLocks
-with FlightLocks(Path(sys.argv[1])).holding(bytes.fromhex(sys.argv[2]), Deadline.after(60)):
+with FlightLocks(Path(sys.argv[1])).holding(bytes.fromhex(sys.argv[2]), Deadline.after(60), lambda: None):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -131,47 +131,59 @@ def test_a_closed_table_starts_nothing(table):
         table.join(DIGEST, 3, Deadline.after(20))
 
 
+class Waits:
+    """Notes that a byte was found taken."""
+
+    def __init__(self):
+        self.noted = threading.Event()
+
+    def __call__(self):
+        assert not self.noted.is_set()
+        self.noted.set()
+
+
 def test_another_process_is_waited_for(tmp_path, hold):
     holder = hold(DIGEST)
-    locks = FlightLocks(tmp_path / "flights.lock")
-    polls = []
+    locks, waits, taken = FlightLocks(tmp_path / "flights.lock"), Waits(), threading.Event()
 
     def take():
-        with locks.holding(DIGEST, Deadline.after(60)) as times:
-            polls.append(times)
+        with locks.holding(DIGEST, Deadline.after(60), waits):
+            taken.set()
 
     thread = threading.Thread(target=take)
     thread.start()
-    with locks.holding(NEIGHBOUR, Deadline.after(60)) as times:  # another byte is free
-        assert times == 0
+    assert waits.noted.wait(20)
+    with locks.holding(NEIGHBOUR, Deadline.after(60), pytest.fail):  # another byte is free
+        assert not taken.is_set()
     holder.communicate("")  # lets go
-    thread.join(20)
-    assert len(polls) == 1
+    assert taken.wait(20)
+    thread.join()
     locks.close()
 
 
 def test_a_holder_that_dies_lets_go(tmp_path, hold):
-    hold(DIGEST).kill()
+    holder = hold(DIGEST)
+    holder.kill()
+    holder.wait()
     locks = FlightLocks(tmp_path / "flights.lock")
-    with locks.holding(DIGEST, Deadline.after(60)):
+    with locks.holding(DIGEST, Deadline.after(60), pytest.fail):
         pass
     locks.close()
 
 
 def test_a_holder_that_is_stuck_is_waited_for_half_of_the_time(tmp_path, hold):
     hold(DIGEST)
-    locks = FlightLocks(tmp_path / "flights.lock")
-    deadline = Deadline.after(0.2)
-    with locks.holding(DIGEST, deadline) as polls:
-        assert polls > 0
+    locks, waits, deadline = FlightLocks(tmp_path / "flights.lock"), Waits(), Deadline.after(0.2)
+    with locks.holding(DIGEST, deadline, waits):
+        assert waits.noted.is_set()
         assert deadline.remaining_s() > 0
     locks.close()
 
 
 def test_a_lock_file_that_cannot_be_is_gone_without(tmp_path):
     locks = FlightLocks(tmp_path / "missing" / "flights.lock")
-    with locks.holding(DIGEST, Deadline.after(60)) as polls:
-        assert polls == 0
+    with locks.holding(DIGEST, Deadline.after(60), pytest.fail):
+        pass
     locks.close()
 
 
@@ -182,9 +194,9 @@ def test_closing_waits_for_the_last_holder_before_the_file_is_closed(tmp_path):
     def is_open():
         return any(os.path.realpath(link) == str(path.resolve()) for link in Path("/proc/self/fd").iterdir())
 
-    with locks.holding(DIGEST, Deadline.after(60)):
+    with locks.holding(DIGEST, Deadline.after(60), pytest.fail):
         locks.close()
         assert is_open()
     assert not is_open()
-    with locks.holding(DIGEST, Deadline.after(60)) as polls:
-        assert polls == 0
+    with locks.holding(DIGEST, Deadline.after(60), pytest.fail):
+        pass
