@@ -129,6 +129,14 @@ class Connection:
         poll.register(connected, select.POLLIN | select.POLLHUP)
         return not poll.poll(0)
 
+    def abort(self) -> None:
+        """Let a read that is under way in another thread end at once.
+
+        Past `SSLSocket.shutdown`, which would turn that read into one without TLS.
+        """
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._raw.socket, socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Hang up."""
         with contextlib.suppress(OSError):

@@ -81,6 +81,7 @@ class HttpClient:
         self.counters = Counters("requests", "received_bytes")
         self._connect_s = connect_s
         self._idle: dict[Origin, list[Connection]] = {}
+        self._busy: set[Connection] = set()
         self._lock = threading.Lock()
         self._closed = False
 
@@ -103,11 +104,13 @@ class HttpClient:
         raise TransportError(f"{self.base_url} redirects more than {MAX_REDIRECTS} times")
 
     def close(self) -> None:
-        """Drop the kept connections; requests under way end by themselves."""
+        """Drop the kept connections, and let the requests that are under way fail at once."""
         with self._lock:
             self._closed = True
             kept = [connection for idle in self._idle.values() for connection in idle]
             self._idle.clear()
+            for connection in self._busy:
+                connection.abort()
         for connection in kept:
             connection.close()
 
@@ -148,19 +151,25 @@ class HttpClient:
                 return connection
             connection.close()
 
-    def _keep(self, connection: Connection) -> None:
+    def _keep(self, connection: Connection) -> bool:
+        """Whether the connection was kept for the next request."""
         with self._lock:
             idle = self._idle.setdefault(connection.origin, [])
-            if not self._closed and len(idle) < MAX_IDLE:
-                idle.append(connection)
-                return
-        connection.close()
+            if self._closed or len(idle) >= MAX_IDLE:
+                return False
+            idle.append(connection)
+            return True
 
     def _exchange(
         self, connection: Connection, target: str, limit_bytes: int, deadline: Deadline, stall_s: float, *, fresh: bool
     ) -> bytes | str:
         """One request and its answer; the connection is kept or closed before this returns."""
         reusable = False
+        with self._lock:
+            if self._closed:
+                connection.close()
+                raise UnreachableError(f"the connections to {self.base_url} were closed")
+            self._busy.add(connection)
         try:
             self.counters.add("requests")
             request = _request_head(connection, target, fresh=fresh)
@@ -183,9 +192,9 @@ class HttpClient:
             reusable = head.keep_alive and _drain(connection, head)
             return self._refused(head, target)
         finally:
-            if reusable:
-                self._keep(connection)
-            else:
+            with self._lock:
+                self._busy.discard(connection)
+            if not (reusable and self._keep(connection)):
                 connection.close()
 
     def _refused(self, head: _Head, target: str) -> str:

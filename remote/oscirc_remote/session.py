@@ -73,6 +73,7 @@ class Session:
         self._documents: dict[str, DocumentSource] = {}
         self._update: Update | None = None
         self._refused: list[tuple[str, OscircError]] = []
+        self._notes: list[str] = []
 
     def __enter__(self) -> Self:
         try:
@@ -94,8 +95,8 @@ class Session:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What other sources were passed over for, one line each."""
-        return tuple(str(error) for _, error in self._refused)
+        """What was passed over, one line each."""
+        return (*(str(error) for _, error in self._refused), *self._notes)
 
     def refresh(self) -> None:
         """Bring the repository's state up to date through the first source that can."""
@@ -106,12 +107,18 @@ class Session:
         return self._ask(lambda update: update.publishers())
 
     def repository_facts(self) -> RepositoryFacts | None:
-        """What the repository says of itself, kept for `Remote.facts`; None when it says nothing."""
-        raw = self._ask(lambda update: update.target(repository_facts.TARGET, repository_facts.MAX_BYTES))
-        if raw is None:
+        """What the repository says of itself, kept for `Remote.facts`; None when it says nothing that can be read.
+
+        That is a convenience: what is wrong with it is noted, and no reason to leave a source.
+        """
+        update = self._ask(lambda update: update)
+        try:
+            raw = update.target(repository_facts.TARGET, repository_facts.MAX_BYTES)
+            facts = None if raw is None else repository_facts.parse(raw)
+        except (TransportError, TrustError, IntegrityError) as error:
+            self._notes.append(f"{repository_facts.TARGET}: {error}")
             return None
-        facts = repository_facts.parse(raw)
-        if read_bytes(self.remote.directory / repository_facts.TARGET) != raw:
+        if raw is not None and read_bytes(self.remote.directory / repository_facts.TARGET) != raw:
             write_atomically(self.remote.directory / repository_facts.TARGET, raw)
         return facts
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import socket
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -170,8 +172,9 @@ class _Rule:
 class FaultServer:
     """The server; `url` is its base. Use as a context manager."""
 
-    def __init__(self, files: Files, *, prefix: str = "repo") -> None:
+    def __init__(self, files: Files, *, prefix: str = "repo", tls: ssl.SSLContext | None = None) -> None:
         self._files = files
+        self._tls = tls
         self._prefix = prefix
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
@@ -179,7 +182,6 @@ class FaultServer:
         self._released = threading.Event()
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
-        self._connections: set[object] = set()
         self.requests: list[Request] = []
         self._port = 0
         self.start()
@@ -187,13 +189,17 @@ class FaultServer:
     @property
     def url(self) -> str:
         """Base URL without a final slash."""
-        return f"http://127.0.0.1:{self._port}/{self._prefix}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}/{self._prefix}"
 
     def start(self) -> None:
         """Listen (again, on the same port)."""
         self._released.clear()
         self._server = _Server(("127.0.0.1", self._port), self)
         self._port = self._server.server_address[1]
+        if self._tls is not None:  # the handshake then happens at the first read, on the connection's own thread
+            self._server.socket = self._tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
@@ -287,15 +293,13 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], owner: FaultServer) -> None:
         self.owner = owner
-        self.open_sockets: set[object] = set()
+        self.open_sockets: set[socket.socket] = set()
         super().__init__(address, _Handler)
 
     def cut_connections(self) -> None:
-        import socket
-
         for connection in list(self.open_sockets):
             with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that hang up are the point of these tests."""

@@ -294,13 +294,34 @@ def test_an_address_that_would_break_the_request_is_refused(peers, client, path)
     assert peers.ends == []
 
 
-def test_closing_drops_what_is_kept_and_keeps_nothing_more(peers):
-    client = HttpClient("http://mirror.example")
+def test_closing_drops_what_is_kept_and_asks_for_nothing_more(peers, client):
     peers.scripts = [answer(), answer()]
     client.get("a", 10, soon())
+    peers.received()
     client.close()
-    assert client.get("a", 10, soon()) == b"block"
-    assert client._idle == {} or not any(client._idle.values())
+    assert peers.received() == b""
+    with pytest.raises(UnreachableError, match="closed"):
+        client.get("a", 10, soon())
+
+
+def test_closing_ends_a_request_that_waits(peers, client):
+    peers.scripts = [b""]
+    failed = threading.Event()
+
+    def ask():
+        try:
+            client.get("a", 10, soon(), stall_s=20)
+        except UnreachableError:
+            failed.set()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while not client.counters["requests"]:
+        pass
+    assert peers.received()
+    client.close()
+    assert failed.wait(10)
+    thread.join()
 
 
 @pytest.mark.parametrize("url", ["http://host:99999", "http://", "gopher://host", "http://" + "a" * 300])

@@ -66,6 +66,20 @@ def test_an_unchanged_repository_costs_two_requests(world):
     assert world.home.asked == ["metadata/2.root.json", "metadata/timestamp.json"]
 
 
+@pytest.mark.parametrize("damage", ["malformed", "missing"])
+def test_facts_that_cannot_be_read_are_noted_and_hold_up_nothing(world, damage):
+    target = world.repository.targets.targets["repository.json"]
+    for path in [path for path in world.repository.files if path.endswith("repository.json")]:
+        del world.repository.files[path]
+    if damage == "malformed":
+        world.repository.files[f"targets/{target.hashes['sha256']}.repository.json"] = b"{}"
+    (world.remotes.load("home").directory / "targets" / "repository.json").unlink()
+    with world.session() as session:
+        assert session.repository_facts() is None
+        assert session.image_index("alice", "debian").versions
+        assert any("repository.json" in note for note in session.notes)
+
+
 class TestWhatIsNotThere:
     def test_an_unknown_publisher_is_answered_with_those_that_are_known(self, world):
         with pytest.raises(NotFoundError, match="no publisher 'bob'") as refusal:

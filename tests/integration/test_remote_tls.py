@@ -1,0 +1,134 @@
+"""The same over TLS: certificates are checked, connections are kept, and a server that hangs up is asked again."""
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from support import fault_server
+from support.fault_server import FaultServer
+
+from oscirc_blockstore.errors import DeadlineExceededError, TransportError, UnreachableError
+from oscirc_remote import connections
+from oscirc_remote.deadlines import Deadline
+from oscirc_remote.http_client import HttpClient
+
+
+def certificate(directory, *, valid_days=2):
+    """A self-signed certificate for 127.0.0.1 that is its own authority: path of certificate and key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=10))
+        .not_valid_after(now + timedelta(days=valid_days))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = directory / "server.pem"
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + built.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+@pytest.fixture
+def trust(monkeypatch):
+    """Sets what this process trusts, and forgets it afterwards."""
+
+    def set_(path):
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+        connections._tls_context.cache_clear()
+
+    yield set_
+    connections._tls_context.cache_clear()
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def serve_(path):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        servers.append(FaultServer({"a": b"block" * 50_000, "b": b"other"}, tls=context))
+        return servers[-1]
+
+    yield serve_
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def clients():
+    clients = []
+
+    def client(url):
+        clients.append(HttpClient(url))
+        return clients[-1]
+
+    yield client
+    for client_ in clients:
+        client_.close()
+
+
+def test_a_trusted_server_is_read_over_one_connection(tmp_path, trust, serve, clients):
+    path = certificate(tmp_path)
+    trust(path)
+    server = serve(path)
+    client = clients(server.url)
+    for _ in range(3):
+        assert client.get("a", 1 << 20, Deadline.after(10)) == b"block" * 50_000
+        assert client.get("b", 10, Deadline.after(10)) == b"other"
+    assert len(server._server.open_sockets) == 1
+
+
+@pytest.mark.parametrize("why", ["unknown", "expired"])
+def test_a_certificate_that_is_not_valid_is_refused_at_once(tmp_path, trust, serve, clients, why):
+    path = certificate(tmp_path, valid_days=-1 if why == "expired" else 2)
+    if why == "expired":
+        trust(path)
+    with pytest.raises(TransportError, match=r"certificate of 127\.0\.0\.1") as refusal:
+        clients(serve(path).url).get("b", 10, Deadline.after(10))
+    assert not refusal.value.retryable
+    assert "clock" in refusal.value.hint
+
+
+def test_a_connection_that_was_cut_while_it_was_kept_is_replaced(tmp_path, trust, serve, clients):
+    path = certificate(tmp_path)
+    trust(path)
+    server = serve(path)
+    client = clients(server.url)
+    client.get("b", 10, Deadline.after(10))
+    server.close()
+    server.start()
+    assert client.get("b", 10, Deadline.after(10)) == b"other"
+
+
+def test_bounds_hold_over_tls_too(tmp_path, trust, serve, clients):
+    path = certificate(tmp_path)
+    trust(path)
+    server = serve(path)
+    client = clients(server.url)
+    server.inject("a", fault_server.truncate(1000))
+    with pytest.raises(UnreachableError, match="broke off after 1000"):
+        client.get("a", 1 << 20, Deadline.after(10))
+    server.inject("a", fault_server.stall(1000))
+    with pytest.raises(DeadlineExceededError):
+        client.get("a", 1 << 20, Deadline.after(10), stall_s=0.05)
+    server.heal()
+
+
+def test_a_server_without_tls_is_said_to_be_one(serve, clients):
+    with FaultServer({}) as server, pytest.raises(TransportError, match="cannot reach"):
+        clients(server.url.replace("http:", "https:")).get("b", 10, Deadline.after(10))
