@@ -22,6 +22,7 @@ from oscirc_blockstore.image_index import ImageIndex, ImageVersion
 from oscirc_blockstore.manifest import Manifest, SystemFacts
 from oscirc_blockstore.table import NODE_SIZE, Geometry, TableBuilder
 from oscirc_server.administration import Administration
+from oscirc_server.clock import Clock
 from oscirc_server.initialising import InitResult, initialise
 from oscirc_server.installation import Installation
 from oscirc_server.settings import Listen, Settings
@@ -53,7 +54,7 @@ class World:
     data: Path
     keys: Path
     made: InitResult
-    clock: MovableClock
+    clock: Clock
 
     @property
     def settings(self) -> Settings:
@@ -79,7 +80,7 @@ class World:
         return self.administration.create_token(scopes, "a test", lifetime_s)[1]
 
 
-def make_world(directory: Path, clock: MovableClock | None = None, *, offline: bool = True) -> World:
+def make_world(directory: Path, clock: Clock | None = None, *, offline: bool = True) -> World:
     clock = clock or MovableClock()
     keys_dir = directory / "offline" if offline else None
     made = initialise(
@@ -141,7 +142,7 @@ class Publisher:
     """Keeps its own indexes and role version, as the real client does."""
 
     name: str
-    clock: MovableClock
+    clock: Clock
     key: Ed25519PrivateKey = field(default_factory=keys.generate)
     role_version: int = 0
     indexes: dict[str, ImageIndex] = field(default_factory=dict)
@@ -178,7 +179,7 @@ class Publisher:
 
     def role(self, indexes: Mapping[str, ImageIndex], **changes: object) -> Targets:
         """The next role over these indexes; `changes` overwrite its attributes."""
-        expires = datetime.fromtimestamp(int(self.clock.now_s) + 300 * DAY_S, UTC)
+        expires = datetime.fromtimestamp(int(self.clock()) + 300 * DAY_S, UTC)
         role = Targets(version=self.role_version + 1, expires=expires)
         for image, index in indexes.items():
             raw = index.serialise()
