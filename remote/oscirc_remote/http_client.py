@@ -1,10 +1,10 @@
 """A strict HTTP/1.1 client for GET, in which everything is bounded: time, head, body, redirects, what is kept alive.
 
-Why not one of the libraries: each was measured and each leaves a hole here. object_store (through obstore) collects
-the body of an *error* answer without limit, a gigabyte in three seconds from a hostile mirror; the others bound
-neither the total time of a dripping answer nor are they as quick from threads (docs/adr, `bench`). What this client
-returns is verified by digest or by signature in the layers above, so its parser may be narrow: an answer that it does
-not understand is an error of transport and the connection is dropped.
+Why not one of the libraries: each leaves a hole here. obstore (object_store) collects the body of an *error* answer
+without limit, a gigabyte in three seconds from a hostile mirror on loopback; httpx, urllib3 and http.client do not
+bound the whole time of an answer that drips, and are slower from threads. This one was measured level with obstore.
+What it returns is verified by digest or by signature in the layers above, so its parser may be narrow: an answer that
+it does not understand is an error of transport, and the connection is dropped.
 
 Rules: one connection carries one request at a time, is used again only when the answer ended where it should and
 nothing follows; a request on a kept connection that breaks before the first byte is sent once more on a new one;

@@ -28,10 +28,13 @@ from oscirc_blockstore.errors import (
 Look = Callable[[str], bytes | None]
 """The metadata file of a role as it was just offered, or as it is held; None when there is none."""
 
-_UNSIGNED = exceptions.UnsignedMetadataError
 _ASK = "nothing of it was used; if this lasts, ask the repository's operator over another channel"
 _WORDS: tuple[tuple[type[Exception], type[OscircError], str], ...] = (
-    (_UNSIGNED, SignatureRefusedError, "metadata that is not signed by the keys it must be signed by"),
+    (
+        exceptions.UnsignedMetadataError,
+        SignatureRefusedError,
+        "metadata that is not signed by the keys it must be signed by",
+    ),
     (exceptions.LengthOrHashMismatchError, DigestMismatchError, "metadata that is not what was signed"),
     (exceptions.RepositoryError, DocumentRefusedError, "malformed or incomplete metadata"),
 )
@@ -74,7 +77,7 @@ def translate(error: Exception, source: str, *, offered: Look, held: Look, now: 
         return LocalError(f"cannot keep the trust state: {error.strerror}: {error.filename}")
     for kind, refusal, what in _WORDS:
         if isinstance(error, kind):
-            return refusal(f"{source} offers {what}: {str(error)[:300]}", hint=_ASK if kind is _UNSIGNED else "")
+            return refusal(f"{source} offers {what}: {str(error)[:300]}", hint=_ASK)
     return TransportError(f"{source}: {error!r}")
 
 

@@ -28,6 +28,7 @@ from oscirc_blockstore.errors import (
     OscircError,
     TransportError,
     TrustError,
+    UsageError,
     WithdrawnError,
 )
 from oscirc_blockstore.image_index import ImageIndex, ImageVersion, Yank
@@ -41,7 +42,7 @@ from oscirc_remote.remotes import Remote, Remotes
 from oscirc_remote.session import SESSION_S, SHARE_S, Session, utc_now
 from oscirc_remote.sources import OpenDocuments
 
-BOOT_S = 8.0  # how long a boot looks for news before it takes what it has
+BOOT_S = 5.0  # how long a boot looks for news when it has something to boot without any
 
 _ALLOW = "--allow-revoked uses it all the same"
 
@@ -124,7 +125,7 @@ class Resolver:
         timeout_s: float = SESSION_S,
     ) -> Resolved:
         """The manifest that a reference means now; with `offline`, as far as this workstation knows."""
-        case = self._case(reference, Deadline.after(timeout_s), allow_revoked, offline=offline)
+        case = self._case(reference, Deadline.after(timeout_s), allow_revoked=allow_revoked, offline=offline)
         if case.reference.digest is not None:
             return self._by_digest(case, case.reference.digest, offline=offline)
         if offline:
@@ -132,9 +133,14 @@ class Resolver:
         return self._online(case)
 
     def resolve_for_boot(
-        self, reference: Reference | str, *, allow_revoked: bool = False, timeout_s: float = BOOT_S
+        self, reference: Reference | str, *, allow_revoked: bool = False, timeout_s: float | None = None
     ) -> Resolved:
-        """Like `resolve`, but what was verified here before boots when the repository cannot or may not be used."""
+        """Like `resolve`, but what was verified here before boots when the repository cannot or may not be used.
+
+        Waits for the network for `timeout_s`, unless given: shortly where there is a receipt, as `resolve` else.
+        """
+        if timeout_s is None:
+            timeout_s = BOOT_S if self._has_receipt(reference) else SESSION_S
         try:
             return self.resolve(reference, allow_revoked=allow_revoked, timeout_s=timeout_s)
         except WithdrawnError:
@@ -142,12 +148,19 @@ class Resolver:
         except (TransportError, TrustError, IntegrityError, BusyError) as error:
             problem: OscircError = error
         try:
-            case = self._case(reference, Deadline.after(0), allow_revoked, offline=True)
+            case = self._case(reference, Deadline.after(0), allow_revoked=allow_revoked, offline=True)
             return self._from_receipt(case, str(problem))
         except NotFoundError:
             raise problem from None
 
-    def _case(self, reference: Reference | str, deadline: Deadline, allow_revoked: bool, *, offline: bool) -> _Case:
+    def _has_receipt(self, reference: Reference | str) -> bool:
+        try:
+            case = self._case(reference, Deadline.after(0), allow_revoked=False, offline=True)
+        except (NotFoundError, UsageError):
+            return False
+        return case.book.find(case.reference) is not None
+
+    def _case(self, reference: Reference | str, deadline: Deadline, *, allow_revoked: bool, offline: bool) -> _Case:
         if isinstance(reference, str):
             reference = references.parse(reference)
 

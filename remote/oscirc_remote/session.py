@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from oscirc_remote.updating import Update
 
 SESSION_S = 30.0
+NOT_USED = "nothing of it was used; another mirror may have the right one, else tell the repository's operator"
 SHARE_S = 6.0  # what one source may cost while another is left
 
 T = TypeVar("T")
@@ -126,7 +127,13 @@ class Session:
         """The image's index; raises `NotFoundError` for a publisher or image that the repository does not have."""
         target = index_target(publisher, image)
         raw = self._ask(lambda update: _find(update, self.remote.name, publisher, target))
-        index = image_index.parse(raw, publisher, image)
+        try:
+            index = image_index.parse(raw, publisher, image)
+        except DocumentRefusedError as error:
+            raise DocumentRefusedError(
+                f"the index that publisher {publisher} signed for {publisher}/{image} is refused: {error}",
+                hint="ask the publisher what happened, or see whether a newer oscirc reads it",
+            ) from None
         kept = self.remote.directory / "indexes" / target
         previous = read_bytes(kept, MAX_INDEX_BYTES)
         if previous != raw:
@@ -145,8 +152,10 @@ class Session:
         for url in self.remote.sources():
             try:
                 return accept(self._open(url).fetch_document(path, max_bytes, self._share(others=True)))
-            except (TransportError, IntegrityError) as error:
+            except TransportError as error:
                 problem = error
+            except IntegrityError as error:
+                problem = type(error)(f"{url} offers a wrong {path}: {error}", hint=NOT_USED)
         raise problem
 
     def _ask(self, question: Callable[[Update], T]) -> T:

@@ -18,8 +18,10 @@ from oscirc_blockstore.errors import (
 )
 from oscirc_blockstore.image_index import Yank
 from oscirc_blockstore.manifest import manifest_path
+from oscirc_remote.resolving import BOOT_S
+from oscirc_remote.session import SESSION_S
 
-from .conftest import DISK
+from .conftest import DISK, HOME, MIRROR
 
 
 def yank(world, label="1", *, security=False):
@@ -289,3 +291,34 @@ def test_the_same_disk_under_a_new_version_keeps_its_digest(world):
     world.repository.publish("alice", "debian", "2", DISK)
     second = world.resolver().resolve("alice/debian")
     assert (second.version_label, second.manifest_digest) == ("2", first.manifest_digest)
+
+
+def test_a_boot_waits_shortly_for_news_when_it_can_do_without(world):
+    left = []
+
+    class Slow:
+        name = "slow"
+
+        def fetch_document(self, path, max_bytes, deadline):
+            left.append(round(deadline.remaining_s()))
+            raise UnreachableError("cannot reach it")
+
+        def close(self):
+            pass
+
+    def boot():
+        left.clear()
+        world.resolver().resolve_for_boot("alice/debian")
+
+    world.places.clear()
+    world.open = lambda url: Slow()
+    with pytest.raises(UnreachableError):
+        boot()
+    assert left[-1] == SESSION_S
+    del world.open
+    world.home = world.serve(HOME, world.repository.files)
+    world.mirror = world.serve(MIRROR, world.repository.files)
+    world.resolver().resolve("alice/debian")
+    world.open = lambda url: Slow()
+    boot()
+    assert left[-1] == BOOT_S
