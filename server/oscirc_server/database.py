@@ -16,12 +16,15 @@ from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, Table, create_engine, event, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from oscirc_blockstore.errors import LocalError, UsageError
 from oscirc_server.models import Base, Fact
 
 BUSY_TIMEOUT_MS = 30_000
@@ -64,7 +67,10 @@ class Database:
     """One database; safe for threads. `close` it, or its connections outlive it."""
 
     def __init__(self, url: str) -> None:
-        self._engine: Engine = create_engine(url)
+        try:
+            self._engine: Engine = create_engine(url)
+        except (ArgumentError, ImportError) as error:
+            raise UsageError(f"cannot use this database URL: {error}") from None
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         self._writing = threading.Lock()
         if self._is_sqlite:
@@ -89,6 +95,17 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the tables to this version's form (Alembic; the steps are in `migrations/versions`)."""
+        try:
+            self._migrate()
+        except CommandError as error:
+            raise LocalError(
+                f"the database was made by another version of this program: {error}", hint="update this program"
+            ) from None
+        except SQLAlchemyError as error:
+            reason = getattr(error, "orig", None) or error
+            raise LocalError(f"the database cannot be used: {str(reason)[:300]}") from None
+
+    def _migrate(self) -> None:
         config = Config()
         config.set_main_option("script_location", "oscirc_server:migrations")
         engine = self._engine.execution_options(oscirc_write=True, oscirc_durable=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import unquote, urlsplit
 
 from oscirc_blockstore.errors import LocalError
 from oscirc_server.clock import Clock, system_clock
@@ -13,6 +15,16 @@ from oscirc_server.object_storage import ObjectStorage
 from oscirc_server.settings import Layout, Settings
 from oscirc_server.storage import DirectoryStorage, Storage
 from oscirc_server.writer_lock import WriterLock
+
+
+def _open_storage(settings: Settings) -> Storage:
+    url = settings.blocks_url
+    if url is None:
+        return DirectoryStorage(settings.layout.tree, settings.layout.temporary)
+    if url.startswith("file://"):
+        root = Path(unquote(urlsplit(url).path))
+        return DirectoryStorage(root, root.with_name(f".{root.name}.tmp"))
+    return ObjectStorage.open(url)
 
 
 class Installation:
@@ -25,11 +37,7 @@ class Installation:
         self.writer_lock = WriterLock(self.layout.writer_lock)
         self.projection_pending = False
         self.database = Database(settings.database_url or sqlite_url(self.layout.database))
-        self.storage: Storage = (
-            ObjectStorage.open(settings.blocks_url)
-            if settings.blocks_url
-            else DirectoryStorage(self.layout.tree, self.layout.temporary)
-        )
+        self.storage = _open_storage(settings)
 
     @classmethod
     def open(cls, settings: Settings, clock: Clock = system_clock) -> Installation:

@@ -16,11 +16,14 @@ from oscirc_server import logs
 from oscirc_server.app import create_app
 from oscirc_server.clock import Clock, system_clock
 from oscirc_server.installation import Installation
+from oscirc_server.protocol import GuardedProtocol
 from oscirc_server.reconciling import reconcile
 from oscirc_server.settings import Listen, Settings
 
 OnReady = Callable[[str], None]
 """Called once with the base URL when connections are accepted."""
+
+_PEER_TIMEOUT_MS = 60_000
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ def _bind(listen: Listen) -> socket.socket:
         raise LocalError(f"cannot listen on {listen.host}: {error.strerror}") from None
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # inherited by connections: a peer that takes nothing is given up
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _PEER_TIMEOUT_MS)
         bound.bind(address)
     except OSError as error:
         bound.close()
@@ -120,7 +125,7 @@ def run(
             base_url = settings.listen.url(bound.getsockname()[1])
             config = uvicorn.Config(
                 create_app(installation),
-                http="httptools",
+                http=GuardedProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,

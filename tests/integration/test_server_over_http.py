@@ -1,5 +1,6 @@
 """A real server on loopback: publishing, reading, renewing, stopping, and clients that misbehave."""
 
+import contextlib
 import functools
 import http.server
 import shutil
@@ -28,6 +29,7 @@ from server_world import (
 
 from oscirc_blockstore.errors import BusyError, LocalError
 from oscirc_server.clock import system_clock
+from oscirc_server.protocol import GuardedProtocol
 from oscirc_server.running import run
 from oscirc_server.services.frame_records import MAX_BODY_BYTES
 from oscirc_server.settings import Listen
@@ -204,6 +206,24 @@ def test_a_body_that_stalls_is_given_up(world, alice):
         )
         with raw_request(url, head, b"x") as connection:
             assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_head_that_never_ends_is_given_up(world, monkeypatch):
+    monkeypatch.setattr(GuardedProtocol, "head_timeout_s", 0.2)
+    with serving(world.settings) as url:
+        for begin in ("", "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "):
+            with raw_request(url, begin, b"") as connection:
+                assert connection.recv(100) == b""
+        with raw_request(url, "GET /api/v1/health/live HTTP/1.1\r\nHost: x\r\n\r\n", b"") as connection:
+            assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+            connection.sendall(b"GET ")
+            while connection.recv(1000):
+                pass
+        long = "GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + "x" * (1 << 20)
+        with raw_request(url, "", b"") as connection, contextlib.suppress(OSError):
+            connection.sendall(long.encode())
+            assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+        assert httpx.get(f"{url}/api/v1/health/live").status_code == 200
 
 
 def test_two_publishers_release_at_the_same_moment_and_both_stand(world, alice, base_url):

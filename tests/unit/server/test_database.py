@@ -5,8 +5,9 @@ import threading
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, select, text
 
+from oscirc_blockstore.errors import LocalError, UsageError
 from oscirc_server.database import Database, get_fact, insert_new, set_fact, sqlite_url
 from oscirc_server.models import Base, BlockRow, Fact
 
@@ -25,6 +26,28 @@ def test_the_migrations_make_what_the_models_say(database, tmp_path):
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     engine.dispose()
+
+
+def test_a_database_of_a_newer_program_is_refused(database):
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(LocalError, match="another version"):
+        database.migrate()
+
+
+@pytest.mark.parametrize("url", ["nothing", "sqlite+nodriver:///x", "postgresql+nodriver://host/x"])
+def test_a_url_that_is_none_is_a_usage_error(url):
+    with pytest.raises(UsageError):
+        Database(url)
+
+
+def test_a_database_that_cannot_be_opened_is_a_local_error(tmp_path):
+    (tmp_path / "a.db").write_bytes(b"no database" * 100)
+    for path in (tmp_path / "a.db", tmp_path / "absent" / "a.db"):
+        broken = Database(sqlite_url(path))
+        with pytest.raises(LocalError):
+            broken.migrate()
+        broken.close()
 
 
 def test_a_failed_write_leaves_nothing(database):

@@ -90,6 +90,15 @@ def test_without_a_public_url_the_default_address_is_named(tmp_path):
     assert repository_facts.parse(document.read_bytes()).api_url == ""
 
 
+@pytest.mark.parametrize("url", ["file://{}/blocks", "memory:///"])
+def test_the_tree_may_stand_elsewhere(tmp_path, url):
+    made = initialise(
+        tmp_path / "data", None, PASSPHRASE, None, None, blocks_url=url.format(tmp_path), clock=MovableClock()
+    )
+    assert not (tmp_path / "data/tree").exists()
+    assert (tmp_path / f"blocks/roots/{made.root_digest}.json").exists() == url.startswith("file")
+
+
 def test_an_empty_passphrase_or_a_bad_url_makes_nothing(tmp_path):
     with pytest.raises(UsageError):
         initialise(tmp_path / "data", None, "", None, None)
