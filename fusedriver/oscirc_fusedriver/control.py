@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 MAXIMUM_LINE_BYTES = 4096
 _CLIENT_TIMEOUT_S = 5.0
 _CLIENTS = 8
+_BACKLOG = 64
+_READ_BYTES = 65536
 
 Operation = Callable[[dict[str, object]], Awaitable[dict[str, object]]]
 
@@ -41,7 +43,7 @@ def listen(path: Path) -> socket.socket:
         with short_address(path) as address:
             listener.bind(address)
         path.chmod(0o600)
-        listener.listen(_CLIENTS)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise LocalError(f"cannot listen on {path}: {error.strerror or error}") from None
@@ -66,10 +68,10 @@ async def serve(listener: socket.socket, operations: dict[str, Operation]) -> No
 
 
 async def _receive_line(stream: trio.SocketStream) -> bytes:
-    """Up to a line's end, the end of the stream or the bound; what is too long is cut and thereby malformed."""
+    """Up to a line's end, the end of the stream or the bound; a little of what is too long is read, to answer it."""
     line = b""
     with contextlib.suppress(trio.BrokenResourceError):
-        while b"\n" not in line and len(line) <= MAXIMUM_LINE_BYTES:
+        while b"\n" not in line and len(line) <= _READ_BYTES:
             chunk = await stream.receive_some(MAXIMUM_LINE_BYTES)
             if not chunk:
                 break

@@ -110,3 +110,29 @@ def test_a_reader_that_never_answers_cannot_hold_a_read_for_ever(mounted, disk_f
     assert fails(mount, MIB) == errno.EIO
     reads(mount, disk_file, 2 * MIB)
     assert "no answer" in mount.status().driver.last_error
+
+
+def test_killing_a_driver_that_fetches_and_pushes_frees_everybody(mounted):
+    """Pages that a waiting read has locked are not pushed: the pushing thread could not be killed."""
+    block = 256 * 1024
+    mount = mounted(block_size=block, block=[2 * block], options={"read_ahead_kb": 128})
+    codes = []
+
+    def read_across():
+        with mount.disk.open("rb") as file:
+            try:
+                os.preadv(file.fileno(), [bytearray(128 * 1024)], 2 * block - 64 * 1024)
+            except OSError as error:
+                codes.append(error.errno)
+
+    waiting = threading.Thread(target=read_across)
+    waiting.start()
+    until(lambda: mount.status().reader["blocked"] == 1, "a read waits, with pages of the block before")
+    with mount.disk.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        assert os.pread(file.fileno(), 4096, block)
+    until(lambda: mount.status().driver.stores_dropped >= 1, "the rest of that block is not pushed")
+    mount.process.kill()
+    waiting.join(10)
+    assert codes[0] in (errno.ENOTCONN, errno.ECONNABORTED)
+    assert mount.process.wait(10) == -9
