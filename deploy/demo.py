@@ -25,12 +25,11 @@ OSCIRC = [sys.executable, "-m", "oscirc"]
 MIB = 1 << 20
 
 
-class Demo:
-    """One run: a directory, the environment of its one user, and the processes it started."""
+class Person:
+    """Somebody with directories of their own, who runs oscirc."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.server: subprocess.Popen[str] | None = None
         self.environment = {**os.environ, "OSCIRC_KEY_PASSPHRASE": secrets.token_urlsafe(16)}
         for variable, name in (
             ("XDG_CONFIG_HOME", "config"),
@@ -39,9 +38,8 @@ class Demo:
             ("XDG_RUNTIME_DIR", "run"),
         ):
             path = directory / name
-            path.mkdir(mode=0o700)
+            path.mkdir(mode=0o700, parents=True)
             self.environment[variable] = str(path)
-        # The answer to "does KVM work here" is kept where the user keeps it, so that a second demo need not ask.
 
     def run(self, *arguments: object, show: bool = True, given: str | None = None) -> str:
         """One oscirc command; its standard output. Shows the command as a user would type it."""
@@ -61,20 +59,43 @@ class Demo:
         value = json.loads(self.run(*arguments, "--json", show=show))
         return value if isinstance(value, dict) else {}
 
+    def unmount_all(self) -> None:
+        """Stop the guest and unmount what is mounted, whatever happened before."""
+        self._quietly("rm", "--force", "demo")
+        try:
+            mounts = json.loads(self._quietly("status", "--json"))["mounts"]
+        except (ValueError, KeyError):
+            return
+        for mount in mounts:
+            self._quietly("umount", "--lazy", mount["mountpoint"])
+
+    def _quietly(self, *words: str) -> str:
+        command = [*OSCIRC, *words]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False).stdout
+
+
+class Demo:
+    """One run: its people, and the server."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.publisher = Person(directory / "publisher")
+        self.user = Person(directory / "user")
+        self.server: subprocess.Popen[str] | None = None
+
     def serve(self, data: Path, port: int) -> None:
         """Start the server and wait until it says that it listens."""
         words = ["serve", "--data", str(data), "--listen", f"127.0.0.1:{port}"]
         print(f"\n$ oscirc {shlex.join(words)} &", flush=True)
-        log = (self.directory / "server.log").open("w", encoding="utf-8")
-        self.server = subprocess.Popen(
-            [*OSCIRC, *words],
-            env=self.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
-        log.close()
+        with (self.directory / "server.log").open("w", encoding="utf-8") as log:
+            self.server = subprocess.Popen(
+                [*OSCIRC, *words],
+                env=self.publisher.environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
         line = self.server.stdout.readline() if self.server.stdout else ""
         if "listening" not in line:
             raise SystemExit(f"the server did not start:\n{(self.directory / 'server.log').read_text()}")
@@ -82,17 +103,7 @@ class Demo:
 
     def close(self) -> None:
         """End what was started, in reverse."""
-        subprocess.run(
-            [*OSCIRC, "stop", "demo", "--timeout", "5"], env=self.environment, capture_output=True, check=False
-        )
-        mounts = subprocess.run(
-            [*OSCIRC, "status", "--json"], env=self.environment, capture_output=True, text=True, check=False
-        )
-        try:
-            for mount in json.loads(mounts.stdout or "{}").get("mounts", []):
-                subprocess.run([*OSCIRC, "umount", mount["mountpoint"]], env=self.environment, check=False)
-        except ValueError:
-            pass
+        self.user.unmount_all()
         if self.server is not None:
             self.server.terminate()
             try:
@@ -137,45 +148,47 @@ def main() -> None:
 def tell(demo: Demo, directory: Path) -> None:
     """The steps themselves."""
     started = time.monotonic()
+    publisher, user = demo.publisher, demo.user
     disk_1, disk_2, data = directory / "v1.raw", directory / "v2.raw", directory / "repository"
     build(disk_1, 1)
     port = free_port()
-    made = demo.facts("serve", "init", "--data", data, "--public-url", f"http://127.0.0.1:{port}")
+    made = publisher.facts("serve", "init", "--data", data, "--public-url", f"http://127.0.0.1:{port}")
     demo.serve(data, port)
 
     print("\n--- the publisher ---")
-    demo.run("remote", "add", "demo", made["remote_url"])
+    publisher.run("remote", "add", "demo", made["remote_url"])
     print("(the administrator's token goes in through standard input)")
-    demo.run("login", "demo", "--token-file", "-", given=str(made["admin_token"]))
-    demo.run("key", "create", "alice")
-    public = directory / "data" / "oscirc" / "keys" / "alice.pub"
-    demo.run("publisher", "add", "demo:alice", public, "--keys", data / "keys")
+    publisher.run("login", "demo", "--token-file", "-", given=str(made["admin_token"]))
+    publisher.run("key", "create", "alice")
+    public = publisher.directory / "data" / "oscirc" / "keys" / "alice.pub"
+    # the demo's one passphrase opens the publisher's key and the repository's own
+    publisher.run("publisher", "add", "alice", public, "--keys", data / "keys")
     system = ("--os", "busybox", "--os-version", "1", "--memory", "256", "--login", "root, password oscirc")
-    first = demo.facts("publish", disk_1, "demo:alice/circuit@1", "--key", "alice", "--firmware", "bios", *system)
-    print(
-        f"published: {mib(first['data_bytes'])} of data, {mib(first['uploaded_bytes'])} uploaded, {first['seconds']:.1f} s"
-    )
+    first = publisher.facts("publish", disk_1, "alice/circuit@1", "--key", "alice", "--firmware", "bios", *system)
+    sent, seconds = mib(first["uploaded_bytes"]), float(str(first["seconds"]))
+    print(f"published: {mib(first['data_bytes'])} of data, {sent} uploaded, {seconds:.1f} s")
 
     print("\n--- a workstation that has only the URL ---")
-    booted = demo.facts("boot", "demo:alice/circuit", "--name", "demo", "--wait-for", "login:", "--timeout", "150")
-    counted = demo.facts("status", "demo", show=False)
-    image, disk_size = counted["image"], counted["disk_bytes"]
+    user.run("remote", "add", "demo", made["remote_url"])
+    booted = user.facts("boot", "alice/circuit", "--name", "demo", "--wait-for", "login:", "--timeout", "150")
+    counted = user.facts("status", "demo", show=False)
+    share = 100 * float(str(counted["fetched_bytes"])) / float(str(first["stored_bytes"]))
+    sizes = f"{mib(counted['disk_bytes'])}: {mib(first['data_bytes'])} of data, {mib(first['stored_bytes'])} compressed"
     print(
         f"""
-  {image}: the guest's login prompt is there.
-    disk                 {mib(disk_size)}, of which {mib(first["data_bytes"])} hold data
-    whole image          {mib(first["stored_bytes"])} as compressed blocks
-    fetched to boot      {mib(counted["fetched_bytes"])} in {counted["requests"]} requests
-    time to the prompt   {booted["seconds"]:.1f} s ({booted["accelerator"]})""",
+  {counted["image"]}: the guest's login prompt is there.
+    image size           {sizes}
+    fetched to boot      {mib(counted["fetched_bytes"])} ({share:.0f} %) in {counted["requests"]} requests
+    time to the prompt   {booted["seconds"]:.1f} s, of it QEMU ({booted["accelerator"]}) most""",
         flush=True,
     )
-    demo.run("stop", "demo")
+    user.run("stop", "demo")
 
     print("\n--- version 2: a few files changed ---")
     build(disk_2, 2)
-    second = demo.facts("publish", disk_2, "demo:alice/circuit@2", "--key", "alice", "--firmware", "bios", *system)
-    demo.run("pull", "demo:alice/circuit@1")
-    update = demo.facts("pull", "demo:alice/circuit@2")
+    second = publisher.facts("publish", disk_2, "alice/circuit@2", "--key", "alice", "--firmware", "bios", *system)
+    user.run("pull", "alice/circuit@1")
+    update = user.facts("pull", "alice/circuit@2")
     print(f"""
   what the update costs
     publisher uploads    {mib(second["uploaded_bytes"])} ({second["new_blocks"]} of {second["data_blocks"]} blocks)
