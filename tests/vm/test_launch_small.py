@@ -14,7 +14,8 @@ from oscirc_vmlaunch.launching import StoppedBy
 from oscirc_vmlaunch.machine import PortForward
 from oscirc_vmlaunch.records import InstanceRecord
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(400)]
+# Longer than the sum of the deadlines inside, so that these say what was slow.
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(800)]
 
 BOOT_DEADLINE_S = 150
 PROMPT = r"root@circuit\S* "
