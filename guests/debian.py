@@ -32,22 +32,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from uuid import UUID
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from guestdisks import apt_sources, loaders, mounting
+from guestdisks.partitions import EFI_SYSTEM, GPT_TAIL_BYTES, LINUX, Partition, write_gpt
 from guestdisks.programs import BuildError, require, run
 
 SYSTEM_PACKAGES = (
     "debian-archive-keyring",
     "dosfstools",
     "e2fsprogs",
-    "fdisk",
     "mmdebstrap",
     "mtools",
 )
 
-_PROGRAMS = ("blkid", "losetup", "mcopy", "mkfs.ext4", "mkfs.vfat", "mmd", "mmdebstrap", "sfdisk", "unshare", "fstrim")
+_PROGRAMS = ("blkid", "losetup", "mcopy", "mkfs.ext4", "mkfs.vfat", "mmd", "mmdebstrap", "unshare", "fstrim")
 _INCLUDED = (
     "ca-certificates",
     "curl",
@@ -69,10 +70,10 @@ _INCLUDED = (
 _MIB = loaders.MIB
 _EFI_BYTES = 32 * _MIB
 _ROOT_START = _MIB + _EFI_BYTES
-_DISK_UUID = "6f736369-7263-4000-8000-000000000012"
-_EFI_PARTITION_UUID = "6f736369-7263-4000-8000-000000000013"
-_ROOT_PARTITION_UUID = "6f736369-7263-4000-8000-000000000014"
-_ROOT_UUID = "6f736369-7263-4000-8000-000000000015"
+_DISK_UUID = UUID("6f736369-7263-4000-8000-000000000012")
+_EFI_PARTITION_UUID = UUID("6f736369-7263-4000-8000-000000000013")
+_ROOT_PARTITION_UUID = UUID("6f736369-7263-4000-8000-000000000014")
+_ROOT_UUID = UUID("6f736369-7263-4000-8000-000000000015")
 
 _FILES = {
     "etc/hostname": "circuit\n",
@@ -177,7 +178,7 @@ def _finished_or_gone(disk: Path) -> Iterator[Path]:
 @contextmanager
 def _root_of(disk: Path, *, make: bool = False) -> Iterator[tuple[str, Path]]:
     """Mount the root partition of `disk`, with a new file system on it if `make`; give its device and the folder."""
-    size_bytes = disk.stat().st_size - _ROOT_START - _MIB
+    size_bytes = disk.stat().st_size - _ROOT_START - GPT_TAIL_BYTES
     with mounting.loop_device(disk, offset_bytes=_ROOT_START, size_bytes=size_bytes) as device:
         if make:
             run(
@@ -186,7 +187,7 @@ def _root_of(disk: Path, *, make: bool = False) -> Iterator[tuple[str, Path]]:
                 "-L",
                 "root",
                 "-U",
-                _ROOT_UUID,
+                str(_ROOT_UUID),
                 "-E",
                 "lazy_itable_init=0,lazy_journal_init=0",
                 device,
@@ -199,13 +200,9 @@ def _install(disk: Path, size_bytes: int, release: apt_sources.Source, later: li
     """Partition `disk` and install the release on it."""
     with disk.open("wb") as stream:
         stream.truncate(size_bytes)
-    loaders.partition_for_uefi(
-        disk,
-        disk_uuid=_DISK_UUID,
-        efi_uuid=_EFI_PARTITION_UUID,
-        root_uuid=_ROOT_PARTITION_UUID,
-        efi_bytes=_EFI_BYTES,
-    )
+    efi = Partition(_MIB, _EFI_BYTES, EFI_SYSTEM, _EFI_PARTITION_UUID, "EFI")
+    root_bytes = size_bytes - _ROOT_START - GPT_TAIL_BYTES
+    write_gpt(disk, _DISK_UUID, [efi, Partition(_ROOT_START, root_bytes, LINUX, _ROOT_PARTITION_UUID, "root")])
     with _root_of(disk, make=True) as (device, root):
         with tempfile.TemporaryDirectory(prefix="oscirc-apt-") as scratch:
             # mmdebstrap reads the keys as apt's own user.

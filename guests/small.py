@@ -22,16 +22,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
+from uuid import UUID
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from guestdisks import distribution, ext4, initramfs, loaders, userland
+from guestdisks.partitions import EFI_SYSTEM, GPT_TAIL_BYTES, LINUX, Partition, write_gpt, write_mbr
 from guestdisks.programs import BuildError, require
 
 SYSTEM_PACKAGES = (
     "dosfstools",
     "e2fsprogs",
-    "fdisk",
     "grub-common",
     "grub-efi-amd64-bin",
     "grub-pc-bin",
@@ -40,17 +41,16 @@ SYSTEM_PACKAGES = (
 
 Firmware = Literal["bios", "uefi"]
 
-_PROGRAMS = ("apt-cache", "apt-get", "debugfs", "dpkg-deb", "e2fsck", "grub-mkimage", "mke2fs", "sfdisk")
+_PROGRAMS = ("debugfs", "e2fsck", "grub-mkimage", "mke2fs")
 _UEFI_PROGRAMS = ("mcopy", "mkfs.vfat", "mmd")
 _MIB = loaders.MIB
 _EFI_BYTES = 4 * _MIB
-_GPT_TAIL_BYTES = _MIB  # the second partition table stands at the end of the disk
 _SYSTEM_MIB = 40  # for everything but the payload
 _DISK_SIGNATURE = 0x05C12C01
-_DISK_UUID = "6f736369-7263-4000-8000-000000000002"
-_EFI_PARTITION_UUID = "6f736369-7263-4000-8000-000000000003"
-_ROOT_PARTITION_UUID = "6f736369-7263-4000-8000-000000000004"
-_ROOT_UUID = "6f736369-7263-4000-8000-000000000005"
+_DISK_UUID = UUID("6f736369-7263-4000-8000-000000000002")
+_EFI_PARTITION_UUID = UUID("6f736369-7263-4000-8000-000000000003")
+_ROOT_PARTITION_UUID = UUID("6f736369-7263-4000-8000-000000000004")
+_ROOT_UUID = UUID("6f736369-7263-4000-8000-000000000005")
 _LOADER_CONFIGURATION = """\
 linux /boot/vmlinuz console=tty0 console=ttyS0,115200 quiet
 initrd /boot/initrd.img
@@ -79,14 +79,14 @@ def build(out: Path, disk: SmallDisk | None = None) -> None:
     )
     require([*_PROGRAMS, *(_UEFI_PROGRAMS if uefi else ())], grub)
     root_start = _MIB + (_EFI_BYTES if uefi else 0)
-    root_bytes = disk.size_mib * _MIB - root_start - (_GPT_TAIL_BYTES if uefi else 0)
+    root_bytes = disk.size_mib * _MIB - root_start - (GPT_TAIL_BYTES if uefi else 0)
     if disk.payload_mib + _SYSTEM_MIB > disk.size_mib:
         raise BuildError(f"a payload of {disk.payload_mib} MiB needs a disk of {disk.payload_mib + _SYSTEM_MIB} MiB")
     kernel, busybox = distribution.kernel(), distribution.busybox()
     nodes = userland.nodes(
         kernel=kernel,
         busybox=busybox,
-        initramfs=initramfs.build(busybox, kernel.modules, _ROOT_UUID),
+        initramfs=initramfs.build(busybox, kernel.modules, str(_ROOT_UUID)),
         version=disk.version,
         payload_bytes=disk.payload_mib * _MIB,
     )
@@ -96,22 +96,18 @@ def build(out: Path, disk: SmallDisk | None = None) -> None:
         with unfinished.open("wb") as stream:
             stream.truncate(disk.size_mib * _MIB)
         if uefi:
-            loaders.partition_for_uefi(
-                unfinished,
-                disk_uuid=_DISK_UUID,
-                efi_uuid=_EFI_PARTITION_UUID,
-                root_uuid=_ROOT_PARTITION_UUID,
-                efi_bytes=_EFI_BYTES,
-            )
+            efi = Partition(_MIB, _EFI_BYTES, EFI_SYSTEM, _EFI_PARTITION_UUID, "EFI")
+            root = Partition(root_start, root_bytes, LINUX, _ROOT_PARTITION_UUID, "root")
+            write_gpt(unfinished, _DISK_UUID, [efi, root])
             loaders.install_for_uefi(unfinished, _LOADER_CONFIGURATION, _EFI_BYTES)
         else:
-            loaders.partition_for_bios(unfinished, _DISK_SIGNATURE)
+            write_mbr(unfinished, signature=_DISK_SIGNATURE, start_bytes=root_start)
             loaders.install_for_bios(unfinished, _LOADER_CONFIGURATION)
         ext4.make(
             unfinished,
             offset_bytes=root_start,
             size_bytes=root_bytes,
-            uuid=_ROOT_UUID,
+            uuid=str(_ROOT_UUID),
             label="root",
             nodes=nodes,
         )

@@ -1,9 +1,10 @@
 """Gets the distribution's own kernel and static busybox, without root and without installing them.
 
 `apt-get download` fetches a package from wherever this machine's apt is told to fetch from, and checks it as apt
-does; `dpkg-deb -x` unpacks it into the cache, `$XDG_CACHE_HOME/oscirc-guests` or `~/.cache/oscirc-guests`. What is in
-the cache is used again and no network is asked: a disk built twice on one machine holds the same kernel. Delete the
-folder to take a newer one.
+does; `dpkg-deb -x` unpacks it into the cache: `$OSCIRC_GUESTS_CACHE`, else `$XDG_CACHE_HOME/oscirc-guests`, else
+`~/.cache/oscirc-guests`. What is in the cache is used again and no network is asked: a disk built twice on one machine
+holds the same kernel. Delete the folder to take a newer one. The environment is read once, when this module is loaded:
+tests that point the cache folder elsewhere for the product's sake still share this one.
 
 A package is unpacked beside its final name and renamed into place, so builders that run at the same time do not meet
 half a package.
@@ -33,10 +34,15 @@ class Kernel:
     modules: Path
 
 
-def cache_directory() -> Path:
+def _cache_directory() -> Path:
     """Return the folder of unpacked packages, which need not exist yet."""
+    if own := os.environ.get("OSCIRC_GUESTS_CACHE"):
+        return Path(own).absolute()
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "oscirc-guests"
+
+
+CACHE_DIRECTORY = _cache_directory()
 
 
 def kernel() -> Kernel:
@@ -68,7 +74,7 @@ def busybox() -> Path:
 
 def _cached(prefix: str) -> list[Path]:
     """Return the cached trees whose name starts with `prefix`, oldest first."""
-    return sorted(cache_directory().glob(prefix + "*"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    return sorted(CACHE_DIRECTORY.glob(prefix + "*"), key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
 def _kernel_packages() -> list[str]:
@@ -97,7 +103,7 @@ def _kernel_parts(package: str) -> list[str]:
 
 def _fetch(name: str, packages: list[str]) -> Path:
     """Download and unpack `packages` into one cached tree called `name`."""
-    tree = cache_directory() / name
+    tree = CACHE_DIRECTORY / name
     tree.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=tree.parent) as scratch:
         # apt drops to its own user for downloads, who may not enter the scratch folder of the one who runs this.

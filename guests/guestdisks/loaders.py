@@ -1,4 +1,4 @@
-"""Partition tables and GRUB, written into a disk file without root.
+"""GRUB, written into a disk file without root.
 
 GRUB's core image carries its configuration, so nothing but the kernel and the initramfs is read after it.
 
@@ -14,36 +14,16 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from guestdisks.partitions import SECTOR_BYTES
 from guestdisks.programs import BuildError, run
 from guestdisks.tree import EPOCH_S
 
-SECTOR_BYTES = 512
 MIB = 1 << 20
 GRUB_FILES = Path("/usr/lib/grub")
 
-_LINUX_PARTITION_TYPE = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"  # UEFI specification and its Linux registry
-_EFI_PARTITION_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
-_BOOT_CODE_BYTES = 440  # of sector 0; the disk's signature and the partition table follow
+_BOOT_CODE_BYTES = 440  # of sector 0; the partition table follows
 FAT_SERIAL = "05c12c01"
 _MODULES = ("ext2", "linux", "boot")
-
-
-def partition_for_bios(disk: Path, disk_signature: int) -> None:
-    """Give `disk` an MBR with one bootable Linux partition from 1 MiB to its end."""
-    lines = ["label: dos", f"label-id: 0x{disk_signature:08x}", f"start={MIB // SECTOR_BYTES}, type=83, bootable"]
-    run("sfdisk", "--quiet", disk, stdin="\n".join(lines) + "\n")
-
-
-def partition_for_uefi(disk: Path, *, disk_uuid: str, efi_uuid: str, root_uuid: str, efi_bytes: int) -> None:
-    """Give `disk` a GPT: an EFI system partition of `efi_bytes` from 1 MiB on, and a Linux partition after it."""
-    efi_sectors = efi_bytes // SECTOR_BYTES
-    lines = [
-        "label: gpt",
-        f"label-id: {disk_uuid}",
-        f"start={MIB // SECTOR_BYTES}, size={efi_sectors}, type={_EFI_PARTITION_TYPE}, uuid={efi_uuid}, name=EFI",
-        f"start={MIB // SECTOR_BYTES + efi_sectors}, type={_LINUX_PARTITION_TYPE}, uuid={root_uuid}, name=root",
-    ]
-    run("sfdisk", "--quiet", disk, stdin="\n".join(lines) + "\n")
 
 
 def install_for_bios(disk: Path, configuration: str) -> None:

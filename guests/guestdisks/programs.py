@@ -3,7 +3,7 @@
 Rules of this module:
 
 - A program is looked up on PATH and then in the `sbin` folders, which an ordinary user's PATH leaves out although
-  `mke2fs`, `sfdisk` and `mkfs.vfat` live there.
+  `mke2fs` and `mkfs.vfat` live there.
 - Every program runs with `LC_ALL=C` and `TZ=UTC0`: its messages are read here, and some write local times to disks.
 - What goes wrong leaves as `BuildError`, whose message names the program and quotes its own words.
 """
@@ -40,7 +40,6 @@ PACKAGE_OF = {
     "mmdebstrap": "mmdebstrap",
     "mount": "mount",
     "fstrim": "util-linux",
-    "sfdisk": "fdisk",
     "umount": "mount",
     "unshare": "util-linux",
     "zstd": "zstd",
