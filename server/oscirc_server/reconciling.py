@@ -17,13 +17,13 @@ from sqlalchemy.orm import Session
 
 from oscirc_blockstore import image_index, trust
 from oscirc_blockstore.digests import Digest, block_path, parse_hex
-from oscirc_blockstore.errors import IntegrityError, OscircError
+from oscirc_blockstore.errors import IntegrityError, LocalError, OscircError
 from oscirc_blockstore.frame import decode_verified, max_frame_bytes
 from oscirc_blockstore.image_index import MAX_INDEX_BYTES, ImageIndex
 from oscirc_blockstore.manifest import MAX_MANIFEST_BYTES, Manifest, manifest_path, parse_verified
 from oscirc_blockstore.repository_facts import MAX_BYTES, TARGET
 from oscirc_blockstore.table import NODE_SIZE, contents
-from oscirc_server import delegations, repository
+from oscirc_server import repository
 from oscirc_server.database import get_fact, set_fact
 from oscirc_server.installation import Installation
 from oscirc_server.metadata import MAX_ROLE_BYTES, MAX_ROOT_BYTES, parse, stored, verify, verify_root_successor
@@ -138,22 +138,27 @@ def _own_snapshot(storage: Storage, session: Session, version: int) -> Snapshot 
 def _adopt_role(storage: Storage, change: Change, role: str, meta: MetaFile) -> None:
     if meta.version <= repository.current_version(change.session, role):
         return
-    raw = storage.get(role_path(role, meta.version), MAX_ROLE_BYTES)
+    raw = storage.get(role_path(role, meta.version), MAX_ROLE_BYTES) or b""
     try:
-        meta.verify_length_and_hashes(raw or b"")
-        signed = parse(raw or b"", Targets, f"{role}'s role in the store").signed
+        meta.verify_length_and_hashes(raw)
+        signed = parse(raw, Targets, f"{role}'s role in the store").signed
+    except (RepositoryError, OscircError):
+        # An older version in the next snapshot would make every client refuse the whole repository.
+        raise LocalError(
+            f"readers have seen version {meta.version} of {role}'s role, and neither database nor store has it",
+            hint="restore a newer copy of the database, or the tree from a mirror",
+        ) from None
+    change.add_role(stored(role, signed, raw))
+    try:
         if role == "targets":
             _adopt_targets(storage, change, signed)
         else:
             _adopt_images(storage, change, role, signed)
     except (RepositoryError, OscircError) as error:
-        _log.error("a role in the store could not be taken over", extra={"role": role, "error": str(error)})
-        return
-    change.add_role(stored(role, signed, raw or b""))
+        _log.error("a role was taken over without all that it names", extra={"role": role, "error": str(error)})
 
 
 def _adopt_targets(storage: Storage, change: Change, targets: Targets) -> None:
-    delegations.publishers(targets)
     path = target_path(TARGET, parse_hex(targets.targets[TARGET].hashes["sha256"]))
     raw = storage.get(path, MAX_BYTES)
     if raw is not None:

@@ -10,6 +10,8 @@ from server_world import Api, block
 from sqlalchemy import select
 from tuf.api.metadata import Metadata, Snapshot, Timestamp
 
+from oscirc_blockstore.digests import digest_of
+from oscirc_blockstore.errors import LocalError
 from oscirc_server import reconciling, repository
 from oscirc_server.app import create_app
 from oscirc_server.models import BlockRow
@@ -161,6 +163,27 @@ def test_a_restored_database_takes_over_newer_roots_and_publishers(world, alice)
         with installation.database.read() as session:
             assert repository.current_version(session, "root") == 2
         assert api.publish(bob, "arch", "2", bob.build("arch", [block("c")])).status_code == 200
+
+
+def test_a_role_that_readers_have_seen_and_nobody_has_keeps_the_server_from_starting(world, alice):
+    published(world, alice, "1")
+    with restored(world):
+        published(world, alice, "2")
+    (world.tree / "metadata/2.alice.json").unlink()
+    before = files(world)
+    with pytest.raises(LocalError, match="version 2 of alice's role"), started(world):
+        pass
+    assert files(world) == before
+
+
+def test_a_role_whose_index_was_lost_is_taken_over_all_the_same(world, alice):
+    published(world, alice, "1")
+    with restored(world):
+        published(world, alice, "2")
+    lost = digest_of(alice.indexes["debian"].serialise()).hex()
+    (world.tree / f"targets/alice/{lost}.debian.json").unlink()
+    with started(world):
+        assert snapshot_of(world).meta["alice.json"].version == 2
 
 
 def test_a_snapshot_that_this_repository_did_not_sign_is_not_believed_but_its_number_is_not_used(world, alice):
