@@ -164,28 +164,28 @@ def automatic_mounts() -> Path:
 def reads_failer(mountpoint: str) -> Callable[[], None]:
     """Tells the driver of a mount to fail its outstanding reads; a mount that is gone needs no telling."""
 
-    def fail() -> None:
-        from oscirc_fusedriver import control_client, records
+    return lambda: _fail_reads(mountpoint, enabled=True)
 
-        record = records.find(Path(mountpoint))
-        if record is not None:
-            with contextlib.suppress(OscircError):
-                control_client.fail_reads(record, enabled=True)
 
-    return fail
+def _fail_reads(mountpoint: str, *, enabled: bool) -> None:
+    from oscirc_fusedriver import control_client, records
+
+    record = records.find(Path(mountpoint))
+    if record is not None:
+        with contextlib.suppress(OscircError):
+            control_client.fail_reads(record, enabled=enabled)
 
 
 def release_mount(mountpoint: str) -> None:
-    """Unmount what `oscirc boot` mounted by itself, once no running instance uses it."""
+    """Unmount what `oscirc boot` mounted by itself, once no running instance uses it; else let its reads wait again."""
     from oscirc_fusedriver import unmounting
     from oscirc_vmlaunch import launching
     from oscirc_vmlaunch.instances import Instances
 
     place = Path(mountpoint)
-    if place.parent != automatic_mounts() or not place.exists():
-        return
     users = [instance for instance in Instances().load_all() if instance.record.mount_point == mountpoint]
-    if any(launching.find(instance) is not None for instance in users):
+    if place.parent != automatic_mounts() or any(launching.find(instance) is not None for instance in users):
+        _fail_reads(mountpoint, enabled=False)
         return
     with contextlib.suppress(OscircError):
         unmounting.unmount(place, lazy=True)

@@ -140,13 +140,7 @@ def _create(
     from oscirc_vmlaunch.records import InstanceRecord
 
     instances = Instances()
-    if name is None:
-        taken = set(instances.names())
-        name = next(
-            candidate
-            for number in range(1, len(taken) + 2)
-            if (candidate := resolved.image[:59] if number == 1 else f"{resolved.image[:59]}-{number}") not in taken
-        )
+    name = name or instances.unused_name(resolved.image)
     system = resolved.manifest.system
     return instances.create(
         InstanceRecord(
