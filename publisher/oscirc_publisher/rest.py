@@ -39,7 +39,7 @@ JSON = "application/json"
 OCTETS = "application/octet-stream"
 MAX_ANSWER_BYTES = 1 << 20
 _CONNECT_TIMEOUT_S, _WRITE_TIMEOUT_S = 10.0, 60.0
-_ANSWER_TIMEOUT_S = 600.0  # a release checks every block of the image before it answers
+_ANSWER_TIMEOUT_S = 120.0
 _ERROR_STATUS = 400
 
 
@@ -75,6 +75,7 @@ class _Request:
     body: Body
     max_bytes: int
     authorised: bool
+    timeout_s: float = _ANSWER_TIMEOUT_S
 
 
 class RestClient:
@@ -98,7 +99,6 @@ class RestClient:
         self._client = httpx.Client(
             headers={"Accept-Encoding": "identity", "User-Agent": "oscirc"},
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            timeout=httpx.Timeout(_WRITE_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S, read=_ANSWER_TIMEOUT_S),
             transport=transport,
         )
 
@@ -124,15 +124,23 @@ class RestClient:
         *,
         max_bytes: int = MAX_ANSWER_BYTES,
         once: bool = False,
+        timeout_s: float = _ANSWER_TIMEOUT_S,
     ) -> bytes:
-        """An API call; the answer's bytes, at most `max_bytes`. With `once`, trying again is left to the caller."""
-        request = _Request(method, f"{self._api}/{path}", body or Body(), max_bytes, authorised=True)
+        """An API call; the answer's bytes, at most `max_bytes`, which must begin and then end within `timeout_s`.
+
+        With `once`, trying again is left to the caller.
+        """
+        request = _Request(
+            method, f"{self._api}/{path}", body or Body(), max_bytes, authorised=True, timeout_s=timeout_s
+        )
         return self._once(request) if once else self._patiently(request)
 
-    def call_json(self, method: str, path: str, document: object | None = None) -> dict[str, object]:
+    def call_json(
+        self, method: str, path: str, document: object | None = None, *, timeout_s: float = _ANSWER_TIMEOUT_S
+    ) -> dict[str, object]:
         """An API call with a JSON object on each side (or nothing on the way there)."""
         body = Body() if document is None else Body.of(json.dumps(document).encode(), JSON)
-        return parse_object(self.call(method, path, body))
+        return parse_object(self.call(method, path, body, timeout_s=timeout_s))
 
     def pause(self, attempt: int, error: TransportError) -> bool:
         """Wait before try number `attempt` + 1; False when the budget is spent or `error` would only come again."""
@@ -164,7 +172,13 @@ class RestClient:
             headers["Authorization"] = f"Bearer {self._token}"
         content = self._pieces(request.body) if request.body.size else None
         try:
-            with self._client.stream(request.method, request.url, headers=headers, content=content) as response:
+            with self._client.stream(
+                request.method,
+                request.url,
+                headers=headers,
+                content=content,
+                timeout=httpx.Timeout(_WRITE_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S, read=request.timeout_s),
+            ) as response:
                 if response.status_code >= _ERROR_STATUS:
                     raise _error_of(response, request)
                 if not response.is_success:
@@ -172,7 +186,7 @@ class RestClient:
                         f"{request.url} answers with status {response.status_code}, which is not understood",
                         status=response.status_code,
                     )
-                return _read(response, request.max_bytes)
+                return _read(response, request.max_bytes, request.timeout_s)
         except httpx.TimeoutException:
             raise DeadlineExceededError(f"{_host(request.url)} did not answer in time") from None
         except httpx.TransportError as error:
@@ -198,10 +212,10 @@ def _host(url: str) -> str:
     return httpx.URL(url).netloc.decode(errors="replace")
 
 
-def _read(response: httpx.Response, max_bytes: int) -> bytes:
+def _read(response: httpx.Response, max_bytes: int, timeout_s: float) -> bytes:
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise OversizedResponseError(f"{_host(str(response.url))} answers compressed, which was not asked for")
-    deadline = time.monotonic() + _ANSWER_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     received = bytearray()
     for piece in response.iter_raw():
         received += piece
@@ -213,7 +227,7 @@ def _read(response: httpx.Response, max_bytes: int) -> bytes:
 
 
 def _error_of(response: httpx.Response, request: _Request) -> OscircError:
-    raw = _read(response, MAX_PROBLEM_BYTES)
+    raw = _read(response, MAX_PROBLEM_BYTES, request.timeout_s)
     if not request.authorised:
         return not_served(response.status_code, request.url)
     return refusal(response.status_code, raw, response.headers.get("Retry-After", ""))

@@ -29,6 +29,7 @@ MAX_BODY_BYTES = 16 << 20
 _HEADER = struct.Struct("<32sII")
 _DRAFT_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _MAX_COUNT = 1 << 53
+_RELEASE_TIMEOUT_S = 900.0  # the server looks at every block of the image before it answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def send_role(rest: RestClient, method: str, path: str, role: bytes, indexes: Ma
         "role": base64.b64encode(role).decode(),
         "indexes": {image: base64.b64encode(raw).decode() for image, raw in indexes.items()},
     }
-    answer = _Answer(rest.call_json(method, path, document))
+    answer = _Answer(rest.call_json(method, path, document, timeout_s=_RELEASE_TIMEOUT_S))
     return Accepted(answer.count("role_version"), answer.count("snapshot_version"))
 
 

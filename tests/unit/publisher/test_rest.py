@@ -13,7 +13,6 @@ from oscirc_blockstore.errors import (
     UnreachableError,
     UsageError,
 )
-from oscirc_publisher import rest
 from oscirc_publisher.rest import Body, Patience, RestClient, StoppedError
 
 URL = "http://repository.test/r"
@@ -181,16 +180,24 @@ def test_an_answer_that_is_too_long_is_refused_while_it_comes():
     assert len(produced) < 30
 
 
-def test_an_answer_that_drips_is_given_up(monkeypatch):
-    monkeypatch.setattr(rest, "_ANSWER_TIMEOUT_S", -1.0)
-
+def test_an_answer_that_drips_is_given_up():
     def drip():
         while True:
             yield b"x"
 
     dripping = client(lambda request: httpx.Response(200, content=drip()))
     with dripping as connection, pytest.raises(DeadlineExceededError):
+        connection.call("GET", "x", timeout_s=0.0)
+
+
+def test_every_wait_of_a_request_is_bounded():
+    server = Answers(httpx.Response(200), httpx.Response(200))
+    with client(server) as connection:
         connection.call("GET", "x")
+        connection.call("POST", "x", timeout_s=900)
+    first, second = (request.extensions["timeout"] for request in server.requests)
+    assert all(0 < bound <= 120 for bound in first.values())
+    assert second["read"] == 900
 
 
 def test_a_compressed_answer_is_not_unpacked():
