@@ -162,6 +162,8 @@ def serving(operator: Workstation, repository: Repository) -> Iterator[Repositor
         repository.directory,
         "--listen",
         f"127.0.0.1:{repository.port}",
+        "--log-level",
+        "warning",
         stdout=subprocess.PIPE,
         text=True,
     )
