@@ -14,7 +14,7 @@ from oscirc_fusedriver.background import Announce, run_in_background
 from oscirc_fusedriver.readers import MountOptions, PreparedImage
 from oscirc_fusedriver.records import MountRecord
 
-START_TIMEOUT_S = 120.0
+PREPARE_TIMEOUT_S = 90.0
 
 
 def mount(
@@ -24,7 +24,7 @@ def mount(
     foreground: bool = False,
     options: MountOptions | None = None,
     on_ready: Callable[[MountRecord], None] | None = None,
-    start_timeout_s: float = START_TIMEOUT_S,
+    prepare_timeout_s: float = PREPARE_TIMEOUT_S,
 ) -> MountRecord:
     """Show an image at `mountpoint`, an existing empty directory; a dead mount of ours there is cleaned up.
 
@@ -34,7 +34,8 @@ def mount(
 
     Raises whatever `prepare` or the first read raised; `NotFoundError`, `UsageError`, `BusyError` or `LocalError` for
     an unusable mount point; `MissingProgramError` or `LocalError` where this machine cannot mount.
-    Nothing is left mounted then. Hold no lock of your own while calling: the driver would inherit it.
+    Nothing is left mounted then. `prepare_timeout_s` bounds what comes before the first read, in the background.
+    Hold no lock of your own while calling: the driver would inherit it.
     """
     kernel.check_fuse()
     place = records.real_path(mountpoint)
@@ -55,7 +56,9 @@ def mount(
 
     log_path = records.mounts_directory() / f"{records.mount_id(place)}.log"
     try:
-        said: dict[str, Any] = run_in_background(body, log_path=log_path, timeout_s=start_timeout_s)
+        said: dict[str, Any] = run_in_background(
+            body, log_path=log_path, timeout_s=prepare_timeout_s + chosen.ready_limit_s
+        )
     except BaseException:  # a driver that had to be killed leaves its mount
         with contextlib.suppress(OscircError), records.claimed(place):
             mountpoints.clean_stale(place)

@@ -83,7 +83,7 @@ class DiskOperations(ReadOnlyTree):
         self._fail_if_it_just_failed(offset, length)
         asked = (offset, offset + length)
         self._awaited.append(asked)
-        limit_s = self._options.deadline_s + self._options.grace_s
+        limit_s = self._options.read_limit_s
         try:
             with trio.fail_after(limit_s):
                 data = await trio.to_thread.run_sync(

@@ -102,7 +102,7 @@ class PagePusher:
             if self._stopping:
                 return
             if self._is_awaited(run.start, run.stop):
-                self._counters.stores_dropped += 1
+                self._counters.stores_skipped += 1
                 continue
             try:
                 data = self._reader.read_if_resident(run.start, run.size)

@@ -54,7 +54,8 @@ class MountOptions:
     """How to serve. `deadline_s` is the reader's own; the driver gives up `grace_s` later whatever the reader does.
 
     `direct_io` turns the page cache off (to record what a guest asks). `read_ahead_kb` needs root to take effect.
-    `timestamp_s` is every file time: constant, because a change would drop the page cache.
+    `timestamp_s` is every file time: constant, because a change would drop the page cache. The first read, of two
+    pages, gets `ready_timeout_s`, or what two reads may take.
     """
 
     allow_other: bool = False
@@ -63,5 +64,15 @@ class MountOptions:
     read_ahead_kb: int = 1024
     deadline_s: float = 10
     grace_s: float = 2
-    ready_timeout_s: float = 30
+    ready_timeout_s: float | None = None
     timestamp_s: int = 0
+
+    @property
+    def read_limit_s(self) -> float:
+        """After how long a read is given up."""
+        return self.deadline_s + self.grace_s
+
+    @property
+    def ready_limit_s(self) -> float:
+        """After how long a mount that is not readable is given up."""
+        return 2 * self.read_limit_s + 5 if self.ready_timeout_s is None else self.ready_timeout_s

@@ -59,6 +59,7 @@ class Session:
         self._counters = DriverCounters()
         self._read_ahead_kb = 0
         self._started = time.monotonic()
+        self._ready = False
         self._record: MountRecord | None = None
         self._pusher: PagePusher | None = None
         self._operations = DiskOperations(
@@ -75,7 +76,11 @@ class Session:
 
     def run(self, on_ready: OnReady) -> None:
         """Mount, call `on_ready` once a read has succeeded, return when it is unmounted; raises `OscircError`."""
-        self._mount()
+        try:
+            self._mount()
+        except BaseException:
+            self._reader.close()
+            raise
         try:
             entry = mountpoints.entry_at(self._mountpoint)
             self._record = MountRecord.of_this_process(
@@ -91,6 +96,8 @@ class Session:
                     counters=self._counters,
                 )
             trio.run(self._serve, on_ready)
+            if not self._ready:
+                raise LocalError(f"{self._mountpoint} was unmounted before it could be read")
         except BaseExceptionGroup as group:
             raise _first_cause(group) from None
         finally:
@@ -131,7 +138,7 @@ class Session:
                 nursery.cancel_scope.cancel()
 
     async def _announce(self, record: MountRecord, on_ready: OnReady) -> None:
-        limit_s = self._options.ready_timeout_s
+        limit_s = self._options.ready_limit_s
         try:
             problem = await first_read(record.disk, record.disk_size, limit_s)
         except trio.TooSlowError:
@@ -142,6 +149,7 @@ class Session:
                 raise cause.with_traceback(None)
             raise LocalError(f"{record.disk} cannot be read: {cause or problem}")
         self._read_ahead_kb = kernel.raise_read_ahead(record.device, self._options.read_ahead_kb)
+        self._ready = True
         on_ready(record)
 
     async def _watch(self, signals: AsyncIterator[int], loop: trio.CancelScope) -> None:
@@ -149,7 +157,7 @@ class Session:
         async for number in signals:
             log.info("%s: unmounting %s", signal.Signals(number).name, self._mountpoint)
             try:
-                if not detached:
+                if self._ready and not detached:
                     detached = await self._unmount(lazy=True)
                     continue
             except OscircError as error:

@@ -14,8 +14,8 @@ class DriverCounters:
 
     `reads` arrived from the kernel (what it did not have); of these `inline` were served from this machine at once,
     `waited` in a thread. `errors` failed with what `last_error` says; `unexpected` of them are bugs, in the log with a
-    traceback. `stores` are runs of pages pushed into the page cache, `stores_dropped` were not: the queue was
-    full, or a read of the same pages waited.
+    traceback. `stores` are runs of pages pushed into the page cache, `stores_dropped` found the queue full,
+    `stores_skipped` pages that a read waited for.
     """
 
     reads: int = 0
@@ -27,6 +27,7 @@ class DriverCounters:
     stores: int = 0
     stored_bytes: int = 0
     stores_dropped: int = 0
+    stores_skipped: int = 0
     last_error: str = ""
 
 

@@ -132,7 +132,7 @@ def main():
             foreground=script.get("foreground", True),
             options=MountOptions(**script.get("options", {})),
             on_ready=lambda record: print(json.dumps({"ready": asdict(record)}), flush=True),
-            start_timeout_s=script.get("start_timeout_s", 60),
+            prepare_timeout_s=script.get("prepare_timeout_s", 60),
         )
     except errors.OscircError as error:
         print(json.dumps({"failure": failures.describe(error)}), flush=True)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import until
+from fuse_world import until
 
 from oscirc_fusedriver import records
 from oscirc_fusedriver.unmounting import Outcome, unmount
@@ -62,13 +62,14 @@ def test_a_failing_first_read_is_the_commands(refused):
 
 def test_a_driver_that_takes_too_long_is_ended(refused):
     started = time.monotonic()
-    failure = refused(foreground=False, prepare="hang", start_timeout_s=1)
+    failure = refused(foreground=False, prepare="hang", prepare_timeout_s=1, options={"ready_timeout_s": 0})
     assert failure["error"] == "DeadlineExceededError"
     assert time.monotonic() - started < 10
 
 
 def test_a_driver_that_mounts_but_never_reads_is_ended_with_its_mount(refused):
-    failure = refused(foreground=False, hang=[0], start_timeout_s=2)
+    # the driver would wait 30 s for its first read; the command gives up after 2
+    failure = refused(foreground=False, hang=[0], prepare_timeout_s=-28, options={"ready_timeout_s": 30})
     assert failure["error"] == "DeadlineExceededError"
     assert records.list_records() == []
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 
 import pytest
-from conftest import gone, until
+from fuse_world import gone, until
 
 from oscirc_blockstore.errors import BusyError, LocalError, NotFoundError, UsageError
 from oscirc_fusedriver import control_client, kernel, mountpoints, records, unmounting
@@ -186,6 +186,16 @@ def test_a_stopped_driver_can_be_unmounted(mounted, mountpoint):
     finally:
         mount.process.send_signal(signal.SIGCONT)
     assert mount.ends() == 0
+
+
+def test_a_signal_before_it_is_ready_ends_it_at_once(drivers, mountpoint, disk_file):
+    process = drivers.start(mountpoint, disk=str(disk_file), hang=[0])
+    record = until(lambda: records.find_at(mountpoint), "mounted, not yet read")
+    until(lambda: record.socket.exists() and control_client.status(record).driver.waited, "its first read waits")
+    process.send_signal(signal.SIGTERM)
+    assert "before it could be read" in drivers.said(process)["failure"]["message"]
+    assert process.wait(30) == 6
+    assert mountpoints.entry_at(mountpoint) is None
 
 
 def test_a_driver_that_hangs_does_not_hold_up_a_look(mounted):

@@ -9,6 +9,7 @@ import stat
 import subprocess
 
 import pytest
+from fuse_world import until
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -140,8 +141,6 @@ def test_a_terabyte_mounts_at_once_and_its_end_can_be_read(mounted):
 
 
 def test_the_rest_of_a_fetched_block_is_pushed_into_the_page_cache(mounted, disk_file):
-    from conftest import until
-
     expected = disk_file.read_bytes()
     mount = mounted(block_size=256 * KIB, options={"read_ahead_kb": 0})
     at = 4 * 256 * KIB + 100 * KIB  # 100 kB before it and 152 after it in its block
