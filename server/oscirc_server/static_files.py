@@ -70,6 +70,8 @@ class StoredObject:
 
     async def read(self, start: int, length: int) -> bytes | memoryview:
         """See `ServedFile`."""
+        if start == 0 and length >= self.size:
+            return (await asyncio.to_thread(self._storage.get, self._path, self.size) or b"")[: self.size]
         return await asyncio.to_thread(self._storage.get_range, self._path, start, start + length) or b""
 
     def close(self) -> None:

@@ -138,6 +138,17 @@ def test_objects_carry_what_a_web_server_would_say(monkeypatch):
     }
 
 
+def test_a_store_that_does_not_understand_ranges_is_asked_for_the_whole(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise object_storage.BaseError("Received non-partial response when range requested")
+
+    storage = ObjectStorage.open("memory:///")
+    storage.replace("accel/a", b"0123456789")
+    monkeypatch.setattr(object_storage.obstore, "get_range", refuse)
+    assert storage.get_range("accel/a", 2, 5) == b"234"
+    assert storage.get("accel/a", 4) == b"01234"
+
+
 def test_a_store_that_fails_is_unreachable(monkeypatch):
     def fail(*_args, **_kwargs):
         raise object_storage.BaseError("no route")
