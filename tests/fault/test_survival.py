@@ -11,9 +11,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import BLOCK, content
 from support.commands import Workstation, add_publisher, end, initialise, serving
 from support.fault_server import FaultServer, stall
+
+from .conftest import BLOCK, content
 
 IMAGE = "m:alice/tiny"
 

@@ -1,7 +1,6 @@
 import threading
 
 import pytest
-from conftest import KIB, MIB, MemoryDisk, mixed_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +11,8 @@ from oscirc_blockstore.table import Geometry
 from oscirc_publisher import building
 from oscirc_publisher.building import build_table, data_bytes
 from oscirc_publisher.uploading import Stored
+
+from .conftest import KIB, MIB, MemoryDisk, mixed_bytes
 
 BLOCK = 64 * KIB
 

@@ -8,13 +8,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import KIB, MIB, mixed_bytes
 
 from oscirc_blockstore.disk_source import ByteRange
 from oscirc_blockstore.errors import DiskRefusedError, LocalError, MissingProgramError
 from oscirc_publisher import containers
 from oscirc_publisher.containers import Qcow2Disk
 from oscirc_publisher.disks import open_disk
+
+from .conftest import KIB, MIB, mixed_bytes
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import KIB, MIB, mixed_bytes
 
 from oscirc_blockstore.disk_source import ByteRange
 from oscirc_blockstore.errors import DiskRefusedError, LocalError, MissingProgramError, NotFoundError
 from oscirc_publisher import probing
 from oscirc_publisher.disks import RawDisk, open_disk
 from oscirc_publisher.opened_file import check_disk_size
+
+from .conftest import KIB, MIB, mixed_bytes
 
 
 def write(path, raw):

@@ -2,7 +2,6 @@ import threading
 
 import httpx
 import pytest
-from conftest import KIB, MIB, MemoryDisk, mixed_bytes
 from fake_repository import Once, problem
 
 from oscirc_blockstore.digests import digest_of
@@ -19,6 +18,8 @@ from oscirc_blockstore.errors import (
 from oscirc_blockstore.manifest import SystemFacts
 from oscirc_publisher.publishing import publish
 from oscirc_publisher.releasing import Signatory
+
+from .conftest import KIB, MIB, MemoryDisk, mixed_bytes
 
 BLOCK = 64 * KIB
 

@@ -2,10 +2,11 @@ import struct
 import subprocess
 
 import pytest
-from conftest import MIB
 
 from oscirc_blockstore.errors import DiskRefusedError
 from oscirc_publisher.qcow2 import HEADER_BYTES, check_header
+
+from .conftest import MIB
 
 
 def create(path, *options, size="64M"):

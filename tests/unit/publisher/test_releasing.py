@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
-from conftest import KIB, MIB, MemoryDisk, mixed_bytes
 from fake_repository import Once, problem
 
 from oscirc_blockstore import keys
@@ -22,6 +21,8 @@ from oscirc_publisher import changing
 from oscirc_publisher.publishing import publish
 from oscirc_publisher.releasing import Signatory, date_text
 from oscirc_publisher.signing import PublisherKey
+
+from .conftest import KIB, MIB, MemoryDisk, mixed_bytes
 
 
 def release(signatory, version, seed=1, image="debian", **options):

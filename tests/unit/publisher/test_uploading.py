@@ -3,7 +3,6 @@ import struct
 
 import httpx
 import pytest
-from conftest import KIB
 from fake_repository import Once, problem
 
 from oscirc_blockstore import frame
@@ -17,6 +16,8 @@ from oscirc_blockstore.errors import (
 )
 from oscirc_publisher import uploading
 from oscirc_publisher.uploading import Record, open_draft, send_role
+
+from .conftest import KIB
 
 BLOCK = 64 * KIB
 

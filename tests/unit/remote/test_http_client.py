@@ -5,6 +5,7 @@ import socket
 import threading
 
 import pytest
+from oscirc_remote.connections import Connection, Origin, connect
 
 from oscirc_blockstore.errors import (
     DeadlineExceededError,
@@ -16,7 +17,6 @@ from oscirc_blockstore.errors import (
     UnreachableError,
 )
 from oscirc_remote import connections, http_client
-from oscirc_remote.connections import Connection, Origin, connect
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.http_client import HttpClient
 
