@@ -163,7 +163,6 @@ def automatic_mounts() -> Path:
 
 def reads_failer(mountpoint: str) -> Callable[[], None]:
     """Tells the driver of a mount to fail its outstanding reads; a mount that is gone needs no telling."""
-
     return lambda: _fail_reads(mountpoint, enabled=True)
 
 
