@@ -80,7 +80,10 @@ class Database:
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
         """A consistent view; nothing done in it is kept."""
-        with Session(self._engine, expire_on_commit=False) as session:
+        engine = self._engine
+        if not self._is_sqlite:  # SQLite's readers see one state anyway
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
+        with Session(engine, expire_on_commit=False) as session:
             yield session
 
     @contextlib.contextmanager

@@ -39,7 +39,7 @@ _Payload = TypeVar("_Payload", Root, Targets, Snapshot, Timestamp)
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class SignedMetadata:
     """One version of a role, ready to be stored: `raw` is what is served; times in seconds since the epoch."""
 
     role: str
@@ -84,7 +84,7 @@ def expiry(now_s: float, lifetime_s: int) -> datetime:
     return datetime.fromtimestamp(int(now_s) + lifetime_s, UTC)
 
 
-def sign(role: str, payload: _Payload, signers: Iterable[CryptoSigner]) -> Signature:
+def sign(role: str, payload: _Payload, signers: Iterable[CryptoSigner]) -> SignedMetadata:
     """Sign with every one of `signers`."""
     metadata = Metadata(payload)
     for signer in signers:
@@ -92,9 +92,9 @@ def sign(role: str, payload: _Payload, signers: Iterable[CryptoSigner]) -> Signa
     return stored(role, payload, metadata.to_bytes())
 
 
-def stored(role: str, payload: _Payload, raw: bytes) -> Signature:
+def stored(role: str, payload: _Payload, raw: bytes) -> SignedMetadata:
     """A verified payload with the bytes it came as."""
-    return Signature(role, payload.version, raw, int(payload.expires.timestamp()))
+    return SignedMetadata(role, payload.version, raw, int(payload.expires.timestamp()))
 
 
 def verify(delegator: Root | Targets, role: str, metadata: Metadata[_Payload], what: str) -> None:
@@ -125,7 +125,7 @@ def _meta_file(version: int, raw: bytes) -> MetaFile:
 
 def sign_snapshot(
     version: int, expires: datetime, roles: Mapping[str, tuple[int, bytes]], signers: Iterable[CryptoSigner]
-) -> Signature:
+) -> SignedMetadata:
     """A snapshot of (version, raw bytes) by role; every role that ever was in one must be among them."""
     meta = {f"{role}.json": _meta_file(number, raw) for role, (number, raw) in sorted(roles.items())}
     snapshot = sign("snapshot", Snapshot(version=version, expires=expires, meta=meta), signers)
@@ -134,7 +134,9 @@ def sign_snapshot(
     return snapshot
 
 
-def sign_timestamp(version: int, expires: datetime, snapshot: Signature, signers: Iterable[CryptoSigner]) -> Signature:
+def sign_timestamp(
+    version: int, expires: datetime, snapshot: SignedMetadata, signers: Iterable[CryptoSigner]
+) -> SignedMetadata:
     """A timestamp that points at `snapshot`."""
     meta = _meta_file(snapshot.version, snapshot.raw)
     return sign("timestamp", Timestamp(version=version, expires=expires, snapshot_meta=meta), signers)

@@ -14,7 +14,7 @@ from pathlib import Path
 from oscirc_blockstore.trust import ROOT_LIFETIME_S, TARGETS_LIFETIME_S
 from oscirc_server.delegations import check_targets
 from oscirc_server.key_files import signers_for
-from oscirc_server.metadata import Signature, expiry, parse, sign, verify, verify_root_successor
+from oscirc_server.metadata import SignedMetadata, expiry, parse, sign, verify, verify_root_successor
 from oscirc_server.tuf_api import CryptoSigner, Metadata, Root, Targets
 
 EditRoot = Callable[[Root], None]
@@ -35,7 +35,7 @@ def next_root(
     now_s: float,
     edit: EditRoot = lambda _: None,
     extra_signers: Sequence[CryptoSigner] = (),
-) -> Signature:
+) -> SignedMetadata:
     """The successor of `current`, valid for five years from now; verified as a client will verify it."""
     signers = signers_for(offline.directory, "root", current.signed.roles["root"], offline.passphrase)
     root = copy.deepcopy(current.signed)
@@ -53,7 +53,7 @@ def next_targets(
     offline: OfflineKeys,
     now_s: float,
     edit: EditTargets = lambda targets: targets,
-) -> Signature:
+) -> SignedMetadata:
     """The successor of `current` under `root`, valid for a year from now; checked as the server will check it."""
     signers = signers_for(offline.directory, "targets", root.roles["targets"], offline.passphrase)
     targets = edit(copy.deepcopy(current))

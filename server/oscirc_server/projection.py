@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from oscirc_blockstore.digests import Digest, digest_of
 from oscirc_blockstore.manifest import manifest_path
-from oscirc_server.metadata import Signature
+from oscirc_server.metadata import SignedMetadata
 from oscirc_server.models import Document, ManifestRow, SignedRole
 from oscirc_server.storage import Storage
 from oscirc_server.tree_paths import TIMESTAMP_PATH, role_path, root_path
@@ -27,7 +27,7 @@ _PREFIXES = ("metadata", "targets", "roots", "manifests")
 class Projected:
     """What one change has to put into the tree."""
 
-    roles: list[Signature] = field(default_factory=list)
+    roles: list[SignedMetadata] = field(default_factory=list)
     documents: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[bytes, bytes] = field(default_factory=dict)
 

@@ -21,7 +21,7 @@ from oscirc_server.database import insert_new
 from oscirc_server.errors import NotInitialisedError
 from oscirc_server.installation import Installation
 from oscirc_server.key_files import ONLINE_ROLES, signers_for
-from oscirc_server.metadata import Signature, expiry, parse, sign_snapshot, sign_timestamp
+from oscirc_server.metadata import SignedMetadata, expiry, parse, sign_snapshot, sign_timestamp
 from oscirc_server.models import Document, ManifestRow, SignedRole
 from oscirc_server.projection import Projected, project, project_all
 from oscirc_server.tuf_api import Metadata, Root, Targets
@@ -81,7 +81,7 @@ class Change:
         self._keys = installation.layout.keys
         self._new = Projected()
 
-    def add_role(self, signature: Signature) -> None:
+    def add_role(self, signature: SignedMetadata) -> None:
         """Store one verified version of a role."""
         self.session.add(
             SignedRole(

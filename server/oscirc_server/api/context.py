@@ -36,5 +36,5 @@ def installation_of(request: Request) -> Installation:
     return context_of(request).installation
 
 
-Site = Annotated[Installation, Depends(installation_of)]
+CurrentInstallation = Annotated[Installation, Depends(installation_of)]
 """A parameter of a route: the installation."""

@@ -10,7 +10,7 @@ from pydantic import Base64Bytes, BaseModel
 
 from oscirc_blockstore.manifest import MAX_MANIFEST_BYTES
 from oscirc_server.api.bodies import body_chunks, documented, documented_raw, json_body, raw_body
-from oscirc_server.api.context import Site, context_of
+from oscirc_server.api.context import CurrentInstallation, context_of
 from oscirc_server.api.security import Caller, OwnDraft
 from oscirc_server.clock import date_text
 from oscirc_server.services import drafts, releases
@@ -86,7 +86,7 @@ def _document(draft: DraftFacts) -> DraftDocument:
 def open_draft(
     principal: Caller,
     body: Annotated[NewDraft, Depends(json_body(NewDraft))],
-    installation: Site,
+    installation: CurrentInstallation,
     response: Response,
 ) -> DraftDocument:
     """Open a draft, or find the one that is open for these names (200)."""
@@ -104,7 +104,7 @@ def get_draft(draft: OwnDraft) -> DraftDocument:
 
 
 @router.delete("/{draft_id}", status_code=HTTPStatus.NO_CONTENT)  # noqa: FAST003  (own_draft takes it)
-def discard_draft(draft: OwnDraft, installation: Site) -> None:
+def discard_draft(draft: OwnDraft, installation: CurrentInstallation) -> None:
     """End a draft that was not released."""
     drafts.discard(installation, draft.id)
 
@@ -113,7 +113,7 @@ def discard_draft(draft: OwnDraft, installation: Site) -> None:
 def find_missing(
     draft: OwnDraft,
     body: Annotated[bytes, Depends(raw_body(drafts.MAX_DIGESTS * 32))],
-    installation: Site,
+    installation: CurrentInstallation,
 ) -> Response:
     """Which of these digests (32 bytes each) the store lacks; the present ones are leased to the draft."""
     return Response(drafts.missing(installation, draft.id, body), media_type=_BYTES)
@@ -130,7 +130,7 @@ async def upload_frames(draft: OwnDraft, request: Request) -> UploadDocument:
 
 @router.put("/{draft_id}/manifest", status_code=HTTPStatus.NO_CONTENT, openapi_extra=documented_raw("application/json"))
 def put_manifest(
-    draft: OwnDraft, body: Annotated[bytes, Depends(raw_body(MAX_MANIFEST_BYTES))], installation: Site
+    draft: OwnDraft, body: Annotated[bytes, Depends(raw_body(MAX_MANIFEST_BYTES))], installation: CurrentInstallation
 ) -> None:
     """Keep the draft's manifest."""
     drafts.put_manifest(installation, draft.id, body)
@@ -141,7 +141,7 @@ def release_draft(
     draft: OwnDraft,
     principal: Caller,
     body: Annotated[RoleOffer, Depends(json_body(RoleOffer, MAX_ROLE_BODY_BYTES))],
-    installation: Site,
+    installation: CurrentInstallation,
 ) -> ReleaseDocument:
     """Make the draft's version visible, at once and for ever."""
     released = releases.release(installation, draft.id, body.role, body.indexes, actor=principal.token_id)

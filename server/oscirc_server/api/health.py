@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from oscirc_blockstore.errors import OscircError
-from oscirc_server.api.context import Site
+from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.installation import Installation
 from oscirc_server.status import expired_roles
 
@@ -48,7 +48,7 @@ def _failing(installation: Installation) -> list[str]:
 
 
 @router.get("/ready")
-def ready(installation: Site, response: Response) -> Health:
+def ready(installation: CurrentInstallation, response: Response) -> Health:
     """Database and store work and the metadata is in force (503 otherwise)."""
     failing = _failing(installation)
     if failing:

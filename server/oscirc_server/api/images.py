@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
-from oscirc_server.api.context import Site
+from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.services import catalog
 from oscirc_server.services.catalog import ImageFacts, VersionFacts
 
@@ -106,7 +106,7 @@ def _document(facts: ImageFacts) -> ImageDocument:
 
 @router.get("")
 def list_images(
-    installation: Site,
+    installation: CurrentInstallation,
     response: Response,
     q: Annotated[str, Query(max_length=catalog.MAX_QUERY_CHARS)] = "",
     limit: Annotated[int, Query(ge=1, le=catalog.MAX_PAGE)] = catalog.DEFAULT_PAGE,
@@ -122,7 +122,7 @@ def list_images(
 
 
 @router.get("/{publisher}/{image}")
-def get_image(publisher: str, image: str, installation: Site) -> ImageDocument:
+def get_image(publisher: str, image: str, installation: CurrentInstallation) -> ImageDocument:
     """One image with all its versions."""
     with installation.database.read() as session:
         return _document(catalog.image(session, publisher, image))

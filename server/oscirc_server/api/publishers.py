@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from oscirc_server.api.bodies import documented, json_body
-from oscirc_server.api.context import Site
+from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.api.drafts import MAX_ROLE_BODY_BYTES, ReleaseDocument, RoleOffer
 from oscirc_server.api.security import Caller
 from oscirc_server.clock import date_text
@@ -48,14 +48,14 @@ def _document(facts: PublisherFacts) -> PublisherDocument:
 
 
 @router.get("")
-def list_publishers(installation: Site) -> PublisherList:
+def list_publishers(installation: CurrentInstallation) -> PublisherList:
     """Every publisher, by name."""
     with installation.database.read() as session:
         return PublisherList(publishers=[_document(facts) for facts in catalog.publishers(session)])
 
 
 @router.get("/{name}")
-def get_publisher(name: str, installation: Site) -> PublisherDocument:
+def get_publisher(name: str, installation: CurrentInstallation) -> PublisherDocument:
     """One publisher."""
     with installation.database.read() as session:
         return _document(catalog.publisher(session, name))
@@ -71,7 +71,7 @@ def put_role(
     name: str,
     principal: Annotated[Principal, Depends(_publisher_of_token)],
     body: Annotated[RoleOffer, Depends(json_body(RoleOffer, MAX_ROLE_BODY_BYTES))],
-    installation: Site,
+    installation: CurrentInstallation,
 ) -> ReleaseDocument:
     """Let the publisher's next role take force: channels, yanks, a renewed signature."""
     released = releases.update_role(installation, name, body.role, body.indexes, actor=principal.token_id)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from oscirc_blockstore.repository_facts import MAX_BYTES
 from oscirc_server.api.bodies import documented_raw, raw_body
-from oscirc_server.api.context import Site
+from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.api.security import Administrator
 from oscirc_server.metadata import MAX_ROLE_BYTES, MAX_ROOT_BYTES
 from oscirc_server.services import roles
@@ -38,7 +38,9 @@ def _document(accepted: RoleAccepted) -> RoleDocument:
 
 @router.put("/roles/targets", openapi_extra=_JSON)
 def put_targets(
-    principal: Administrator, body: Annotated[bytes, Depends(raw_body(MAX_ROLE_BYTES))], installation: Site
+    principal: Administrator,
+    body: Annotated[bytes, Depends(raw_body(MAX_ROLE_BYTES))],
+    installation: CurrentInstallation,
 ) -> RoleDocument:
     """The next targets role: publishers, their keys, `repository.json`."""
     return _document(roles.accept_targets(installation, body, actor=principal.token_id))
@@ -46,7 +48,9 @@ def put_targets(
 
 @router.put("/roles/root", openapi_extra=_JSON)
 def put_root(
-    principal: Administrator, body: Annotated[bytes, Depends(raw_body(MAX_ROOT_BYTES))], installation: Site
+    principal: Administrator,
+    body: Annotated[bytes, Depends(raw_body(MAX_ROOT_BYTES))],
+    installation: CurrentInstallation,
 ) -> RoleDocument:
     """The next root."""
     return _document(roles.accept_root(installation, body, actor=principal.token_id))
@@ -54,7 +58,7 @@ def put_root(
 
 @router.put("/documents/repository.json", status_code=HTTPStatus.NO_CONTENT, openapi_extra=_JSON)
 def put_repository_facts(
-    _principal: Administrator, body: Annotated[bytes, Depends(raw_body(MAX_BYTES))], installation: Site
+    _principal: Administrator, body: Annotated[bytes, Depends(raw_body(MAX_BYTES))], installation: CurrentInstallation
 ) -> None:
     """Keep a `repository.json` for the targets role that will name it."""
     roles.stage_repository_facts(installation, body)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from oscirc_server.api.context import Site, installation_of
+from oscirc_server.api.context import CurrentInstallation, installation_of
 from oscirc_server.errors import UnauthenticatedError
 from oscirc_server.services import drafts, tokens
 from oscirc_server.services.drafts import DraftFacts
@@ -38,7 +38,7 @@ Administrator = Annotated[Principal, Depends(administrator)]
 """A parameter of a route: an administrator."""
 
 
-def own_draft(draft_id: str, principal: Caller, installation: Site) -> DraftFacts:
+def own_draft(draft_id: str, principal: Caller, installation: CurrentInstallation) -> DraftFacts:
     """The draft in the path, if the token may publish as its publisher."""
     draft = drafts.get(installation, draft_id)
     principal.require_publisher(draft.publisher)

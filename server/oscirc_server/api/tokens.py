@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from oscirc_server.api.bodies import documented, json_body
-from oscirc_server.api.context import Site
+from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.api.security import Administrator
 from oscirc_server.clock import date_text
 from oscirc_server.services import tokens
@@ -68,7 +68,7 @@ def _document(facts: TokenFacts) -> TokenDocument:
 
 @router.post("", status_code=HTTPStatus.CREATED, openapi_extra=documented(NewToken))
 def create_token(
-    principal: Administrator, body: Annotated[NewToken, Depends(json_body(NewToken))], installation: Site
+    principal: Administrator, body: Annotated[NewToken, Depends(json_body(NewToken))], installation: CurrentInstallation
 ) -> CreatedToken:
     """Make a token."""
     facts, token = tokens.create(installation, body.scopes, body.name, body.lifetime_s, actor=principal.token_id)
@@ -76,13 +76,13 @@ def create_token(
 
 
 @router.get("")
-def list_tokens(_principal: Administrator, installation: Site) -> TokenList:
+def list_tokens(_principal: Administrator, installation: CurrentInstallation) -> TokenList:
     """Every token, the oldest first."""
     with installation.database.read() as session:
         return TokenList(tokens=[_document(facts) for facts in tokens.tokens(session)])
 
 
 @router.delete("/{token_id}", status_code=HTTPStatus.NO_CONTENT)
-def revoke_token(token_id: str, principal: Administrator, installation: Site) -> None:
+def revoke_token(token_id: str, principal: Administrator, installation: CurrentInstallation) -> None:
     """End a token."""
     tokens.revoke(installation, token_id, actor=principal.token_id)

@@ -24,7 +24,7 @@ from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.manifest import parse as parse_manifest
 from oscirc_server import delegations, repository
 from oscirc_server.errors import RoleConflictError
-from oscirc_server.metadata import Signature, parse, role_facts, stored, verify
+from oscirc_server.metadata import SignedMetadata, parse, role_facts, stored, verify
 from oscirc_server.models import Document, ImageRow, ManifestRow
 from oscirc_server.repository import Change
 from oscirc_server.services import image_rows
@@ -55,7 +55,7 @@ class AcceptedIndex:
 class Accepted:
     """A role that may take force: index paths by image, and the indexes that differ from those in force."""
 
-    signature: Signature
+    signature: SignedMetadata
     images: Mapping[str, str]
     changed: tuple[AcceptedIndex, ...]
 

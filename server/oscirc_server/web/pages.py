@@ -20,7 +20,7 @@ from oscirc_blockstore.digests import parse_hex
 from oscirc_blockstore.errors import DocumentRefusedError
 from oscirc_blockstore.repository_facts import TARGET
 from oscirc_server import repository
-from oscirc_server.api.context import Site
+from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.database import get_fact
 from oscirc_server.initialising import PUBLIC_URL
 from oscirc_server.models import Document
@@ -83,7 +83,7 @@ def _page(template: str, values: dict[str, object]) -> HTMLResponse:
 @router.api_route("/", methods=["GET", "HEAD"])
 def catalog_page(
     request: Request,
-    installation: Site,
+    installation: CurrentInstallation,
     q: Annotated[str, Query(max_length=catalog.MAX_QUERY_CHARS)] = "",
     after: Annotated[str, Query(max_length=130)] = "",
 ) -> HTMLResponse:
@@ -95,7 +95,7 @@ def catalog_page(
 
 
 @router.api_route("/images/{publisher}/{image}", methods=["GET", "HEAD"])
-def image_page(publisher: str, image: str, request: Request, installation: Site) -> HTMLResponse:
+def image_page(publisher: str, image: str, request: Request, installation: CurrentInstallation) -> HTMLResponse:
     """One image with all its versions."""
     with installation.database.read() as session:
         facts = catalog.image(session, publisher, image)

@@ -7,11 +7,12 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from in_process import client_of
-from server_world import Api, MovableClock, Publisher, make_world
 
 from oscirc_server.app import create_app
 from oscirc_server.reconciling import reconcile
+
+from .in_process import client_of
+from .server_world import Api, MovableClock, Publisher, make_world
 
 
 @pytest.fixture(scope="session")

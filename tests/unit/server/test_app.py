@@ -3,13 +3,14 @@
 import logging
 
 import pytest
-from server_world import DAY_S, Api
 from sqlalchemy.exc import OperationalError
 
 from oscirc_blockstore import errors
 from oscirc_server.api.problems import STATUS, status_of
 from oscirc_server.errors import RoleConflictError
 from oscirc_server.services import catalog, drafts
+
+from .server_world import DAY_S, Api
 
 
 def is_problem(answer, status):

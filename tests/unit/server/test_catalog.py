@@ -4,7 +4,6 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from server_world import BLOCK, block
 from sqlalchemy import delete
 
 from oscirc_blockstore.errors import UsageError
@@ -12,6 +11,8 @@ from oscirc_blockstore.image_index import Yank
 from oscirc_server.models import Fact
 from oscirc_server.services import catalog
 from oscirc_server.web.pages import human_size
+
+from .server_world import BLOCK, block
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """Drafts: opened, found again, negotiated over, expired."""
 
 import pytest
-from server_world import BLOCK, DAY_S, Api, block
 from sqlalchemy import func, select
 
 from oscirc_blockstore.digests import digest_of
 from oscirc_server.models import Draft, Lease
 from oscirc_server.services import drafts
+
+from .server_world import BLOCK, DAY_S, Api, block
 
 NAMES = {"publisher": "alice", "image": "debian", "version": "1.0", "block_size": BLOCK}
 

@@ -6,7 +6,6 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server_world import BLOCK, Record, block, body_of
 
 from oscirc_blockstore import frame
 from oscirc_blockstore.digests import Digest, digest_of, digest_of_zeros
@@ -14,6 +13,8 @@ from oscirc_blockstore.frame import max_frame_bytes
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_server.errors import BodyTooLargeError, RecordRefusedError, RequestRefusedError
 from oscirc_server.services.frame_records import MAX_RECORDS, RecordParser
+
+from .server_world import BLOCK, Record, block, body_of
 
 
 def parsed(pieces):

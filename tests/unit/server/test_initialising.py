@@ -3,7 +3,6 @@
 import stat
 
 import pytest
-from server_world import PASSPHRASE, MovableClock, make_world
 from tuf.api.metadata import Metadata
 
 from oscirc_blockstore import keys, repository_facts
@@ -12,6 +11,8 @@ from oscirc_blockstore.errors import DocumentRefusedError, LocalError, UsageErro
 from oscirc_server.administration import Administration
 from oscirc_server.errors import AlreadyInitialisedError, NotInitialisedError
 from oscirc_server.initialising import initialise
+
+from .server_world import PASSPHRASE, MovableClock, make_world
 
 DAY_S = 86_400
 

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from securesystemslib.signer import CryptoSigner
-from server_world import MovableClock, Publisher, signed
 from tuf.api.metadata import Root, Snapshot, Targets
 
 from oscirc_blockstore import keys
 from oscirc_blockstore.errors import DocumentRefusedError, LocalError, NotFoundError, SignatureRefusedError, UsageError
 from oscirc_server import key_files, metadata
 from oscirc_server.delegations import delegation, publishers, with_publisher, without_publisher
+
+from .server_world import MovableClock, Publisher, signed
 
 NOW = 1_800_000_000
 GOOD = signed(Targets(version=3, expires=metadata.expiry(NOW, 60)), keys.generate())

@@ -5,8 +5,6 @@ import shutil
 from contextlib import contextmanager
 
 import pytest
-from in_process import client_of
-from server_world import Api, block
 from sqlalchemy import select
 from tuf.api.metadata import Metadata, Snapshot, Timestamp
 
@@ -17,6 +15,9 @@ from oscirc_server.app import create_app
 from oscirc_server.models import BlockRow
 from oscirc_server.reconciling import reconcile
 from oscirc_server.services import releases
+
+from .in_process import client_of
+from .server_world import Api, block
 
 
 @contextmanager

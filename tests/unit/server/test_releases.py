@@ -5,13 +5,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from server_world import BLOCK, DAY_S, Api, Publisher, block, fork, offer_of, signed
 from tuf.api.metadata import DelegatedRole, Delegations, TargetFile
 
 from oscirc_blockstore import image_index
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.image_index import ImageIndex, ImageVersion, Yank
 from oscirc_blockstore.table import NODE_SIZE
+
+from .server_world import BLOCK, DAY_S, Api, Publisher, block, fork, offer_of, signed
 
 
 @pytest.fixture

@@ -4,11 +4,8 @@ import time
 from pathlib import Path
 
 import pytest
-from in_process import client_of
-from server_world import DAY_S, PASSPHRASE, Api, MovableClock, block, make_world, signed
 from tuf.api.exceptions import BadVersionNumberError, RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import Metadata, Snapshot, Timestamp
-from tuf_client import updater
 
 from oscirc_blockstore import keys
 from oscirc_blockstore.digests import digest_of
@@ -18,6 +15,10 @@ from oscirc_server.administration import Administration
 from oscirc_server.app import create_app
 from oscirc_server.key_files import key_path, key_paths
 from oscirc_server.repository import resign_online
+
+from .in_process import client_of
+from .server_world import DAY_S, PASSPHRASE, Api, MovableClock, block, make_world, signed
+from .tuf_client import updater
 
 
 @pytest.fixture

@@ -3,15 +3,16 @@
 import threading
 
 import pytest
-from server_world import block, fork
 from sqlalchemy import func, select
 from tuf.api.metadata import Metadata
 
 from oscirc_blockstore.errors import BusyError, LocalError, StoreFullError
 from oscirc_server import repository
-from oscirc_server.metadata import Signature
+from oscirc_server.metadata import SignedMetadata
 from oscirc_server.models import SignedRole
 from oscirc_server.writer_lock import WriterLock
+
+from .server_world import block, fork
 
 
 def latest(world, role, version):
@@ -22,7 +23,7 @@ def test_a_change_that_fails_leaves_database_and_tree_as_they_were(world, instal
     before = {path: path.read_bytes() for path in world.tree.rglob("*.json")}
     with pytest.raises(RuntimeError), repository.changing(installation) as change:
         change.add_document("targets/x.json", b"{}")
-        change.add_role(Signature("bob", 1, b"{}", 1))
+        change.add_role(SignedMetadata("bob", 1, b"{}", 1))
         raise RuntimeError
     assert {path: path.read_bytes() for path in world.tree.rglob("*.json")} == before
     with installation.database.read() as session:
@@ -42,7 +43,7 @@ def test_re_signing_renews_snapshot_and_timestamp_for_a_week(world, installation
 
 def test_what_a_version_number_was_used_for_is_never_changed(installation):
     with pytest.raises(Exception, match="UNIQUE"), repository.changing(installation) as change:
-        change.add_role(Signature("targets", 2, b"{}", 1))
+        change.add_role(SignedMetadata("targets", 2, b"{}", 1))
 
 
 def test_a_projection_that_fails_is_completed_later(world, installation, http, api, alice, monkeypatch):

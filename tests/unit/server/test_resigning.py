@@ -2,11 +2,12 @@
 
 import asyncio
 
-from server_world import DAY_S
 from sqlalchemy.exc import OperationalError
 
 from oscirc_server import repository, resigning
 from oscirc_server.resigning import keep_up, upkeep
+
+from .server_world import DAY_S
 
 
 def version(installation):

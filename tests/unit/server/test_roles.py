@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 
 import pytest
 from securesystemslib.signer import CryptoSigner, SSlibKey
-from server_world import DAY_S, PASSPHRASE, Publisher, block, signed
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, TargetFile, Targets
 
 from oscirc_blockstore import keys
@@ -13,6 +12,8 @@ from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.repository_facts import RepositoryFacts
 from oscirc_server import delegations
 from oscirc_server.key_files import key_path
+
+from .server_world import DAY_S, PASSPHRASE, Publisher, block, signed
 
 
 def private(world, role):

@@ -1,9 +1,10 @@
 """Status: what expires, what is dangerous, what needs doing."""
 
 import pytest
-from server_world import DAY_S, PASSPHRASE, Publisher, block, make_world
 
 from oscirc_server.status import status
+
+from .server_world import DAY_S, PASSPHRASE, Publisher, block, make_world
 
 
 def test_a_healthy_server_has_no_alarms(world, installation, api, alice):

@@ -1,13 +1,14 @@
 """Tokens: scoped, expiring, revocable, stored as hashes only."""
 
 import pytest
-from server_world import Api
 from sqlalchemy import select
 
 from oscirc_blockstore.errors import NotFoundError, UsageError
 from oscirc_server.errors import UnauthenticatedError
 from oscirc_server.models import AuditRow, Token
 from oscirc_server.services import tokens
+
+from .server_world import Api
 
 
 def create(admin, **body):

@@ -4,12 +4,13 @@ import os
 
 import httpx
 import pytest
-from in_process import client_of
-from server_world import block
 
 from oscirc_server.object_storage import ObjectStorage
 from oscirc_server.static import PIECE_BYTES, StaticTree, Window, window_of
 from oscirc_server.storage import DirectoryStorage
+
+from .in_process import client_of
+from .server_world import block
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 

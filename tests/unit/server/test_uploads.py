@@ -2,7 +2,6 @@
 
 import pytest
 import zstandard
-from server_world import BLOCK, FRAMES, Record, block, body_of
 from sqlalchemy import select
 
 from oscirc_blockstore import frame
@@ -11,6 +10,8 @@ from oscirc_blockstore.errors import StoreFullError
 from oscirc_blockstore.frame import max_frame_bytes
 from oscirc_server.models import BLOCK_STAGED, BlockRow, Lease
 from oscirc_server.services.frame_records import MAX_BODY_BYTES
+
+from .server_world import BLOCK, FRAMES, Record, block, body_of
 
 
 def record(text, level=3):
