@@ -5,11 +5,12 @@ import random
 from pathlib import Path
 
 import pytest
-from fuse_world import Drivers, Mounted
 
 from oscirc_blockstore.errors import OscircError
 from oscirc_fusedriver import kernel, mountpoints
 from oscirc_fusedriver.records import MountRecord
+
+from .fuse_world import Drivers, Mounted
 
 MIB = 1024 * 1024
 

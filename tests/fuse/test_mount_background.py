@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
-from fuse_world import until
 
 from oscirc_fusedriver import records
 from oscirc_fusedriver.unmounting import Outcome, unmount
+
+from .fuse_world import until
 
 
 @pytest.fixture

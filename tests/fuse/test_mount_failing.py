@@ -6,9 +6,10 @@ import threading
 import time
 
 import pytest
-from fuse_world import until
 
 from oscirc_fusedriver import control_client
+
+from .fuse_world import until
 
 MIB = 1024 * 1024
 

@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
-from fuse_world import IMAGE_PROGRAM, Mounted
 
 from oscirc_blockstore.digests import block_digest
 from oscirc_blockstore.local_store import LocalStore
 from oscirc_blockstore.table import Geometry, TableBuilder
 from oscirc_fusedriver.records import MountRecord
 from oscirc_fusedriver.unmounting import unmount
+
+from .fuse_world import IMAGE_PROGRAM, Mounted
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -6,11 +6,12 @@ import signal
 import subprocess
 
 import pytest
-from fuse_world import gone, until
 
 from oscirc_blockstore.errors import BusyError, LocalError, NotFoundError, UsageError
 from oscirc_fusedriver import control_client, kernel, mountpoints, records, unmounting
 from oscirc_fusedriver.unmounting import Outcome, unmount
+
+from .fuse_world import gone, until
 
 
 def test_a_mount_is_recorded_while_it_lives(mounted, mountpoint):

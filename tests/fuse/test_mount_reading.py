@@ -9,7 +9,8 @@ import stat
 import subprocess
 
 import pytest
-from fuse_world import until
+
+from .fuse_world import until
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -8,12 +8,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fake_repository import FakeRepository
-
 from oscirc_blockstore import keys
 from oscirc_blockstore.disk_source import ByteRange
 from oscirc_publisher.releasing import Signatory
 from oscirc_publisher.signing import PublisherKey
+
+from .fake_repository import FakeRepository
 
 KIB, MIB = 1 << 10, 1 << 20
 

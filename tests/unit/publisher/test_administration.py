@@ -1,7 +1,6 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from fake_repository import Once, problem
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, TargetFile, Targets, Timestamp
 
 from oscirc_blockstore import keys
@@ -17,6 +16,8 @@ from oscirc_blockstore.errors import (
 )
 from oscirc_publisher import administration
 from oscirc_publisher.roles import next_role, no_role, sign
+
+from .fake_repository import Once, problem
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

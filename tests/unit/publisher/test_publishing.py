@@ -2,7 +2,6 @@ import threading
 
 import httpx
 import pytest
-from fake_repository import Once, problem
 
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.disk_source import ByteRange
@@ -20,6 +19,7 @@ from oscirc_publisher.publishing import publish
 from oscirc_publisher.releasing import Signatory
 
 from .conftest import KIB, MIB, MemoryDisk, mixed_bytes
+from .fake_repository import Once, problem
 
 BLOCK = 64 * KIB
 

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
-from fake_repository import Once, problem
 
 from oscirc_blockstore import keys
 from oscirc_blockstore.errors import (
@@ -23,6 +22,7 @@ from oscirc_publisher.releasing import Signatory, date_text
 from oscirc_publisher.signing import PublisherKey
 
 from .conftest import KIB, MIB, MemoryDisk, mixed_bytes
+from .fake_repository import Once, problem
 
 
 def release(signatory, version, seed=1, image="debian", **options):

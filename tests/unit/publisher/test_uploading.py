@@ -3,7 +3,6 @@ import struct
 
 import httpx
 import pytest
-from fake_repository import Once, problem
 
 from oscirc_blockstore import frame
 from oscirc_blockstore.digests import digest_of
@@ -18,6 +17,7 @@ from oscirc_publisher import uploading
 from oscirc_publisher.uploading import Record, open_draft, send_role
 
 from .conftest import KIB
+from .fake_repository import Once, problem
 
 BLOCK = 64 * KIB
 
