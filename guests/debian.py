@@ -84,7 +84,7 @@ _FILES = {
     ),
     "etc/default/grub": (
         "GRUB_DEFAULT=0\nGRUB_TIMEOUT=0\nGRUB_DISTRIBUTOR=Debian\nGRUB_TERMINAL=console\n"
-        'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\nGRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200"\n'
+        'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\nGRUB_CMDLINE_LINUX="console=tty0 console=ttyS0,115200 no_timer_check"\n'
         "GRUB_DISABLE_OS_PROBER=true\n"
     ),
     "etc/systemd/network/ethernet.network": "[Match]\nType=ether\n\n[Network]\nDHCP=yes\n",

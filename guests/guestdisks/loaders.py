@@ -40,7 +40,7 @@ def install_for_bios(disk: Path, configuration: str) -> None:
 
 def install_for_uefi(disk: Path, configuration: str, efi_bytes: int) -> None:
     """Fill the EFI system partition of `disk` with GRUB as the removable-media loader."""
-    core = _core_image("x86_64-efi", "(,gpt2)/boot", configuration, ("part_gpt", *_MODULES))
+    core = _core_image("x86_64-efi", "(,gpt2)/boot", configuration, ("part_gpt", "efi_gop", *_MODULES))
     fill_efi_partition(disk, efi_bytes, {"EFI/BOOT/BOOTX64.EFI": core})
 
 

@@ -17,24 +17,24 @@ from guestdisks.tree import EPOCH_S, Node, character_device, directory, file, fr
 
 _TEMPLATES = Path(__file__).resolve().parent.parent / "small_root"
 _DAY_S = 86400
-# Loaded after the root is mounted: the power button and the network.
-_DRIVERS = ("button", "evdev", "virtio_net", "e1000", "e1000e", "xen-netfront")
+# Loaded after the root is mounted, by a script of this name in /etc/drivers.
+_DRIVERS = {
+    "power-button": ("button", "evdev"),
+    "network": ("virtio_net", "e1000", "e1000e", "xen-netfront"),
+}
 _CHANGED_PER_VERSION = 3
 
 
 def nodes(*, kernel: Kernel, busybox: Path, initramfs: bytes, version: int, payload_bytes: int) -> list[Node]:
     """Return everything in the guest's root file system, in the order in which it is to be made."""
     changed_at_s = EPOCH_S + (version - 1) * _DAY_S
-    drivers = module_files(kernel.modules, _DRIVERS)
-    loading = "#!/bin/sh\n" + "".join(f"insmod /lib/modules/{name}\n" for name, _ in drivers)
     return with_parents(
         [
             file("/boot/vmlinuz", kernel.image.read_bytes()),
             file("/boot/initrd.img", initramfs),
             file("/bin/busybox", busybox.read_bytes(), 0o755),
             *from_folder(_TEMPLATES, {"VERSION": str(version)}, changed_at_s=changed_at_s),
-            file("/etc/load-drivers", loading.encode(), 0o755),
-            *(file(f"/lib/modules/{name}", content) for name, content in drivers),
+            *_drivers(kernel),
             link("/sbin/init", "/bin/busybox"),
             *(link(f"/bin/{applet}", "busybox") for applet in _applets(busybox)),
             character_device("/dev/console", 5, 1),
@@ -44,6 +44,15 @@ def nodes(*, kernel: Kernel, busybox: Path, initramfs: bytes, version: int, payl
             *_payload(version, payload_bytes),
         ]
     )
+
+
+def _drivers(kernel: Kernel) -> Iterator[Node]:
+    """Yield the modules in /lib/modules and the scripts that load them."""
+    for purpose, names in _DRIVERS.items():
+        files = module_files(kernel.modules, names)
+        loading = "#!/bin/sh\n" + "".join(f"insmod /lib/modules/{name}\n" for name, _ in files)
+        yield file(f"/etc/drivers/{purpose}", loading.encode(), 0o755)
+        yield from (file(f"/lib/modules/{name}", content) for name, content in files)
 
 
 def generation(number: int, count: int, version: int) -> int:
