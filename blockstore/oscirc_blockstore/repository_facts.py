@@ -33,7 +33,7 @@ def check_url(text: object, what: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryFacts:
-    """`api_url` and `mirrors` are base URLs, or empty when the repository does not state them."""
+    """`api_url` is the full address of the REST API (`…/api/v1`), `mirrors` are base URLs; empty when not stated."""
 
     name: str
     api_url: str = ""
