@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -47,7 +47,7 @@ class Cancellation:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: set[threading.Event] = set()
+        self._waiting: dict[object, Callable[[], None]] = {}
         self._reason = ""
 
     @property
@@ -59,23 +59,28 @@ class Cancellation:
         """Wake every waiter; the first reason stays."""
         with self._lock:
             self._reason = self._reason or reason
-            waiting = list(self._waiting)
-        for event in waiting:
-            event.set()
+            waiting = list(self._waiting.values())
+        for wake in waiting:
+            wake()
 
     @contextmanager
-    def waking(self, event: threading.Event) -> Iterator[None]:
-        """Set `event` on cancellation, also on one that happened before."""
+    def calling(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Call `wake` on cancellation, from the thread that cancels, or at once if that has happened before."""
+        entry = object()
         with self._lock:
-            self._waiting.add(event)
+            self._waiting[entry] = wake
             cancelled = bool(self._reason)
         if cancelled:
-            event.set()
+            wake()
         try:
             yield
         finally:
             with self._lock:
-                self._waiting.discard(event)
+                del self._waiting[entry]
+
+    def waking(self, event: threading.Event) -> AbstractContextManager[None]:
+        """Set `event` on cancellation, also on one that happened before."""
+        return self.calling(event.set)
 
 
 @dataclass(frozen=True, slots=True)

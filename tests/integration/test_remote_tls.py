@@ -1,6 +1,9 @@
 """The same over TLS: certificates are checked, connections are kept, and a server that hangs up is asked again."""
 
+import contextlib
+import socket
 import ssl
+import threading
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
@@ -12,7 +15,7 @@ from support import fault_server
 from support.fault_server import FaultServer
 
 from oscirc_blockstore.errors import DeadlineExceededError, TransportError, UnreachableError
-from oscirc_remote import connections
+from oscirc_remote import http_client
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.http_client import HttpClient
 
@@ -48,10 +51,10 @@ def trust(monkeypatch):
 
     def set_(path):
         monkeypatch.setenv("SSL_CERT_FILE", str(path))
-        connections._tls_context.cache_clear()
+        http_client._tls_context.cache_clear()
 
     yield set_
-    connections._tls_context.cache_clear()
+    http_client._tls_context.cache_clear()
 
 
 @pytest.fixture
@@ -121,7 +124,7 @@ def test_bounds_hold_over_tls_too(tmp_path, trust, serve, clients):
     server = serve(path)
     client = clients(server.url)
     server.inject("a", fault_server.truncate(1000))
-    with pytest.raises(UnreachableError, match="broke off after 1000"):
+    with pytest.raises(UnreachableError, match=r"broke off.*1000 bytes"):
         client.get("a", 1 << 20, Deadline.after(10))
     server.inject("a", fault_server.stall(1000))
     with pytest.raises(DeadlineExceededError):
@@ -132,3 +135,64 @@ def test_bounds_hold_over_tls_too(tmp_path, trust, serve, clients):
 def test_a_server_without_tls_is_said_to_be_one(serve, clients):
     with FaultServer({}) as server, pytest.raises(TransportError, match="cannot reach"):
         clients(server.url.replace("http:", "https:")).get("b", 10, Deadline.after(10))
+
+
+@pytest.mark.parametrize("location", ["http://127.0.0.1:1/repo/b", "HTTP://127.0.0.1:1/", "file:///etc/passwd"])
+def test_redirects_never_leave_tls(tmp_path, trust, serve, clients, location):
+    path = certificate(tmp_path)
+    trust(path)
+    server = serve(path)
+    server.inject("a", fault_server.redirect(location))
+    with pytest.raises(TransportError, match="without TLS"):
+        clients(server.url).get("a", 10, Deadline.after(10))
+    assert server.count() == 1
+
+
+def test_redirects_may_lead_to_tls(tmp_path, trust, serve, clients):
+    path = certificate(tmp_path)
+    trust(path)
+    with FaultServer({}) as plain:
+        plain.inject("b", fault_server.redirect(f"{serve(path).url}/b"))
+        assert clients(plain.url).get("b", 10, Deadline.after(10)) == b"other"
+
+
+def test_a_tunnel_through_a_proxy_keeps_tls_and_its_bounds(tmp_path, trust, serve, clients, monkeypatch):
+    path = certificate(tmp_path)
+    trust(path)
+    server = serve(path)
+    asked = []
+
+    def relay(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+    def tunnel(listener):
+        near, _ = listener.accept()
+        asked.append(near.recv(4096))
+        far = socket.create_connection(server._server.server_address)
+        with near, far:
+            near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=relay, args=(far, near))
+            back.start()
+            relay(near, far)
+            back.join()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", "")
+        thread = threading.Thread(target=tunnel, args=(listener,))
+        thread.start()
+        client = clients(server.url)
+        assert client.get("b", 10, Deadline.after(10)) == b"other"
+        assert client.get("a", 1 << 20, Deadline.after(10)) == b"block" * 50_000
+        server.inject("a", fault_server.stall(1000))
+        with pytest.raises(DeadlineExceededError):
+            client.get("a", 1 << 20, Deadline.after(10), stall_s=0.05)
+        server.heal()
+        client.close()
+        thread.join(10)
+    assert len(asked) == 1
+    assert asked[0].startswith(f"CONNECT 127.0.0.1:{server._server.server_address[1]} HTTP/1.".encode())

@@ -1,0 +1,133 @@
+"""urllib3's connections with every read bounded: in time by a deadline, in bytes by an allowance.
+
+urllib3 bounds the silence between two bytes, not an answer that drips, and neither heads nor trailers as a whole. So
+the file below its response reader is replaced by one that computes the time left before each `recv` and takes no more
+bytes than this answer was allowed. An `Exchange` is one request under way, and the way to end it from another thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import socket
+import threading
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from oscirc_blockstore.errors import OversizedResponseError, UnreachableError
+from oscirc_remote.deadlines import Deadline
+
+_BUFFER_BYTES = 64 * 1024
+_own = threading.local()  # .exchange: the one of this thread, for the connection that urllib3 picks or makes
+
+
+class Exchange:
+    """One request under way: its bounds, what came, and whether somebody ended it."""
+
+    def __init__(self, authority: str, deadline: Deadline, *, stall_s: float, allowance_bytes: int) -> None:
+        self.authority = authority
+        self.deadline = deadline
+        self.stall_s = stall_s
+        self.allowance_bytes = allowance_bytes
+        self.received_bytes = 0
+        self.kept = True  # until a connection is made for it
+        self.at_end = False  # whether the other side hung up
+        self.socket: socket.socket | None = None
+        self._ended = False
+
+    def begin(self) -> None:
+        """Let the connection that this thread uses next be bounded by this exchange."""
+        _own.exchange = self
+
+    def finish(self) -> None:
+        """Let go of the connection, which may serve another exchange from now on."""
+        self.socket = None
+
+    def end(self) -> None:
+        """From another thread: let the read under way fail at once, and every later one.
+
+        Past `SSLSocket.shutdown`, which would turn a read under way into one without TLS.
+        """
+        self._ended = True
+        connected = self.socket
+        if connected is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+    def time_left_s(self) -> float:
+        """Seconds until the deadline, more than none; raises when there are none or the exchange was ended."""
+        left_s = self.deadline.remaining_s()
+        if left_s <= 0:
+            raise self.deadline.exceeded(f"{self.authority} did not answer")
+        if self._ended:
+            raise UnreachableError(f"the connections to {self.authority} were closed")
+        return left_s
+
+
+class _BoundedReader(io.RawIOBase):
+    def __init__(self, raw: io.RawIOBase, connected: socket.socket, exchange: Exchange) -> None:
+        super().__init__()
+        self._raw = raw
+        self._socket = connected
+        self._exchange = exchange
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # a narrower type than typeshed's Buffer
+        exchange = self._exchange
+        self._socket.settimeout(min(exchange.time_left_s(), exchange.stall_s))
+        if exchange.allowance_bytes <= 0:
+            raise OversizedResponseError(f"{exchange.authority} sent more than an answer may be long")
+        try:
+            count = self._raw.readinto(memoryview(buffer)[: exchange.allowance_bytes]) or 0
+        except TimeoutError:
+            raise exchange.deadline.exceeded(f"{exchange.authority} did not answer") from None
+        if not count:
+            exchange.time_left_s()  # the end of a read that was ended from outside is not the end of the answer
+            exchange.at_end = True
+        exchange.allowance_bytes -= count
+        exchange.received_bytes += count
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _BoundedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None) -> None:
+        super().__init__(sock, debuglevel, method)
+        exchange: Exchange = _own.exchange
+        exchange.socket = sock
+        self.fp = io.BufferedReader(_BoundedReader(self.fp.detach(), sock, exchange), _BUFFER_BYTES)
+
+
+class _Bounded:
+    response_class: type[http.client.HTTPResponse] = _BoundedResponse
+
+    def connect(self) -> None:
+        _own.exchange.kept = False
+        super().connect()  # type: ignore[misc]  # of the connection that this is mixed into
+
+
+class _HttpConnection(_Bounded, HTTPConnection):
+    pass
+
+
+class _HttpsConnection(_Bounded, HTTPSConnection):
+    pass
+
+
+class BoundedHttpPool(HTTPConnectionPool):
+    """Bounded connections without TLS."""
+
+    ConnectionCls = _HttpConnection
+
+
+class BoundedHttpsPool(HTTPSConnectionPool):
+    """Bounded connections with TLS."""
+
+    ConnectionCls = _HttpsConnection
