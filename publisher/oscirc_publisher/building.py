@@ -1,6 +1,6 @@
 """Cuts a disk into blocks, builds its table and sends what a server lacks: one pass, all cores, bounded memory.
 
-The disk's extents are cut into batches of at most 8 MiB. One worker takes a batch all the way (read, hash, ask the
+The disk's extents are cut into batches of at most 16 MiB. One worker takes a batch all the way (read, hash, ask the
 server which of its blocks are missing, compress only those, send them), so that while one waits for the network
 others keep the cores busy, and what is held in memory is the number of workers times one batch. The table is built
 from the batches' digests in order, its nodes are sent as they close.
@@ -31,8 +31,8 @@ from oscirc_blockstore.table import NODE_SIZE, Geometry, TableBuilder, TableRoot
 from oscirc_publisher.pipeline import in_order
 from oscirc_publisher.uploading import Record, Stored
 
-BATCH_BYTES = 8 << 20
-MAX_WORKERS = 20
+BATCH_BYTES = 16 << 20
+MAX_WORKERS = 12
 _NODES_PER_BATCH = 128
 _MAX_REMEMBERED = 1 << 20
 
@@ -65,8 +65,8 @@ class BuiltTable:
 
 
 def default_workers() -> int:
-    """One for each usable core, and four to wait for the network."""
-    return min(MAX_WORKERS, len(os.sched_getaffinity(0)) + 4)
+    """One for each usable core, and two to wait for the network."""
+    return min(MAX_WORKERS, len(os.sched_getaffinity(0)) + 2)
 
 
 def data_bytes(disk: DiskSource, block_size: int) -> int:

@@ -116,7 +116,7 @@ def test_the_order_of_the_frames_follows_from_what_is_missing_not_from_luck():
     assert blocks == list(dict.fromkeys(expected_blocks(raw).values()))
 
 
-def test_memory_is_bounded_by_the_workers_not_the_disk():
+def test_memory_is_bounded_by_the_workers_not_the_disk(monkeypatch):
     """Blocks that were read and are not yet stored: at most one batch a worker."""
     held, most = set(), 0
     lock = threading.Lock()
@@ -138,7 +138,8 @@ def test_memory_is_bounded_by_the_workers_not_the_disk():
 
     import random
 
-    raw = random.Random(3).randbytes(96 * MIB)
+    monkeypatch.setattr(building, "BATCH_BYTES", 4 * MIB)
+    raw = random.Random(3).randbytes(48 * MIB)
     build_table(Counting(raw), Geometry(len(raw), BLOCK), Releasing(), workers=3)
     assert 0 < most <= 3 * building.BATCH_BYTES // BLOCK
 
@@ -198,11 +199,12 @@ def test_a_terabyte_of_hole_costs_what_its_data_costs():
     assert (built.data_blocks, built.nodes, len(disk.read_ranges)) == (1, 3, 1)
 
 
-def test_failure_of_the_sink_stops_reading():
+def test_failure_of_the_sink_stops_reading(monkeypatch):
     class Failing(MemorySink):
         def missing(self, digests):
             raise ValueError("no")
 
+    monkeypatch.setattr(building, "BATCH_BYTES", 4 * MIB)
     disk = MemoryDisk(mixed_bytes(64 * MIB))
     stop = threading.Event()
     with pytest.raises(ValueError, match="no"):

@@ -15,6 +15,7 @@ from oscirc_blockstore.errors import (
     UsageError,
 )
 from oscirc_blockstore.manifest import SystemFacts
+from oscirc_publisher import building
 from oscirc_publisher.publishing import publish
 from oscirc_publisher.releasing import Signatory
 
@@ -22,6 +23,12 @@ from .conftest import KIB, MIB, MemoryDisk, mixed_bytes
 from .fake_repository import Once, problem
 
 BLOCK = 64 * KIB
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch):
+    """Small disks are to take several batches, as large ones do."""
+    monkeypatch.setattr(building, "BATCH_BYTES", 4 * MIB)
 
 
 def publish_small(disk, signatory, version="1", **options):
