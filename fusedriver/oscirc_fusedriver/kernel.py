@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -34,7 +35,9 @@ def check_fuse(device: Path = DEVICE) -> None:
 def raise_read_ahead(device: str, kilobytes: int, sysfs: Path = Path("/sys/class/bdi")) -> int:
     """Let the kernel read up to so many kB ahead on the mount `device` (`major:minor`); returns what holds then.
 
-    Only root may; for others the kernel's 128 stays and 0 is returned. Measured: 128 kB requests halve the throughput.
+    Only root may; for others the kernel's 128 stays and 0 is returned. Measured with 1024 instead of 128: a quarter
+    more from a warm cache; a Debian boot's reads replayed with 100 ms a block in 39 s instead of 58, with 13 % more
+    blocks fetched.
     """
     setting = sysfs / device / "read_ahead_kb"
     try:
@@ -43,6 +46,15 @@ def raise_read_ahead(device: str, kilobytes: int, sysfs: Path = Path("/sys/class
         return int(setting.read_text())
     except (OSError, ValueError):
         return 0
+
+
+def abort(device: str, fusectl: Path = Path("/sys/fs/fuse/connections")) -> None:
+    """Cut the connection of the mount `device` (`major:minor`), where that is allowed and the control files are there.
+
+    Every request, waiting or to come, fails then; also those that nobody could end otherwise.
+    """
+    with contextlib.suppress(OSError):
+        (fusectl / device.partition(":")[2] / "abort").write_text("1")
 
 
 def unmount_command(mountpoint: Path, *, lazy: bool = False) -> list[str]:

@@ -1,8 +1,8 @@
 """Pushes the rest of a block into the kernel's page cache once the block is here.
 
 The kernel asks for 4 to 128 kB; what came over the network is a block of 64 KiB to 1 MiB. What was not asked for is put
-into the page cache, which saves a call per run of pages when the guest comes to it (in one replayed boot 199 calls
-instead of 1361).
+into the page cache, which saves a call per run of pages when the guest comes to it (a Debian boot's reads replayed: 925
+calls instead of 1577 with 128 kB of read-ahead, 573 instead of 1120 with 1024).
 
 Rules:
 

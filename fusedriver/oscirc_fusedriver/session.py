@@ -213,9 +213,10 @@ class Session:
         stopped = self._pusher is None or self._pusher.stop(_STOP_TIMEOUT_S)
         if stopped:
             pyfuse3.close(unmount=True)
-        else:  # its thread is in the kernel with the session: the end of the process cuts the connection
+        else:  # its thread is in the kernel with the session, which therefore must stay
             log.error("the page pusher did not end")
             kernel.unmount_now(self._mountpoint, lazy=True)
+            kernel.abort(self._record.device if self._record else "")
         if self._record is not None:
             self._record.remove()
         self._reader.close()

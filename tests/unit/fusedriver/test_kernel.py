@@ -60,6 +60,15 @@ def test_read_ahead_that_cannot_be_raised_is_no_error(tmp_path):
     assert kernel.raise_read_ahead("", 1024, tmp_path) == 0
 
 
+def test_a_connection_is_cut_where_that_is_possible(tmp_path):
+    control = tmp_path / "55" / "abort"
+    control.parent.mkdir()
+    kernel.abort("0:55", tmp_path)
+    assert control.read_text() == "1"
+    kernel.abort("0:56", tmp_path)
+    kernel.abort("", tmp_path / "absent")
+
+
 def test_unmounting_gives_the_programs_own_words(program):
     program('echo "$@" >&2; exit 1')
     assert kernel.unmount_now(Path("/a b")) == "-u -- /a b"
