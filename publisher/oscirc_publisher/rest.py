@@ -79,7 +79,10 @@ class _Request:
 
 
 class RestClient:
-    """`url` is the repository's base, `api_url` where `api/v1/` stands if elsewhere; `token` goes to the API only."""
+    """`url` is the repository's base, `api_url` where `api/v1/` stands if elsewhere; `token` goes to the API only.
+
+    `connections` should be no fewer than the threads that use it: a thread that finds none free waits.
+    """
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class RestClient:
         *,
         api_url: str = "",
         token: str | None = None,
-        connections: int = 8,
+        connections: int = 16,
         patience: Patience | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
