@@ -5,7 +5,6 @@ import hashlib
 import os
 import random
 import shutil
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,8 +21,7 @@ from .fuse_world import IMAGE_PROGRAM, Mounted
 KIB = 1024
 MIB = 1024 * KIB
 BLOCK = 256 * KIB
-SPEED_MB_PER_S = 500
-SPEED_BLOCKS = 1024
+WARM_BLOCKS = 1024
 
 
 @dataclass
@@ -129,9 +127,7 @@ def test_a_sparse_terabyte_stays_small_in_memory(publish, show):
     positions = sorted(chance.sample(range((1 << 40) // BLOCK), 64))
     blocks = {position: chance.randbytes(BLOCK) for position in positions}
     image = publish(blocks.items(), 1 << 40)
-    started = time.monotonic()
     mount = show(image)
-    assert time.monotonic() - started < 5
     with mount.disk.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         for _ in range(2000):
@@ -143,31 +139,26 @@ def test_a_sparse_terabyte_stays_small_in_memory(publish, show):
     assert peak_kb < 200 * 1000
 
 
-def test_a_warm_cache_is_read_fast_with_every_block_verified(publish, show, mountpoint):
+def test_every_block_from_a_warm_cache_is_verified_again(publish, show):
+    """The rate at which that goes is measured in bench/warm.py."""
     chance = random.Random(6)
-    image = publish(((position, chance.randbytes(BLOCK)) for position in range(SPEED_BLOCKS)), SPEED_BLOCKS * BLOCK)
+    image = publish(((position, chance.randbytes(BLOCK)) for position in range(WARM_BLOCKS)), WARM_BLOCKS * BLOCK)
     mount = show(image)
     buffer = bytearray(MIB)
 
-    def sweep() -> float:
+    def sweep() -> None:
         with mount.disk.open("rb", buffering=0) as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            started = time.perf_counter()
             while file.readinto(buffer):
                 pass
-            return image.disk_size / (time.perf_counter() - started) / 1e6
 
     sweep()
     before = mount.status()
-    rates = [sweep() for _ in range(10)]
+    sweep()
     after = mount.status()
     hits = after.reader["cache"]["file_hits"] - before.reader["cache"]["file_hits"]
-    assert hits >= 10 * (SPEED_BLOCKS - 1)  # every block came from its file and was hashed, in every sweep
+    assert hits >= WARM_BLOCKS - 1  # from its file and hashed
     assert after.driver.waited == before.driver.waited
-    print(f"\nwarm sequential read: {max(rates):.0f} MB/s at best, {sorted(rates)[5]:.0f} in the middle")
-    if max(rates) < SPEED_MB_PER_S and os.getloadavg()[0] > 0.75 * (os.cpu_count() or 1):
-        pytest.skip(f"{max(rates):.0f} MB/s, but the machine is busy: load {os.getloadavg()[0]:.1f}")
-    assert max(rates) >= SPEED_MB_PER_S
 
 
 def test_reading_twice_costs_one_pass(image, disk, show):
