@@ -8,12 +8,12 @@ cd "$(dirname "$0")/.."
 packages=(
   python3-venv python3-dev gcc pkg-config libfuse3-dev fuse3      # Python, and pyfuse3, which is built from source
   qemu-system-x86 qemu-utils ovmf seabios                         # guests, and reading qcow2
-  e2fsprogs mtools dosfstools fdisk busybox-static cpio kmod      # the small guest's disk, made without root
-  grub-common grub-pc-bin grub-efi-amd64-bin xz-utils zstd
+  e2fsprogs mtools dosfstools kmod xz-utils zstd                  # the small guest's disk, made without root
+  grub-common grub-pc-bin grub-efi-amd64-bin
   faketime util-linux procps iproute2                             # tests: moved clocks, other users, other networks
 )
 if [[ "${1:-}" == debian ]]; then
-  packages+=(mmdebstrap systemd-boot-efi casync xdelta3 hyperfine)
+  packages+=(mmdebstrap debian-archive-keyring casync)
 fi
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then

@@ -1,9 +1,13 @@
 """What all levels share: the support package on the path, and the isolation of one's own directories."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+
+# The guests' kernels are downloaded once and shared by all runs, whatever directories a test has for itself.
+os.environ.setdefault("OSCIRC_GUESTS_CACHE", str(Path.home() / ".cache" / "oscirc-guests"))
 
 sys.path.insert(0, str(Path(__file__).parent))
 

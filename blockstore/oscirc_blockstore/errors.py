@@ -16,7 +16,7 @@ An edge (command line, FUSE, HTTP server) translates the *branches*, never the l
     |   |-- UnreachableError             no connection, a broken or refused one
     |   |-- DeadlineExceededError        no answer in the time given
     |   |-- NotServedError               404: this source lacks the object
-    |   |-- ServerRefusedError           4xx/5xx with the server's own words (`status`, `problem`)
+    |   |-- ServerRefusedError           4xx/5xx with the server's own words (`status`, `problem`); 401, 403: exit 4
     |   `-- OversizedResponseError       longer than declared or allowed
     |-- LocalError              exit 6   this machine: disk full, permission, a missing program
     |   |-- StoreFullError
@@ -116,6 +116,8 @@ class ServerRefusedError(TransportError):
         super().__init__(message, hint=hint)
         self.status = status
         self.problem = problem or {}
+        if status in (401, 403):
+            self.exit_code = TrustError.exit_code  # who asks is at fault, not the network: trying again will not help
         self.retryable = status in (408, 425, 429, 500, 502, 503, 504)
 
 

@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 usage, 3 not found, 4 trust refused, 5 network, 6 local (d
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import os
@@ -13,7 +14,7 @@ import sys
 
 import click
 
-from oscirc_blockstore.errors import OscircError
+from oscirc_blockstore.errors import LocalError, OscircError, UsageError
 
 # command -> (module, attribute, one line for the overview). A module is imported when its command runs, since
 # starting `oscirc mount` must not cost the import of the server.
@@ -84,7 +85,7 @@ class _LazyGroup(click.Group):
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="oscirc")
 def cli() -> None:
-    r"""Run any operating system at once, over HTTP, signed and fetched as it is read.
+    """Run any operating system at once, over HTTP, signed and fetched as it is read.
 
     \b
     First steps on a workstation:
@@ -112,18 +113,30 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        if "--json" in arguments:
+            report(UsageError(error.format_message()), as_json=True)
+        else:
+            error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
         click.echo("oscirc: interrupted", err=True)
         return 130
     except OscircError as error:
         report(error, as_json="--json" in arguments)
         return error.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing to flush at exit
+        _drop_output()  # nobody reads
         return 0
+    except OSError as error:
+        _drop_output()
+        report(LocalError(f"this machine refuses: {error}"), as_json="--json" in arguments)
+        return LocalError.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _drop_output() -> None:
+    """What is still in the buffer cannot be written: let the interpreter's last flush go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import sys
@@ -19,6 +20,23 @@ R = TypeVar("R")
 PASSPHRASE_VARIABLE = "OSCIRC_KEY_PASSPHRASE"  # noqa: S105  # the variable's name
 TOKEN_VARIABLE = "OSCIRC_TOKEN"  # noqa: S105  # the variable's name
 MINIMUM_PASSPHRASE = 8
+MAX_SECONDS = 86_400
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """A time that something may take: finite, and more than nothing."""
+
+    name = "seconds"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds, or a usage error."""
+        try:
+            seconds = float(str(value))
+        except ValueError:
+            seconds = math.nan
+        if not 0 < seconds <= MAX_SECONDS:
+            self.fail(f"{value!r} is not a time: more than 0 and at most {MAX_SECONDS} seconds", param, ctx)
+        return seconds
 
 
 def json_option(function: Callable[P, R]) -> Callable[P, R]:

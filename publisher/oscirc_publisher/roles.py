@@ -77,7 +77,8 @@ def parse_targets(raw: bytes, trusted: Iterable[Ed25519PublicKey], what: str) ->
         return metadata
     raise SignatureRefusedError(
         f"{what} is not signed with your key",
-        hint="is this the right key? if the server's copy was tampered with, tell its administrator",
+        hint="is this the right key? After a rotation: oscirc publisher resign NAME --key NEW --old-key OLD.pub. "
+        "Otherwise the server's copy was tampered with: tell its administrator",
     )
 
 

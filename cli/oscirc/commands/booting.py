@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from oscirc.options import json_option
+from oscirc.options import Seconds, json_option
 from oscirc.output import print_json, say, warn
+from oscirc_blockstore.errors import OscircError
 
 if TYPE_CHECKING:
     from oscirc_remote.resolving import Resolved
@@ -35,8 +36,14 @@ if TYPE_CHECKING:
 )
 @click.option("--detach", is_flag=True, help="Return as soon as it runs.")
 @click.option("--wait-for", metavar="REGEX", help="Return when the console shows this.")
-@click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait for --wait-for.")
-@click.option("--deadline", default=10.0, show_default=True, help="Seconds that a read waits before the guest pauses.")
+@click.option("--timeout", type=Seconds(), default=300.0, show_default=True, help="Seconds to wait for --wait-for.")
+@click.option(
+    "--deadline",
+    type=Seconds(),
+    default=10.0,
+    show_default=True,
+    help="Seconds that a read waits before the guest pauses.",
+)
 @click.option("--display", type=click.Choice(["none", "gtk", "sdl"]), default="none", show_default=True)
 @click.option("--allow-revoked", is_flag=True, help="Boot a version that was withdrawn for security reasons.")
 @json_option
@@ -57,7 +64,7 @@ def boot(
     allow_revoked: bool,
     as_json: bool,
 ) -> None:
-    r"""Boot an image in QEMU, before it is downloaded. The serial console is this terminal; Ctrl-] leaves it running.
+    """Boot an image in QEMU, before it is downloaded. The serial console is this terminal; Ctrl-] leaves it running.
 
     The guest's writes go to the instance's own overlay. Given an instance's name, boots that one again. When the
     network goes away, the guest pauses, and goes on by itself when it is back.
@@ -78,6 +85,7 @@ def boot(
     from oscirc import composition
 
     mounted = composition.mount_for_instance(resolved, MountOptions(deadline_s=deadline))
+    made = instance is None
     try:
         if instance is None:
             instance = _create(resolved, name, mounted.disk.parent, accel, memory, cpus, forwards, ephemeral=ephemeral)
@@ -94,8 +102,22 @@ def boot(
                 as_json=as_json,
             )
         )
+    except OscircError:
+        if made and instance is not None:
+            _forget_if_never_started(instance)
+        raise
     finally:
         composition.release_mount(str(mounted.disk.parent))
+
+
+def _forget_if_never_started(instance: Instance) -> None:
+    """An instance that this command made and QEMU refused would only be in the way of the next try."""
+    from oscirc_vmlaunch import launching
+    from oscirc_vmlaunch.instances import Instances
+
+    if launching.find(instance) is None and not instance.console_log.exists():
+        with contextlib.suppress(OscircError):
+            Instances().remove(instance.name)
 
 
 def _find(what: str, name: str | None, *, allow_revoked: bool) -> tuple[Resolved, Instance | None]:

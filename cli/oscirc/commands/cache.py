@@ -17,7 +17,7 @@ from oscirc.output import Bar, human_bytes, print_json, progress, say, warn
 @click.option("--allow-revoked", is_flag=True, help="Fetch a version that was withdrawn for security reasons.")
 @json_option
 def pull(reference: str, *, allow_revoked: bool, as_json: bool) -> None:
-    r"""Fetch all of an image into the cache, so that it works without network. Goes on where it stopped.
+    """Fetch all of an image into the cache, so that it works without network. Goes on where it stopped.
 
     \b
     Example:

@@ -75,7 +75,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
 @click.command()
 @json_option
 def doctor(*, as_json: bool) -> int:
-    r"""Check what this machine has and what it lacks. Exit code 6 when something is missing.
+    """Check what this machine has and what it lacks. Exit code 6 when something is missing.
 
     \b
     Example:

@@ -13,7 +13,7 @@ from oscirc.output import human_bytes, print_json, print_table, say, warn
 @click.option("--remote", "remote_name", help="Ask this remote only.")
 @json_option
 def images(query: tuple[str, ...], *, remote_name: str | None, as_json: bool) -> None:
-    r"""Search the catalogs of your remotes. They are not signed: what you boot is verified when you boot it.
+    """Search the catalogs of your remotes. They are not signed: what you boot is verified when you boot it.
 
     \b
     Example:
@@ -48,11 +48,13 @@ def images(query: tuple[str, ...], *, remote_name: str | None, as_json: bool) ->
     rows = []
     for item in found:
         versions = item.get("versions")
-        newest = versions[0] if isinstance(versions, list) and versions and isinstance(versions[0], dict) else {}
+        listed = [v for v in versions if isinstance(v, dict)] if isinstance(versions, list) else []
+        newest = next((v for v in listed if not v.get("yanked")), listed[0] if listed else {})
+        label = f"{newest.get('version', '')} (withdrawn)" if newest.get("yanked") else newest.get("version", "")
         rows.append(
             (
                 _plain(f"{item['remote']}:{item.get('publisher')}/{item.get('image')}"),
-                _plain(newest.get("version", "")),
+                _plain(label),
                 human_bytes(int(newest.get("disk_size", 0))),
                 human_bytes(int(newest.get("download_bytes", 0))),
                 _plain((newest.get("system") or {}).get("family", "")),
@@ -75,7 +77,7 @@ def _plain(text: object) -> str:
 @click.option("--allow-revoked", is_flag=True, help="Show a version that was withdrawn for security reasons.")
 @json_option
 def show(reference: str, *, offline: bool, allow_revoked: bool, as_json: bool) -> None:
-    r"""What a reference resolves to now, verified: the disk, its size, the facts about its system.
+    """What a reference resolves to now, verified: the disk, its size, the facts about its system.
 
     \b
     Example:
@@ -114,7 +116,7 @@ def show(reference: str, *, offline: bool, allow_revoked: bool, as_json: bool) -
     click.echo(f"{resolved.remote.name}:{resolved.publisher}/{resolved.image}@{resolved.version_label}")
     click.echo(f"  manifest  sha256:{resolved.manifest_digest.hex()}")
     click.echo(f"  disk      {human_bytes(manifest.geometry.disk_size)}, {human_bytes(data)} of data")
-    click.echo(f"  system    {system.family} {system.version}, {system.architecture}, {system.firmware}")
+    click.echo(f"  system    {f'{system.family} {system.version}'.strip()}, {system.architecture}, {system.firmware}")
     click.echo(f"  needs     {system.minimum_memory_mib} MiB of memory")
     if system.default_login:
         click.echo(f"  login     {system.default_login}")

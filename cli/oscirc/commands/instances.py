@@ -49,7 +49,7 @@ async def facts_of(instance: Instance) -> dict[str, object]:
 @click.command()
 @json_option
 def ps(*, as_json: bool) -> None:
-    r"""List instances and what they are doing.
+    """List instances and what they are doing.
 
     \b
     Example:
@@ -77,7 +77,7 @@ def ps(*, as_json: bool) -> None:
     "--timeout", default=60.0, show_default=True, help="Seconds for the guest to shut down by itself; 0: none."
 )
 def stop(name: str, timeout: float) -> None:
-    r"""Shut an instance down: its power button first, then by force.
+    """Shut an instance down: its power button first, then by force.
 
     \b
     Example:
@@ -96,7 +96,7 @@ def stop(name: str, timeout: float) -> None:
 @click.command()
 @click.argument("name")
 def console(name: str) -> None:
-    r"""Attach the terminal to an instance's serial console; Ctrl-] detaches.
+    """Attach the terminal to an instance's serial console; Ctrl-] detaches.
 
     \b
     Example:
@@ -117,7 +117,7 @@ def console(name: str) -> None:
 @click.command()
 @click.argument("name")
 def log(name: str) -> None:
-    r"""Print all that came out of an instance's console since its last start.
+    """Print all that came out of an instance's console since its last start.
 
     \b
     Example:
@@ -138,7 +138,7 @@ def log(name: str) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME…")
 @click.option("--force", is_flag=True, help="Stop it first, at once.")
 def rm(names: tuple[str, ...], *, force: bool) -> None:
-    r"""Remove instances and their overlays: what was written in them is gone.
+    """Remove instances and their overlays: what was written in them is gone.
 
     \b
     Example:

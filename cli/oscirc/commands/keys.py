@@ -20,7 +20,7 @@ def key() -> None:
 @passphrase_file_option
 @json_option
 def create(name: str, passphrase_file: Path | None, *, as_json: bool) -> None:
-    r"""Make a key pair; give the printed public file to an administrator.
+    """Make a key pair; give the printed public file to an administrator.
 
     \b
     Example:
@@ -74,7 +74,7 @@ def show(name: str, *, as_json: bool) -> None:
 @key.command()
 @click.argument("name")
 def export(name: str) -> None:
-    r"""Print the public key in PEM.
+    """Print the public key in PEM.
 
     \b
     Example:

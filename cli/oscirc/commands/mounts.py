@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oscirc.options import json_option
+from oscirc.options import Seconds, json_option
 from oscirc.output import human_bytes, print_json, print_table, say, warn
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 @click.argument("reference")
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 @click.option("--foreground", is_flag=True, help="Stay here until it is unmounted (Ctrl-C unmounts).")
-@click.option("--deadline", default=10.0, show_default=True, help="Seconds that a read waits for the network.")
+@click.option(
+    "--deadline", type=Seconds(), default=10.0, show_default=True, help="Seconds that a read waits for the network."
+)
 @click.option("--allow-revoked", is_flag=True, help="Mount a version that was withdrawn for security reasons.")
 @click.option("--allow-other", is_flag=True, help="Let other users read the mount (needs user_allow_other).")
 @click.option("--direct-io", is_flag=True, help="Keep the kernel's page cache out: to record what a guest asks for.")
@@ -35,7 +37,7 @@ def mount(
     allow_other: bool,
     direct_io: bool,
 ) -> None:
-    r"""Mount an image: MOUNTPOINT/disk.raw, verified and fetched as it is read.
+    """Mount an image: MOUNTPOINT/disk.raw, verified and fetched as it is read.
 
     MOUNTPOINT is an empty directory. Returns when the disk can be read. With a receipt of an earlier use it mounts
     without network too, with a warning.
@@ -71,7 +73,7 @@ def mount(
 @click.argument("mountpoints", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MOUNTPOINT…")
 @click.option("--lazy", is_flag=True, help="Detach it although files are open; the driver ends with the last close.")
 def umount(mountpoints: tuple[Path, ...], *, lazy: bool) -> None:
-    r"""Unmount images. Harmless where nothing is mounted; cleans up after a driver that died.
+    """Unmount images. Harmless where nothing is mounted; cleans up after a driver that died.
 
     \b
     Example:
@@ -149,7 +151,7 @@ def _show_mount(facts: dict[str, object]) -> None:
 @click.argument("what", required=False, metavar="[MOUNTPOINT|INSTANCE]")
 @json_option
 def status(what: str | None, *, as_json: bool) -> None:
-    r"""What mounts and instances fetched, cached and wait for. Without an argument: a line for each.
+    """What mounts and instances fetched, cached and wait for. Without an argument: a line for each.
 
     \b
     Example:
@@ -170,12 +172,14 @@ def status(what: str | None, *, as_json: bool) -> None:
 
 def _facts_of_one(what: str) -> dict[str, object]:
     from oscirc.commands.instances import facts_of, load
-    from oscirc_blockstore.errors import NotFoundError
+    from oscirc_blockstore.errors import LocalError, NotFoundError
     from oscirc_fusedriver import records
 
     record = records.find(Path(what))
     if record is not None and record.process.alive():
         return mount_facts(record)
+    if record is not None:
+        raise LocalError(f"the driver of {record.mountpoint} died", hint=f"run: oscirc umount {record.mountpoint}")
     with contextlib.suppress(NotFoundError):
         if "/" not in what:
             instance = load(what)
@@ -195,13 +199,14 @@ def _status_of_all(*, as_json: bool) -> None:
 
     mounts: list[dict[str, object]] = []
     for record in records.list_records():
+        named = {"mountpoint": record.mountpoint, "remote": record.remote, "image": record.image}
         if not record.process.alive():
-            mounts.append({"mountpoint": record.mountpoint, "image": record.image, "stale": True})
+            mounts.append({**named, "stale": True})
             continue
         try:
             mounts.append({**mount_facts(record), "stale": False})
         except OscircError as error:
-            mounts.append({"mountpoint": record.mountpoint, "image": record.image, "stale": False, "error": str(error)})
+            mounts.append({**named, "stale": False, "error": str(error)})
 
     async def collect() -> list[dict[str, object]]:
         return [await facts_of(instance) for instance in Instances().load_all()]
@@ -213,7 +218,7 @@ def _status_of_all(*, as_json: bool) -> None:
     if not mounts and not instances:
         say("nothing is mounted, and there are no instances")
     if mounts:
-        rows = [(str(m["image"]), str(m["mountpoint"]), _state_of(m)) for m in mounts]
+        rows = [(f"{m['remote']}:{m['image']}", str(m["mountpoint"]), _state_of(m)) for m in mounts]
         print_table(("IMAGE", "MOUNTPOINT", "STATE"), rows)
     if instances:
         print_table(
@@ -223,7 +228,7 @@ def _status_of_all(*, as_json: bool) -> None:
 
 def _state_of(mount: dict[str, object]) -> str:
     if mount["stale"]:
-        return "its driver died; clean up with: oscirc umount"
+        return f"its driver died; run: oscirc umount {mount['mountpoint']}"
     if "error" in mount:
         return str(mount["error"])
     fetched = human_bytes(int(str(mount["fetched_bytes"])))

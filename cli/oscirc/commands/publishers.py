@@ -79,7 +79,7 @@ def _change_targets(
 def add(
     name: str, public_key: Path, *, keys_directory: Path, passphrase_file: Path | None, token_file: Path | None
 ) -> None:
-    r"""Let a key publish as NAME/*. Signs with the targets key in --keys; needs an administrator's token.
+    """Let a key publish as NAME/*. Signs with the targets key in --keys; needs an administrator's token.
 
     \b
     Example:
@@ -108,7 +108,7 @@ def add(
 def rotate(
     name: str, public_key: Path, *, keys_directory: Path, passphrase_file: Path | None, token_file: Path | None
 ) -> None:
-    r"""Give a publisher another key. The publisher then signs again: oscirc publisher resign … --old-key OLD.pub
+    """Give a publisher another key. The publisher then signs again: oscirc publisher resign … --old-key OLD.pub
 
     \b
     Example:
@@ -124,7 +124,8 @@ def rotate(
         token_file,
         lambda current, key, plain, now: administration.rotate_publisher(current, key, plain, public, now),
     )
-    say(f"{name} has a new key; its images are refused until the publisher runs: oscirc publisher resign {name} …")
+    say(f"{name} has a new key; its images are refused until its publisher runs:")
+    say(f"  oscirc publisher resign {name} --key NEW-KEY --old-key OLD.pub")
 
 
 @publisher.command()
@@ -133,7 +134,7 @@ def rotate(
 @passphrase_file_option
 @token_file_option
 def remove(name: str, *, keys_directory: Path, passphrase_file: Path | None, token_file: Path | None) -> None:
-    r"""Let a publisher publish no more; its images are no longer resolved.
+    """Let a publisher publish no more; its images are no longer resolved.
 
     \b
     Example:
@@ -155,7 +156,7 @@ def remove(name: str, *, keys_directory: Path, passphrase_file: Path | None, tok
 @click.argument("remote_name", metavar="REMOTE", required=False)
 @json_option
 def list_publishers(remote_name: str | None, *, as_json: bool) -> None:
-    r"""List a repository's publishers, as its server states them.
+    """List a repository's publishers, as its server states them.
 
     \b
     Example:
@@ -173,7 +174,7 @@ def list_publishers(remote_name: str | None, *, as_json: bool) -> None:
         (str(item.get("name")), str(item.get("role_version")), ", ".join(map(str, item.get("fingerprints", []))))
         for item in (found if isinstance(found, list) else [])
     ]
-    print_table(("NAME", "ROLE", "KEYS"), rows)
+    print_table(("NAME", "ROLE VERSION", "KEYS"), rows)
 
 
 @publisher.command()
@@ -192,7 +193,7 @@ def resign(
     token_file: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Sign what is released for another year, as the publisher.
+    """Sign what is released for another year, as the publisher.
 
     \b
     Example:

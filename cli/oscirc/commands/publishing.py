@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from oscirc.output import human_bytes, print_json, progress, say, warn
 if TYPE_CHECKING:
     from oscirc.output import Bar
     from oscirc_publisher.publishing import PublishResult
-    from oscirc_publisher.releasing import Released
+    from oscirc_publisher.releasing import Released, Signatory
 
 _PHASES = {"comparing": "comparing", "uploading": "publishing", "releasing": "releasing"}
 
@@ -34,6 +35,7 @@ class _Shown:
 
 
 @click.command()
+@click.pass_context
 @click.argument("disk", type=click.Path(path_type=Path))
 @click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
 @key_option
@@ -58,6 +60,7 @@ class _Shown:
 @click.option("--block-size", default=None, type=int, help="Bytes in a block (default: 262144).")
 @json_option
 def publish(  # one parameter for each option
+    context: click.Context,
     disk: Path,
     reference: str,
     *,
@@ -79,7 +82,7 @@ def publish(  # one parameter for each option
     block_size: int | None,
     as_json: bool,
 ) -> None:
-    r"""Publish a disk (raw or qcow2) as a new version of an image.
+    """Publish a disk (raw or qcow2) as a new version of an image.
 
     Only blocks that the server lacks are sent. Run it again after an interruption: it goes on where it was. The same
     disk under the same version again changes nothing.
@@ -126,10 +129,22 @@ def publish(  # one parameter for each option
                     block_size=DEFAULT_BLOCK_SIZE if block_size is None else block_size,
                     progress=_Shown(bar),
                 )
+            if not result.changed and not no_channel and channel not in result.channels:
+                result = _move_channel(context, signatory, result, channel)
             stored_bytes = composition.stored_bytes(signatory.rest, result.publisher, result.image, result.version)
     finally:
         source.close()
     _report(result, stored_bytes, as_json=as_json)
+
+
+def _move_channel(context: click.Context, signatory: Signatory, result: PublishResult, channel: str) -> PublishResult:
+    """A version that was released before: move the channel if the user named one; never a default one back."""
+    from oscirc_publisher import changing
+
+    if context.get_parameter_source("channel") is click.core.ParameterSource.DEFAULT:
+        return result
+    changing.set_channel(signatory, result.image, channel, result.version)
+    return replace(result, channels=sorted([*result.channels, channel]))
 
 
 def _text_of(file: Path) -> str:
@@ -164,10 +179,10 @@ def _report(result: PublishResult, stored_bytes: int | None, *, as_json: bool) -
         )
         return
     if not result.changed:
-        click.echo(f"{name} is released already, with this very disk: nothing to do")
+        click.echo(f"{name} was released before, with this very disk")
     else:
-        channels = f", channel {', '.join(result.channels)}" if result.channels else ""
-        click.echo(f"{name} released{channels}")
+        click.echo(f"{name} released")
+    click.echo(f"  channels  {', '.join(result.channels) or 'none points at it'}")
     click.echo(f"  manifest  sha256:{result.manifest.hex()}")
     click.echo(
         f"  disk      {human_bytes(result.disk_size)}, {human_bytes(result.data_blocks * result.block_size)} of data"
@@ -200,17 +215,27 @@ def channel() -> None:
 def set_channel(
     reference: str, name: str, *, key: str, passphrase_file: Path | None, token_file: Path | None, as_json: bool
 ) -> None:
-    r"""Point a channel at a released version.
+    """Point a channel at a released version.
 
     \b
     Example:
       oscirc channel set alice/debian@12.1 stable --key alice
     """
     from oscirc import composition
+    from oscirc_blockstore.errors import UsageError
     from oscirc_publisher import changing
 
     wanted = composition.parse_version_reference(reference)
     with composition.signatory(wanted, key, passphrase_file, token_file) as signatory:
+        index = signatory.served_index(signatory.served_role(), wanted.image)
+        withdrawn = index.version(wanted.version).yanked
+        if withdrawn is not None and withdrawn.security:
+            raise UsageError(
+                f"{wanted.version} was withdrawn for security reasons: {withdrawn.why}",
+                hint="point the channel at another version, or take the withdrawal back: oscirc yank --restore",
+            )
+        if withdrawn is not None:
+            warn(f"{wanted.version} was withdrawn: {withdrawn.why}")
         released = changing.set_channel(signatory, wanted.image, name, wanted.version)
     _say_change(released, f"{wanted.publisher}/{wanted.image}#{name} is now {wanted.version}", as_json=as_json)
 
@@ -235,7 +260,7 @@ def yank(
     token_file: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Withdraw a released version, saying why. It stays where it is; workstations warn, or with --security refuse.
+    """Withdraw a released version, saying why. It stays where it is; workstations warn, or with --security refuse.
 
     \b
     Example:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from oscirc_remote.remotes import Remote
 
 
+_TOKEN_PREFIX = "oscirc_"  # noqa: S105  # what a token starts with
+
+
 def _facts(remote: Remote) -> dict[str, object]:
     stated = remote.facts()
     return {
@@ -38,7 +41,7 @@ def remote() -> None:
 @click.argument("line", metavar="URL#sha256=…")
 @json_option
 def add(name: str, line: str, *, as_json: bool) -> None:
-    r"""Trust a repository under a name of your own. Quote the line: a shell may take # for a comment.
+    """Trust a repository under a name of your own. Quote the line: a shell may take # for a comment.
 
     \b
     Example:
@@ -85,7 +88,7 @@ def remove(name: str) -> None:
 @click.option("--clear", is_flag=True, help="Forget your own list.")
 @json_option
 def mirrors(name: str, *, urls: tuple[str, ...], clear: bool, as_json: bool) -> None:
-    r"""Show a remote's mirrors, or set your own list (beside those that the repository names).
+    """Show a remote's mirrors, or set your own list (beside those that the repository names).
 
     \b
     Example:
@@ -106,13 +109,14 @@ def mirrors(name: str, *, urls: tuple[str, ...], clear: bool, as_json: bool) -> 
 @click.argument("name", metavar="REMOTE")
 @token_file_option
 def login(name: str, *, token_file: Path | None) -> None:
-    r"""Store a token for publishing to a remote: asked for, or read from --token-file (- is standard input).
+    """Store a token for publishing to a remote: asked for, or read from --token-file (- is standard input).
 
     \b
     Example:
       oscirc login example
     """
     from oscirc.options import token
+    from oscirc_blockstore.errors import UsageError
     from oscirc_remote.remotes import Remotes
 
     known = Remotes().load(name)
@@ -120,5 +124,7 @@ def login(name: str, *, token_file: Path | None) -> None:
         text = str(click.prompt(f"Token for {name}", hide_input=True, err=True))
     else:
         text = token(None, name, token_file if token_file is not None else Path("-"))
+    if not text.startswith(_TOKEN_PREFIX):
+        raise UsageError("that is not a token of an oscirc server", hint=f"tokens start with {_TOKEN_PREFIX}")
     known.store_token(text)
     say(f"token stored for {name}")

@@ -52,7 +52,7 @@ def _administration(data: Path, database: str | None, blocks: str | None) -> Adm
 def serve(
     context: click.Context, *, data: Path, listen: str, database: str | None, blocks: str | None, log_level: str
 ) -> None:
-    r"""Run a repository server until Ctrl-C or SIGTERM.
+    """Run a repository server until Ctrl-C or SIGTERM.
 
     With an empty data directory a repository is made first, as `oscirc serve init` does.
 
@@ -87,10 +87,14 @@ def _initialise(
     *,
     as_json: bool,
 ) -> None:
+    from oscirc_blockstore.errors import DocumentRefusedError, UsageError
     from oscirc_server.initialising import initialise
 
     secret = passphrase(passphrase_file, what="the new root and targets keys", new=True)
-    made = initialise(data, keys_directory, secret, public_url, name, database_url=database, blocks_url=blocks)
+    try:
+        made = initialise(data, keys_directory, secret, public_url, name, database_url=database, blocks_url=blocks)
+    except DocumentRefusedError as error:  # what would not be a document comes from an argument here
+        raise UsageError(str(error)) from None
     if as_json:
         print_json(
             {
@@ -132,7 +136,7 @@ def init(
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Make a repository: keys, first signatures, an administrator's token.
+    """Make a repository: keys, first signatures, an administrator's token.
 
     \b
     Example:
@@ -151,7 +155,7 @@ def _date(seconds: int) -> str:
 @_blocks_option
 @json_option
 def status(*, data: Path, database: str | None, blocks: str | None, as_json: bool) -> int:
-    r"""Expiries, alarms, keys, sizes. Exit code 4 when something has to be done.
+    """Expiries, alarms, keys, sizes. Exit code 4 when something has to be done.
 
     \b
     Example:
@@ -190,7 +194,7 @@ def resign(
     blocks: str | None,
     passphrase_file: Path | None,
 ) -> None:
-    r"""Renew the root (5 years) or targets (1 year) role, where its key is. Safe beside a running server.
+    """Renew the root (5 years) or targets (1 year) role, where its key is. Safe beside a running server.
 
     \b
     Example:
@@ -217,7 +221,7 @@ def rotate(
     blocks: str | None,
     passphrase_file: Path | None,
 ) -> None:
-    r"""Replace a role's key by a new one, signed with the root key.
+    """Replace a role's key by a new one, signed with the root key.
 
     \b
     Example:

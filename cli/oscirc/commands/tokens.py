@@ -27,7 +27,7 @@ def token() -> None:
 def create(
     name: str, *, scopes: tuple[str, ...], days: int, remote_name: str | None, token_file: Path | None, as_json: bool
 ) -> None:
-    r"""Make a token; it is printed once.
+    """Make a token; it is printed once.
 
     \b
     Example:
@@ -60,8 +60,12 @@ def list_tokens(*, remote_name: str | None, token_file: Path | None, as_json: bo
         return
     found = answer.get("tokens", answer.get("items", []))
     columns = ("id", "name", "scopes", "expires", "last_used", "revoked")
-    rows = [[str(item.get(column)) for column in columns] for item in (found if isinstance(found, list) else [])]
+    rows = [[_cell(item.get(column)) for column in columns] for item in (found if isinstance(found, list) else [])]
     print_table([column.upper() for column in columns], rows)
+
+
+def _cell(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
 @token.command()

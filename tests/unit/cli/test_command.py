@@ -1,0 +1,113 @@
+"""The command's manners: help that can be copied, errors that scripts can read, documented exit codes, no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+
+from oscirc import output
+from oscirc.__main__ import COMMANDS, cli, main
+
+
+def every_command(command=cli, path=()):
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from every_command(command.get_command(context, name), (*path, name))
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), list(every_command()), ids=lambda value: "-".join(value) if isinstance(value, tuple) else ""
+)
+def test_every_help_is_readable(path, command, capsys):
+    assert main([*path, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "\\" not in shown
+    assert "\x08" not in shown
+    if "Example:" in shown:
+        after = shown.split("Example:")[1].splitlines()[1]
+        assert after.strip().startswith("oscirc") or "&&" in after
+
+
+def test_the_overview_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)
+
+
+def test_a_near_miss_is_named(capsys):
+    assert main(["mout"]) == 2
+    assert "Did you mean 'mount'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "name"),
+    [
+        (["show", "--json"], 2, "UsageError"),
+        (["show", "alice", "--json"], 2, "NameRefusedError"),
+        (["show", "alice/x", "--json"], 3, "NotFoundError"),
+        (["key", "show", "nobody", "--json"], 3, "NotFoundError"),
+        (["status", "/nowhere/at/all", "--json"], 3, "NotFoundError"),
+        (["remote", "add", "x", "http://127.0.0.1:1/#nothing", "--json"], 2, "UsageError"),
+    ],
+)
+def test_errors_are_json_where_json_was_asked_for(arguments, code, name, capsys):
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert json.loads(captured.err)["error"] == name
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon", "1e9"])
+def test_a_time_is_finite_and_positive(seconds, tmp_path, capsys):
+    assert main(["mount", "a/b", str(tmp_path), "--deadline", seconds]) == 2
+    assert "not a time" in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written_is_one_line(tmp_path):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "oscirc", "key", "list", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 6
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_hangs_up_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "oscirc", "--help"], stdout=closed, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.stderr == ""
+
+
+def test_starting_a_command_does_not_load_the_other_rooms():
+    code = "import sys, oscirc.__main__ as m; m.main(['mount', '--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert not loaded & {"fastapi", "sqlalchemy", "tuf", "httpx", "pyfuse3", "trio", "qemu", "cryptography"}
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (70_000_000, "66.8 MiB"),
+        (3 << 40, "3.0 TiB"),
+        (5 << 50, "5120.0 TiB"),
+    ],
+)
+def test_sizes_are_readable(count, text):
+    assert output.human_bytes(count) == text
