@@ -23,7 +23,9 @@ from oscirc_blockstore.errors import DigestMismatchError, FrameRefusedError
 MAGIC = b"\x28\xb5\x2f\xfd"
 MAX_WINDOW_BYTES = 1 << 20
 MAX_OVERHEAD_BYTES = 1024
-DEFAULT_LEVEL = 3
+# With tables for the block's own size, level 2 at 256 KiB gives a Debian disk 1.5% more bytes than level 3 and takes a
+# fifth less time; it stays below what content-defined chunks at zstd's own default of 3 come to.
+DEFAULT_LEVEL = 2
 
 _local = threading.local()  # zstd contexts are not to be shared between threads, and cost 0.1 ms to make
 

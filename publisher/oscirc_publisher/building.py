@@ -84,7 +84,9 @@ def build_table(
     stop: threading.Event | None = None,
     on_read: OnRead | None = None,
 ) -> BuiltTable:
-    """Everything of `disk` into `sink`, its nodes last. Raises whatever reading or the sink raise, after stopping.
+    """Everything of `disk` into `sink`: blocks, and nodes as they close.
+
+    Raises whatever reading or the sink raise, after stopping the others.
 
     `stop` is set on failure or interruption, so that a sink which looks at it ends what it has under way.
     """
