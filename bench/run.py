@@ -1,4 +1,7 @@
-"""`make bench`: every benchmark, one after the other, then the table in docs/performance.md. Names select some."""
+"""`make bench`: every benchmark, one after the other, then the tables in docs/performance.md.
+
+Names select some; `page` runs none and writes the page from the results that there are.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def section(name: str) -> str:
 
 def main() -> None:
     """Run what is named, or all; then write the page from whatever results there are."""
-    for name in sys.argv[1:] or BENCHMARKS:
+    for name in BENCHMARKS if len(sys.argv) == 1 else [name for name in sys.argv[1:] if name != "page"]:
         subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=True, cwd=HERE)
     found = [name for name in BENCHMARKS if (HERE / "results" / f"{name}.json").exists()]
     PAGE.write_text(INTRODUCTION + "".join(section(name) for name in found), encoding="utf-8")
