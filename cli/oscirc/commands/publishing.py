@@ -56,7 +56,7 @@ class _Shown:
 @click.option(
     "--changelog-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The same, from a file."
 )
-@click.option("--level", default=None, type=click.IntRange(1, 22), help="Compression level (default: 3).")
+@click.option("--level", default=None, type=click.IntRange(1, 22), help="Compression level (default: 2).")
 @click.option("--block-size", default=None, type=int, help="Bytes in a block (default: 262144).")
 @json_option
 def publish(  # one parameter for each option
