@@ -100,7 +100,7 @@ class LocalStore:
                 temporary.unlink()
             if error.errno in _FULL:
                 raise StoreFullError(
-                    f"no space left in {self.root}", hint="free space or run: oscirc cache gc"
+                    f"no space left in {self.root}", hint="free space or run: oscirc cache clear"
                 ) from None
             raise LocalError(f"cannot write to {self.root}: {error.strerror}") from None
 

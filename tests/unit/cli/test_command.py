@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -111,3 +113,20 @@ def test_starting_a_command_does_not_load_the_other_rooms():
 )
 def test_sizes_are_readable(count, text):
     assert output.human_bytes(count) == text
+
+
+def test_hints_and_messages_name_only_commands_that_there_are():
+    root = pathlib.Path(__file__).parents[3]
+    known = {" ".join(path) for path, _ in every_command()}
+    named = set()
+    for room in ("blockstore", "remote", "publisher", "server", "fusedriver", "vmlaunch", "cli"):
+        for file in root.joinpath(room).rglob("*.py"):
+            text = file.read_text(encoding="utf-8")
+            named |= set(re.findall(r"(?:run|with|by|see|first): oscirc ([a-z]+(?: [a-z]+)?)", text))
+    groups = {path[0] for path, command in every_command() if isinstance(command, click.Group) and path}
+    assert named
+    for words in named:
+        first = words.split()[0]
+        assert first in known, words
+        if first in groups and first != "serve":
+            assert words in known, words
