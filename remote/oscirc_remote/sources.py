@@ -12,11 +12,23 @@ A read becomes positions, positions become digests through the table, digests be
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from enum import IntEnum
 from typing import Protocol
 
 from oscirc_blockstore.digests import Digest
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.status import CacheStatus, MirrorStatus
+
+
+class Urgency(IntEnum):
+    """Why a block is fetched; the lower goes first, and what is waited for never queues behind what is not."""
+
+    DEMAND = 0
+    """A read waits for it."""
+    AHEAD = 1
+    """A read will probably want it soon: read-ahead, a profile, what a bundle left out."""
+    FILL = 2
+    """So that the image will be complete some day; only while nothing else happens."""
 
 
 class FrameSource(Protocol):
