@@ -1,11 +1,11 @@
 """Accelerators: what there is besides an image to make it start sooner, and the two documents that list it.
 
 An accelerator is an immutable file `accel/<sha256>`: a boot profile or a bundle. A **listing**,
-`accel/<manifest-digest>.json`, says which there are for one disk. A **hint**, `accel/hints/<publisher>/<image>.json`, says
-the same per channel, so that a client can ask for a bundle before it has verified which disk the channel means.
+`accel/<manifest-digest>.json`, says which there are for one disk. A **hint**, `accel/hints/<publisher>/<image>.json`,
+says the same per channel, so that a client can ask for a bundle before it has verified which disk the channel means.
 
-Neither document is signed. Both are trusted as a mirror is: what they name is checked against the signed table before it
-is used, and what a lie can waste is bounded by the client. Kinds that this version does not know are passed over.
+Neither document is signed. Both are trusted as a mirror is: what they name is checked against the signed table before
+it is used, and what a lie can waste is bounded by the client. Kinds that this version does not know are passed over.
 """
 
 from __future__ import annotations
