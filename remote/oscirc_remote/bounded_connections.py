@@ -36,6 +36,13 @@ class Exchange:
         self.at_end = False  # whether the other side hung up
         self.socket: socket.socket | None = None
         self._ended = False
+        self._counted_bytes = 0
+
+    def uncounted(self) -> int:
+        """Bytes that came since this was asked before."""
+        count = self.received_bytes - self._counted_bytes
+        self._counted_bytes += count
+        return count
 
     def begin(self) -> None:
         """Let the connection that this thread uses next be bounded by this exchange."""

@@ -1,4 +1,4 @@
-"""GET over urllib3, in which everything is bounded: time, head, body, redirects, what is kept alive.
+"""GET over urllib3, in which all is bounded: time, head, body, redirects, what is kept alive. Whole, or as a stream.
 
 urllib3 parses, pools, verifies certificates and speaks to proxies; `bounded_connections` bounds its reads. What stands
 here are the rules of this project: one error tree; a body is refused as soon as it is known to be too long, the body of
@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import http.client
 import os
 import ssl
 import threading
+from collections.abc import Iterator
 from urllib.parse import unquote, urljoin
 
 from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager
@@ -23,7 +23,6 @@ from urllib3.util import Timeout, Url, make_headers, parse_url
 
 from oscirc_blockstore.errors import (
     NotServedError,
-    OversizedResponseError,
     ServerRefusedError,
     TransportError,
     UnreachableError,
@@ -31,12 +30,13 @@ from oscirc_blockstore.errors import (
 from oscirc_remote.bounded_connections import BoundedHttpPool, BoundedHttpsPool, Exchange
 from oscirc_remote.counters import Counters
 from oscirc_remote.deadlines import Deadline
+from oscirc_remote.http_bodies import PARTIAL, Body, translated
+from oscirc_remote.rate_limits import RateLimit
 
 MAX_REDIRECTS = 5
 HEAD_BYTES = 64 * 1024  # what heads, chunk lines and trailers may add to the body, besides an eighth of it
 DRAIN_BYTES = 4096  # an error's body this short is read so that the connection can be kept
 DRAIN_S = 0.5
-PIECE_BYTES = 1 << 20
 CONNECT_S = 5.0
 STALL_S = 5.0
 MAX_IDLE = 16
@@ -50,7 +50,8 @@ _OK = 200
 class HttpClient:
     """GETs below one base URL; connections are kept and shared among threads."""
 
-    def __init__(self, base_url: str, *, connect_s: float = CONNECT_S) -> None:
+    def __init__(self, base_url: str, *, connect_s: float = CONNECT_S, rate_limit: RateLimit | None = None) -> None:
+        self._rate_limit = rate_limit
         self.base_url = base_url.rstrip("/")
         self.counters = Counters("requests", "received_bytes")
         self._connect_s = connect_s
@@ -63,20 +64,28 @@ class HttpClient:
         self, path: str, limit_bytes: int, deadline: Deadline, *, stall_s: float = STALL_S, query: str = ""
     ) -> bytes:
         """The body at `path` (already quoted), at most `limit_bytes` long; anything else is a `TransportError`."""
-        url = f"{self.base_url}/{path}" + (f"?{query}" if query else "")
         headers = {**_HEADERS, "Cache-Control": "no-cache"} if query else _HEADERS
-        for _ in range(MAX_REDIRECTS + 1):
-            answer = self._request(url, headers, limit_bytes, deadline, stall_s)
-            if isinstance(answer, bytes):
-                return answer
-            try:
-                target = urljoin(url, answer)
-            except ValueError:
-                raise TransportError(f"{self.base_url} redirects to {answer[:200]!r}, which is no address") from None
-            if url.lower().startswith("https:") and not target.lower().startswith("https:"):
-                raise TransportError(f"{self.base_url} redirects to an address without TLS: {target[:200]!r}")
-            url = target
-        raise TransportError(f"{self.base_url} redirects more than {MAX_REDIRECTS} times")
+        target = f"{path}?{query}" if query else path
+        with self._asked(target, headers, limit_bytes, deadline, stall_s) as body:
+            if body.status != _OK:
+                raise ServerRefusedError(
+                    f"{self.base_url} answered with status {body.status}, unasked", status=body.status
+                )
+            return body.read_all(limit_bytes)
+
+    @contextlib.contextmanager
+    def stream(
+        self, path: str, start: int, stop: int, deadline: Deadline, *, stall_s: float = STALL_S
+    ) -> Iterator[Body]:
+        """Bytes `start` to `stop` of the file at `path`, to be read piece by piece.
+
+        Asks by Range unless `start` is 0, where the whole is asked for and the rest not read. A server that answers
+        with another range is a `TransportError`.
+        """
+        headers = {**_HEADERS, "Range": f"bytes={start}-{stop - 1}"} if start else _HEADERS
+        with self._asked(path, headers, stop - start, deadline, stall_s) as body:
+            body.check_range(start, stop)
+            yield body
 
     def close(self) -> None:
         """Drop the kept connections, and let the requests that are under way fail at once."""
@@ -87,10 +96,60 @@ class HttpClient:
             for manager in self._managers.values():
                 manager.clear()
 
-    def _request(
-        self, url: str, headers: dict[str, str], limit_bytes: int, deadline: Deadline, stall_s: float
-    ) -> bytes | str:
-        """The body, or the address that a redirect names."""
+    @contextlib.contextmanager
+    def _asked(
+        self, path: str, headers: dict[str, str], limit_bytes: int, deadline: Deadline, stall_s: float
+    ) -> Iterator[Body]:
+        """The answer that carries a body, redirects followed."""
+        url = f"{self.base_url}/{path}"
+        for _ in range(MAX_REDIRECTS + 1):
+            with contextlib.ExitStack() as ending:
+                body = self._answer(url, headers, limit_bytes, deadline, stall_s, ending)
+                if isinstance(body, Body):
+                    yield body
+                    return
+                url = self._redirected(url, body)
+        raise TransportError(f"{self.base_url} redirects more than {MAX_REDIRECTS} times")
+
+    def _redirected(self, url: str, location: str) -> str:
+        try:
+            target = urljoin(url, location)
+        except ValueError:
+            raise TransportError(f"{self.base_url} redirects to {location[:200]!r}, which is no address") from None
+        if url.lower().startswith("https:") and not target.lower().startswith("https:"):
+            raise TransportError(f"{self.base_url} redirects to an address without TLS: {target[:200]!r}")
+        return target
+
+    def _answer(
+        self,
+        url: str,
+        headers: dict[str, str],
+        limit_bytes: int,
+        deadline: Deadline,
+        stall_s: float,
+        ending: contextlib.ExitStack,
+    ) -> Body | str:
+        """The body, or the address that a redirect names; `ending` lets go of the connection."""
+        response, exchange = self._send(url, headers, limit_bytes, deadline, stall_s, ending)
+        try:
+            if exchange.at_end:  # http.client takes a head that breaks off for one that is complete
+                raise UnreachableError(f"{exchange.authority} broke off in the head of its answer")
+            if response.status in (_OK, PARTIAL):
+                return Body(response, exchange, self.counters, self._rate_limit)
+            return self._no_body(response, exchange)
+        except (problems.HTTPError, OSError, ValueError) as error:
+            raise translated(error, exchange) from None
+
+    def _send(
+        self,
+        url: str,
+        headers: dict[str, str],
+        limit_bytes: int,
+        deadline: Deadline,
+        stall_s: float,
+        ending: contextlib.ExitStack,
+    ) -> tuple[BaseHTTPResponse, Exchange]:
+        """The head of the answer; sent once more when a kept connection turned out to be dead."""
         try:
             parts = parse_url(url)
             manager = self._manager_for(parts)
@@ -100,13 +159,9 @@ class HttpClient:
         while True:
             exchange = Exchange(parts.netloc or "", deadline, stall_s=stall_s, allowance_bytes=allowance_bytes)
             left_s = exchange.time_left_s()
-            with self._lock:
-                if self._closed:
-                    raise UnreachableError(f"the connections to {self.base_url} were closed")
-                self._under_way.add(exchange)
-            self.counters.add("requests")
-            try:
-                with deadline.cancellation.calling(exchange.end):
+            with contextlib.ExitStack() as trying:
+                self._enter(exchange, trying)
+                try:
                     exchange.begin()
                     response = manager.urlopen(
                         "GET",
@@ -118,21 +173,33 @@ class HttpClient:
                         preload_content=False,
                         decode_content=False,
                     )
-                    try:
-                        return self._answer(response, exchange, limit_bytes)
-                    finally:  # read to its end, it has given the connection back already; else that is closed
-                        response.close()
-                        response.release_conn()
-            except (problems.HTTPError, OSError, ValueError) as error:
-                exchange.time_left_s()
-                hung_up = isinstance(error, problems.ProtocolError) and exchange.received_bytes == 0
-                if not (exchange.kept and hung_up):
-                    raise _translated(error, exchange) from None
-            finally:
-                exchange.finish()
-                with self._lock:
-                    self._under_way.discard(exchange)
-                self.counters.add("received_bytes", exchange.received_bytes)
+                except (problems.HTTPError, OSError, ValueError) as error:
+                    exchange.time_left_s()
+                    hung_up = isinstance(error, problems.ProtocolError) and exchange.received_bytes == 0
+                    if exchange.kept and hung_up:
+                        continue
+                    raise translated(error, exchange) from None
+                trying.callback(response.release_conn)
+                trying.callback(response.close)  # read to its end, it has given the connection back; else it is closed
+                ending.push(trying.pop_all())
+                return response, exchange
+
+    def _enter(self, exchange: Exchange, ending: contextlib.ExitStack) -> None:
+        """Count a request as under way until `ending`."""
+        with self._lock:
+            if self._closed:
+                raise UnreachableError(f"the connections to {self.base_url} were closed")
+            self._under_way.add(exchange)
+        self.counters.add("requests")
+
+        def left() -> None:
+            exchange.finish()
+            with self._lock:
+                self._under_way.discard(exchange)
+            self.counters.add("received_bytes", exchange.uncounted())
+
+        ending.callback(left)
+        ending.enter_context(exchange.deadline.cancellation.calling(exchange.end))
 
     def _manager_for(self, parts: Url) -> PoolManager:
         """The connections for addresses like this one, through a proxy where the environment says so."""
@@ -151,11 +218,8 @@ class HttpClient:
                 self._managers[parts.scheme, proxy] = manager
             return manager
 
-    def _answer(self, response: BaseHTTPResponse, exchange: Exchange, limit_bytes: int) -> bytes | str:
-        if exchange.at_end:  # http.client takes a head that breaks off for one that is complete
-            raise UnreachableError(f"{exchange.authority} broke off in the head of its answer")
-        if response.status == _OK:
-            return _read_body(response, exchange.authority, limit_bytes)
+    def _no_body(self, response: BaseHTTPResponse, exchange: Exchange) -> str:
+        """The address that a redirect names; every other answer is an error."""
         if response.length_remaining is not None and response.length_remaining <= DRAIN_BYTES:
             exchange.deadline = exchange.deadline.at_most(DRAIN_S)
             with contextlib.suppress(problems.HTTPError, TransportError):
@@ -188,45 +252,3 @@ def _proxy_for(parts: Url) -> str:
             f"the proxy set for {parts.scheme} is not one that this program can use", hint="give an http:// proxy"
         )
     return proxy
-
-
-def _read_body(response: BaseHTTPResponse, authority: str, limit_bytes: int) -> bytes:
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise ServerRefusedError(f"{authority} sent the encoding {encoding[:40]!r} unasked", status=response.status)
-    if response.headers.get("transfer-encoding", "chunked").lower() != "chunked":
-        raise TransportError(f"{authority} sent an unknown transfer encoding")
-    length = response.length_remaining
-    if length is not None and length > limit_bytes:
-        raise OversizedResponseError(f"{authority} declares {length} bytes where {limit_bytes} are allowed")
-    pieces: list[bytes] = []
-    received_bytes = 0
-    while piece := response.read(min(PIECE_BYTES, limit_bytes + 1 - received_bytes)):
-        pieces.append(piece)
-        received_bytes += len(piece)
-        if received_bytes > limit_bytes:
-            raise OversizedResponseError(f"{authority} sent more than the {limit_bytes} bytes allowed")
-        if received_bytes == length:
-            break
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _translated(error: Exception, exchange: Exchange) -> TransportError:
-    """What urllib3 raised, in the words of this project."""
-    authority = exchange.authority
-    wraps = isinstance(error, (problems.ProtocolError, problems.SSLError, problems.ProxyError)) and error.args
-    cause = error.args[-1] if wraps else error.__cause__ or error
-    told = str(getattr(cause, "strerror", None) or cause)[:200]
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return TransportError(
-            f"the certificate of {authority} is not valid: {cause.verify_message}",
-            hint="look at this machine's clock, and at who is between it and the server",
-        )
-    if isinstance(error, (problems.NewConnectionError, problems.SSLError, problems.ProxyError)):
-        return UnreachableError(f"cannot reach {authority}: {told}")
-    if isinstance(error, problems.TimeoutError):
-        return exchange.deadline.exceeded(f"{authority} did not answer")
-    malformed = isinstance(cause, http.client.HTTPException) and not isinstance(cause, http.client.IncompleteRead)
-    if isinstance(error, (problems.ProtocolError, OSError)) and (isinstance(cause, OSError) or not malformed):
-        return UnreachableError(f"{authority} broke off: {told}")
-    return TransportError(f"{authority} does not speak HTTP/1.1 as it should: {told}")
