@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from oscirc_fusedriver.records import MountRecord
     from oscirc_publisher.releasing import Signatory
     from oscirc_publisher.rest import RestClient
+    from oscirc_remote.early import EarlyBundle
+    from oscirc_remote.prefetch import PrefetchOptions
+    from oscirc_remote.references import Reference
     from oscirc_remote.resolving import Resolved
 
 
@@ -106,13 +109,40 @@ def stored_bytes(client: RestClient, publisher: str, image: str, version: str) -
     return None
 
 
-def image_reader_of(resolved: Resolved, options: MountOptions) -> PreparedImage:
+def resolve_and_open(
+    wanted: Reference, options: MountOptions, *, allow_revoked: bool, tell: Callable[[str], None]
+) -> PreparedImage:
+    """Resolve a reference and open it, its bundle started meanwhile; to be called in the driver's process."""
+    from oscirc_remote.opening import start_early
+    from oscirc_remote.resolving import resolve_for_boot
+
+    ahead = fetch_ahead_options(options)
+    early = start_early(wanted, ahead, Remotes()) if ahead is not None else None
+    try:
+        resolved = resolve_for_boot(wanted, allow_revoked=allow_revoked)
+    except BaseException:
+        if early is not None:
+            early.drop()
+        raise
+    for warning in resolved.warnings:
+        tell(warning)
+    return image_reader_of(resolved, options, early)
+
+
+def fetch_ahead_options(options: MountOptions) -> PrefetchOptions | None:
+    """What a mount fetches before it is asked for; nothing where it is to see what a guest asks."""
+    from oscirc_remote.prefetch import PrefetchOptions
+
+    return None if options.direct_io else PrefetchOptions()
+
+
+def image_reader_of(resolved: Resolved, options: MountOptions, early: EarlyBundle | None = None) -> PreparedImage:
     """What the driver serves for a resolved image; to be called in the driver's process."""
     from oscirc_fusedriver.readers import MountDescription, PreparedImage
     from oscirc_remote.opening import open_image
 
     return PreparedImage(
-        open_image(resolved, deadline_s=options.deadline_s),
+        open_image(resolved, deadline_s=options.deadline_s, prefetch=fetch_ahead_options(options), early=early),
         MountDescription(
             remote=resolved.remote.name,
             reference=str(resolved.reference),

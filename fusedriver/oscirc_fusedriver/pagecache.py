@@ -31,7 +31,7 @@ from oscirc_fusedriver.status import DriverCounters
 log = logging.getLogger(__name__)
 
 PAGE = 4096
-_QUEUE_LENGTH = 64
+_QUEUE_LENGTH = 1024
 
 Store = Callable[[int, bytes | memoryview], None]
 
@@ -67,7 +67,7 @@ class PagePusher:
         self._block_size = block_size
         self._disk_size = reader.size
         self._counters = counters
-        self._queue: queue.Queue[tuple[int, int] | None] = queue.Queue(_QUEUE_LENGTH)
+        self._queue: queue.Queue[list[ByteRange] | None] = queue.Queue(_QUEUE_LENGTH)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="page-pusher", daemon=True)
         self._thread.start()
@@ -75,7 +75,16 @@ class PagePusher:
     def offer(self, offset: int, length: int) -> None:
         """These bytes were just read; never waits."""
         try:
-            self._queue.put_nowait((offset, length))
+            self._queue.put_nowait(
+                rest_of_blocks(offset, length, block_size=self._block_size, disk_size=self._disk_size)
+            )
+        except queue.Full:
+            self._counters.stores_dropped += 1
+
+    def offer_block(self, offset: int, length: int) -> None:
+        """These bytes came before anybody asked; never waits."""
+        try:
+            self._queue.put_nowait([ByteRange(offset, offset + length)])
         except queue.Full:
             self._counters.stores_dropped += 1
 
@@ -89,16 +98,16 @@ class PagePusher:
 
     def _run(self) -> None:
         while not self._stopping:
-            asked = self._queue.get()
-            if asked is None:
+            runs = self._queue.get()
+            if runs is None:
                 return
             try:
-                self._push(*asked)
+                self._push(runs)
             except Exception:  # pages are only hints: nothing that goes wrong here may matter
-                log.exception("pages around %d were not pushed", asked[0])
+                log.exception("pages of %s were not pushed", runs)
 
-    def _push(self, offset: int, length: int) -> None:
-        for run in rest_of_blocks(offset, length, block_size=self._block_size, disk_size=self._disk_size):
+    def _push(self, runs: list[ByteRange]) -> None:
+        for run in runs:
             if self._stopping:
                 return
             if self._is_awaited(run.start, run.stop):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,9 @@ class Reader(Protocol):
 
     def read_if_resident(self, offset: int, size: int) -> bytes | memoryview | None:
         """The same if this machine has the bytes, else None. Never waits for the network or for another read."""
+
+    def on_block(self, arrived: Callable[[int, int], None]) -> None:
+        """Have `arrived(offset, length)` called for blocks that come before they are asked for, from any thread."""
 
     def fail_reads(self, enabled: bool) -> None:
         """While on, reads that wait for the network fail at once, the outstanding ones too."""

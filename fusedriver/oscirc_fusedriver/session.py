@@ -95,6 +95,7 @@ class Session:
                     block_size=self._prepared.block_size,
                     counters=self._counters,
                 )
+                self._reader.on_block(self._pusher.offer_block)
             trio.run(self._serve, on_ready)
             if not self._ready:
                 raise LocalError(f"{self._mountpoint} was unmounted before it could be read")

@@ -9,18 +9,20 @@ no error of reading: the block is served, not kept, and counted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import LocalError, TransportError
 from oscirc_blockstore.local_store import LocalStore
 from oscirc_blockstore.table import NODE_SIZE
+from oscirc_remote.arrivals import NOTHING_ARRIVES, Arrivals
 from oscirc_remote.counters import Counters
 from oscirc_remote.deadlines import Cancellation, Deadline
 from oscirc_remote.flights import Flight, FlightLocks, FlightTable
 from oscirc_remote.lru import ByteBoundedCache
-from oscirc_remote.sources import BlockSource
+from oscirc_remote.origins import Origin, Origins
+from oscirc_remote.sources import BlockSource, Urgency
 from oscirc_remote.status import CacheStatus, MirrorStatus
 
 BLOCK_MEMORY_BYTES = 64 << 20
@@ -53,6 +55,8 @@ class CachedSource:
         self._locks = FlightLocks(directory / LOCK_FILE)
         self._flights = FlightTable(self._obtain, threads)
         self._closing = Cancellation()
+        self._arrivals = NOTHING_ARRIVES
+        self._origins = Origins()
         self._last_write_problem = ""
         self._counters = Counters(
             "memory_hits",
@@ -63,6 +67,8 @@ class CachedSource:
             "joined_flights",
             "lock_waits",
             "uncached_writes",
+            "prefetched_blocks",
+            "prefetched_bytes",
         )
 
     def resident(self, digest: Digest, raw_size: int) -> bytes | None:
@@ -85,31 +91,66 @@ class CachedSource:
     def fetch(self, digest: Digest, raw_size: int, deadline: Deadline) -> bytes:
         """The verified bytes, from wherever they are had first; raises what `inner` raises."""
         raw = self.resident(digest, raw_size)
+        if raw is None and self._arrivals.wait(digest, deadline):
+            raw = self.resident(digest, raw_size)
         return self._wait(self._join(digest, raw_size, deadline), raw_size, deadline) if raw is None else raw
 
     def fetch_each(
         self, digests: Iterable[Digest], raw_size: int, new_deadline: Callable[[], Deadline], window: int
     ) -> Iterator[tuple[Digest, bytes]]:
         """Each digest with its bytes, in order; up to `window` are under way at once, each under its own deadline."""
-        ahead: deque[tuple[Digest, bytes | Flight, Deadline]] = deque()
+        ahead: deque[tuple[Digest, bytes | Flight | None, Deadline]] = deque()
 
         def finish() -> tuple[Digest, bytes]:
             first, had, until = ahead.popleft()
+            if had is None:
+                return first, self.fetch(first, raw_size, until)
             return first, had if isinstance(had, bytes) else self._wait(had, raw_size, until)
 
         for digest in digests:
             deadline = new_deadline()
-            raw = self.resident(digest, raw_size)
-            ahead.append((digest, self._join(digest, raw_size, deadline) if raw is None else raw, deadline))
+            had: bytes | Flight | None = self.resident(digest, raw_size)
+            if had is None and not self._arrivals.expects(digest):
+                had = self._join(digest, raw_size, deadline)
+            ahead.append((digest, had, deadline))
             if len(ahead) >= window:
                 yield finish()
         while ahead:
             yield finish()
 
-    def _join(self, digest: Digest, raw_size: int, deadline: Deadline) -> Flight:
+    def start(self, digests: Sequence[Digest], raw_size: int, deadline: Deadline) -> None:
+        """Begin to fetch what is not here and not arriving, for somebody who will ask for it at once."""
+        for digest in digests:
+            here = self._memory(raw_size).get(digest) is not None or self._store.has(digest)
+            if not here and not self._arrivals.expects(digest):
+                self._join(digest, raw_size, deadline)
+
+    def prefetch(self, digest: Digest, raw_size: int, deadline: Deadline, urgency: Urgency = Urgency.AHEAD) -> Flight:
+        """Have it fetched although nobody waits for it; does not wait either."""
+        return self._join(digest, raw_size, deadline, urgency)
+
+    def keep_prefetched(self, digest: Digest, raw: bytes) -> None:
+        """Take verified bytes that came in a bundle."""
+        self._memory(len(raw)).put(digest, raw)
+        self._keep(digest, raw)
+        self._count_prefetched(digest, len(raw))
+
+    def wait_for_arrivals(self, arrivals: Arrivals) -> None:
+        """From now on, blocks that these will bring soon are waited for."""
+        self._arrivals = arrivals
+
+    def used(self, digest: Digest) -> None:
+        """A read wanted this block: what was fetched ahead for it was not in vain."""
+        self._origins.used(digest)
+
+    def origin(self, digest: Digest) -> Origin | None:
+        """Why it was fetched, if that was in this process."""
+        return self._origins.of(digest)
+
+    def _join(self, digest: Digest, raw_size: int, deadline: Deadline, urgency: Urgency = Urgency.DEMAND) -> Flight:
         # a flight has the caller's point in time but not its cancellation: it goes on for the next who asks
         own = Deadline(deadline.at, self._closing, deadline.clock)
-        flight = self._flights.join(digest, raw_size, own)
+        flight = self._flights.join(digest, raw_size, own, urgency)
         if flight.deadline is not own:
             self._counters.add("joined_flights")
         return flight
@@ -132,6 +173,7 @@ class CachedSource:
         """Totals since this source was made."""
         return CacheStatus(
             **self._counters.snapshot(),
+            prefetch_hits=self._origins.hits,
             damaged=self._store.damaged,
             last_write_problem=self._last_write_problem,
             mirrors=self.mirror_status(),
@@ -149,7 +191,7 @@ class CachedSource:
     def _memory(self, raw_size: int) -> ByteBoundedCache:
         return self._nodes if raw_size == NODE_SIZE else self._blocks
 
-    def _obtain(self, digest: Digest, raw_size: int, deadline: Deadline) -> bytes:
+    def _obtain(self, digest: Digest, raw_size: int, deadline: Deadline, urgency: Urgency) -> bytes:
         """Runs as the one flight of this digest in this process."""
         with self._locks.holding(digest, deadline, lambda: self._counters.add("lock_waits")):
             raw = self.resident(digest, raw_size)  # another process, or a flight that just landed, may have brought it
@@ -159,7 +201,17 @@ class CachedSource:
                 self._counters.add("fetched_bytes", raw_size)
                 self._keep(digest, raw)
                 self._memory(raw_size).put(digest, raw)
+                if urgency is Urgency.DEMAND:
+                    self._origins.fetched(digest, Origin.DEMAND)
+                else:
+                    self._count_prefetched(digest, raw_size)
             return raw
+
+    def _count_prefetched(self, digest: Digest, raw_size: int) -> None:
+        if raw_size != NODE_SIZE:
+            self._origins.fetched(digest, Origin.AHEAD)
+            self._counters.add("prefetched_blocks")
+            self._counters.add("prefetched_bytes", raw_size)
 
     def _keep(self, digest: Digest, raw: bytes) -> None:
         try:

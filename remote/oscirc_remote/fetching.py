@@ -5,13 +5,14 @@ from __future__ import annotations
 from oscirc_blockstore.digests import Digest, block_path
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.http_client import CONNECT_S, HttpClient
+from oscirc_remote.rate_limits import RateLimit
 
 
 class HttpFrameSource:
     """A `FrameSource` over `<base_url>/blocks/sha256/…`; connections are shared by the threads that fetch."""
 
-    def __init__(self, base_url: str, *, connect_s: float = CONNECT_S) -> None:
-        self._client = HttpClient(base_url, connect_s=connect_s)
+    def __init__(self, base_url: str, *, connect_s: float = CONNECT_S, rate_limit: RateLimit | None = None) -> None:
+        self._client = HttpClient(base_url, connect_s=connect_s, rate_limit=rate_limit)
 
     @property
     def name(self) -> str:

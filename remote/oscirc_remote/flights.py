@@ -25,6 +25,7 @@ from pathlib import Path
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import BusyError
 from oscirc_remote.deadlines import Deadline
+from oscirc_remote.sources import Urgency
 
 FIRST_POLL_S = 0.001
 LONGEST_POLL_S = 0.02
@@ -72,14 +73,14 @@ class Flight:
 class FlightTable:
     """What is under way in this process, and the threads that fly."""
 
-    def __init__(self, obtain: Callable[[Digest, int, Deadline], bytes], threads: int) -> None:
+    def __init__(self, obtain: Callable[[Digest, int, Deadline, Urgency], bytes], threads: int) -> None:
         self._obtain = obtain
         self._flights: dict[Digest, Flight] = {}
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="oscirc-flight")
         self._closed = False
 
-    def join(self, digest: Digest, raw_size: int, deadline: Deadline) -> Flight:
+    def join(self, digest: Digest, raw_size: int, deadline: Deadline, urgency: Urgency = Urgency.DEMAND) -> Flight:
         """The flight of this block that is under way, or a new one that keeps `deadline`."""
         with self._lock:
             flight = self._flights.get(digest)
@@ -88,14 +89,14 @@ class FlightTable:
             if self._closed:
                 raise BusyError("this image is being closed")
             flight = self._flights[digest] = Flight(digest, deadline)
-            self._threads.submit(self._fly, flight, raw_size)
+            self._threads.submit(self._fly, flight, raw_size, urgency)
             return flight
 
-    def _fly(self, flight: Flight, raw_size: int) -> None:
+    def _fly(self, flight: Flight, raw_size: int, urgency: Urgency) -> None:
         raw: bytes | None = None
         error: BaseException | None = None
         try:
-            raw = self._obtain(flight.digest, raw_size, flight.deadline)
+            raw = self._obtain(flight.digest, raw_size, flight.deadline, urgency)
         except BaseException as raised:  # noqa: BLE001  # whatever it is, it is the waiters' to see
             error = raised
         with self._lock:

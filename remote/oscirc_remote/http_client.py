@@ -75,14 +75,14 @@ class HttpClient:
 
     @contextlib.contextmanager
     def stream(
-        self, path: str, start: int, stop: int, deadline: Deadline, *, stall_s: float = STALL_S
+        self, path: str, start: int, stop: int, deadline: Deadline, *, whole: bool = False, stall_s: float = STALL_S
     ) -> Iterator[Body]:
         """Bytes `start` to `stop` of the file at `path`, to be read piece by piece.
 
-        Asks by Range unless `start` is 0, where the whole is asked for and the rest not read. A server that answers
+        Asks by Range unless that is the `whole` file, which caches on the way keep more readily. A server that answers
         with another range is a `TransportError`.
         """
-        headers = {**_HEADERS, "Range": f"bytes={start}-{stop - 1}"} if start else _HEADERS
+        headers = _HEADERS if whole else {**_HEADERS, "Range": f"bytes={start}-{stop - 1}"}
         with self._asked(path, headers, stop - start, deadline, stall_s) as body:
             body.check_range(start, stop)
             yield body

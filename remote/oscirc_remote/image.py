@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest
 from oscirc_blockstore.errors import OscircError, UsageError
@@ -20,13 +22,33 @@ from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote.counters import Counters
 from oscirc_remote.deadlines import SYSTEM_CLOCK, Cancellation, Clock, Deadline
 from oscirc_remote.sources import CachingSource
-from oscirc_remote.status import ReaderStatus
+from oscirc_remote.status import PrefetchStatus, ReaderStatus
 from oscirc_remote.table_view import TableView, entries
 
 DEFAULT_DEADLINE_S = 10.0
 PARALLEL_BLOCKS = 8
 SURVEY_S = 2.0
+AHEAD_S = 60.0
 FAILING = "reads of this image are being failed on request"
+
+
+class AheadPolicy(Protocol):
+    """Guesses what will be read next."""
+
+    def on_access(self, first_position: int, last_position: int) -> Sequence[int]:
+        """A read touched these positions: those worth fetching now, in order."""
+
+
+class FetchesAhead(Protocol):
+    """Brings blocks before they are asked for."""
+
+    on_block: Callable[[int], None]
+
+    def status(self) -> PrefetchStatus:
+        """What it does and did."""
+
+    def close(self) -> None:
+        """End it."""
 
 
 class ImageReader:
@@ -39,9 +61,16 @@ class ImageReader:
         *,
         deadline_s: float = DEFAULT_DEADLINE_S,
         clock: Clock = SYSTEM_CLOCK,
+        ahead: AheadPolicy | None = None,
+        prefetcher: FetchesAhead | None = None,
     ) -> None:
         self.manifest = manifest
         self._source = source
+        self._ahead = ahead
+        self._prefetcher = prefetcher
+        self._ahead_lock = threading.Lock()
+        self._looked_at = (-1, -1)
+        self._worst_stall_ms = 0
         self._deadline_s = deadline_s
         self._clock = clock
         self._table = TableView(manifest.geometry, manifest.root)
@@ -83,13 +112,17 @@ class ImageReader:
         start = first << self._shift
         if first == last:
             block = self._resident_block(first)
-            return None if block is None else memoryview(block)[offset - start : stop - start]
+            if block is None:
+                return None
+            self._look_ahead(first, first)
+            return memoryview(block)[offset - start : stop - start]
         blocks = []
         for position in range(first, last + 1):
             block = self._resident_block(position)
             if block is None:
                 return None
             blocks.append(block)
+        self._look_ahead(first, last)
         return self._cut(blocks, offset - start, stop - start)
 
     def _resident_block(self, position: int) -> bytes | None:
@@ -102,6 +135,7 @@ class ImageReader:
         found = self._zeros if digest == ZERO_DIGEST else self._source.resident(digest, self._block_size)
         if found is not None:
             self._recent = (position, found)
+            self._source.used(digest)
         return found
 
     def _resident_node(self, digest: Digest) -> bytes | None:
@@ -128,8 +162,10 @@ class ImageReader:
             self._counters.add("failed_reads")
             raise
         finally:
+            stalled_ms = round(1000 * (time.monotonic() - started))
             self._counters.add("demand_stalls")
-            self._counters.add("stalled_ms", round(1000 * (time.monotonic() - started)))
+            self._counters.add("stalled_ms", stalled_ms)
+            self._worst_stall_ms = max(self._worst_stall_ms, stalled_ms)
         start = first << self._shift
         return self._cut(blocks, offset - start, stop - start)
 
@@ -141,9 +177,25 @@ class ImageReader:
 
         digests = [self._table.digest_at(position, load) or ZERO_DIGEST for position in positions]
         wanted = list(dict.fromkeys(digest for digest in digests if digest != ZERO_DIGEST))
+        self._source.start(wanted, self._block_size, deadline)
+        self._look_ahead(positions.start, positions.stop - 1)  # after the requests of those who wait
         fetched = self._source.fetch_each(wanted, self._block_size, lambda: deadline, PARALLEL_BLOCKS)
         by_digest = dict(fetched)
         return [by_digest.get(digest, self._zeros) for digest in digests]
+
+    def _look_ahead(self, first: int, last: int) -> None:
+        """Tell the read-ahead where a read was, and have fetched what it thinks comes next."""
+        ahead = self._ahead
+        if ahead is None or (first, last) == self._looked_at:
+            return
+        self._looked_at = (first, last)
+        with self._ahead_lock:
+            positions = ahead.on_access(first, last)
+        for position in positions:
+            digest = self._table.digest_at(position, self._resident_node)
+            if digest is not None and digest != ZERO_DIGEST and not self._source.has(digest):
+                deadline = Deadline.after(AHEAD_S, self._cancellation, self._clock)
+                self._source.prefetch(digest, self._block_size, deadline)
 
     def fail_reads(self, enabled: bool) -> None:
         """Let reads that wait for the network fail at once, those under way and new ones, until called with False.
@@ -157,11 +209,21 @@ class ImageReader:
             elif self._cancellation.reason == FAILING:
                 self._cancellation = Cancellation()
 
+    def on_block(self, arrived: Callable[[int, int], None]) -> None:
+        """Have `arrived(offset, length)` called for blocks that come before they are asked for, from their thread."""
+
+        def at(position: int) -> None:
+            offset = position << self._shift
+            arrived(offset, min(self._block_size, self.size - offset))
+
+        if self._prefetcher is not None:
+            self._prefetcher.on_block = at
+
     def status(self) -> ReaderStatus:
         """What was needed, cached and fetched so far; looks through the cache for at most about two seconds."""
         geometry = self.manifest.geometry
         cached, surveyed = self._survey()
-        cache = self._source.status()
+        cache, prefetch = self._source.status(), self._prefetcher.status() if self._prefetcher else PrefetchStatus()
         return ReaderStatus(
             disk_size=geometry.disk_size,
             block_size=geometry.block_size,
@@ -170,10 +232,12 @@ class ImageReader:
             blocks_cached=cached,
             bytes_cached=cached * geometry.block_size,
             surveyed=surveyed,
-            requests=sum(mirror.requests for mirror in cache.mirrors),
-            received_bytes=sum(mirror.received_bytes for mirror in cache.mirrors),
+            requests=sum(mirror.requests for mirror in cache.mirrors) + prefetch.requests,
+            received_bytes=sum(mirror.received_bytes for mirror in cache.mirrors) + prefetch.streamed_bytes,
+            worst_stall_ms=self._worst_stall_ms,
             failing_reads=self._failing,
             cache=cache,
+            prefetch=prefetch,
             **self._counters.snapshot(),
         )
 
@@ -206,4 +270,6 @@ class ImageReader:
         """Fail what waits and let go of the source."""
         with self._lock:
             self._cancellation.cancel("this image is being closed")
+        if self._prefetcher is not None:
+            self._prefetcher.close()
         self._source.close()

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import (
     DeadlineExceededError,
+    DocumentRefusedError,
     IntegrityError,
     NotServedError,
     OscircError,
@@ -41,7 +42,7 @@ FIRST_DEMOTION_S = 5.0
 LIE_DEMOTION_S = 60.0
 LONGEST_DEMOTION_S = 600.0
 
-_LIES = (IntegrityError, OversizedResponseError)  # answers that are not the block asked for
+_LIES = (IntegrityError, OversizedResponseError, DocumentRefusedError)  # answers that are not the block asked for
 
 
 @dataclass
@@ -85,6 +86,16 @@ class MirroredSource:
                 raise _final_error(digest, problems)
             deadline.pause(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads clients, protects nothing
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def preferred(self) -> list[str]:
+        """The mirrors' names, the one to ask first in front."""
+        return [mirror.source.name for mirror in self._order()]
+
+    def report(self, name: str, problem: OscircError | None) -> None:
+        """How a transfer that somebody else made from a mirror went."""
+        for mirror in self._mirrors:
+            if mirror.source.name == name and problem is not None:
+                self._demote(mirror, problem)
 
     def mirror_status(self) -> tuple[MirrorStatus, ...]:
         """Each mirror's standing and totals, in the given order."""

@@ -10,10 +10,15 @@ from pathlib import Path
 
 from oscirc_remote import paths
 from oscirc_remote.cache import BLOCK_MEMORY_BYTES, NODE_MEMORY_BYTES, CachedSource
+from oscirc_remote.early import EarlyBundle
 from oscirc_remote.fetching import HttpFrameSource
-from oscirc_remote.image import DEFAULT_DEADLINE_S, ImageReader
+from oscirc_remote.image import DEFAULT_DEADLINE_S, AheadPolicy, ImageReader
 from oscirc_remote.local_files import make_directory
 from oscirc_remote.mirrors import MirroredSource
+from oscirc_remote.prefetch import Prefetcher, PrefetchOptions
+from oscirc_remote.rate_limits import RateLimit
+from oscirc_remote.references import Reference
+from oscirc_remote.remotes import Remotes
 from oscirc_remote.resolving import Resolved
 
 
@@ -23,12 +28,12 @@ def open_source(
     *,
     block_memory_bytes: int = BLOCK_MEMORY_BYTES,
     node_memory_bytes: int = NODE_MEMORY_BYTES,
+    rate_limit: RateLimit | None = None,
 ) -> CachedSource:
     """Verified blocks from these base URLs (the preferred one first) through the cache in `cache_directory`."""
-    mirrors = MirroredSource([HttpFrameSource(url) for url in urls])
-    return CachedSource(
-        mirrors,
-        make_directory(cache_directory or paths.cache_directory()),
+    return _cached(
+        _mirrored(urls, rate_limit),
+        cache_directory or paths.cache_directory(),
         block_memory_bytes=block_memory_bytes,
         node_memory_bytes=node_memory_bytes,
     )
@@ -41,12 +46,62 @@ def open_image(
     deadline_s: float = DEFAULT_DEADLINE_S,
     block_memory_bytes: int = BLOCK_MEMORY_BYTES,
     node_memory_bytes: int = NODE_MEMORY_BYTES,
+    prefetch: PrefetchOptions | None = None,
+    early: EarlyBundle | None = None,
+    ahead: AheadPolicy | None = None,
 ) -> ImageReader:
-    """The reader of a resolved image; `cache_directory` is the user's own unless given. Close it when done."""
-    source = open_source(
-        resolved.remote.sources(),
-        cache_directory,
+    """The reader of a resolved image; `cache_directory` is the user's own unless given. Close it when done.
+
+    `prefetch` says what to fetch before it is asked for (None: nothing), `early` is a bundle that was started already;
+    it belongs to the reader from now on.
+    """
+    directory = cache_directory or paths.cache_directory()
+    mirrors = _mirrored(resolved.remote.sources())
+    source = _cached(mirrors, directory, block_memory_bytes=block_memory_bytes, node_memory_bytes=node_memory_bytes)
+    prefetcher = None
+    if prefetch is not None:
+        prefetcher = Prefetcher(
+            resolved.manifest_digest, resolved.manifest, source, mirrors, directory, options=prefetch, early=early
+        )
+        prefetcher.start()
+    return ImageReader(resolved.manifest, source, deadline_s=deadline_s, ahead=ahead, prefetcher=prefetcher)
+
+
+def start_early(
+    reference: Reference, options: PrefetchOptions, remotes: Remotes, cache_directory: Path | None = None
+) -> EarlyBundle | None:
+    """Ask for the bundle that a channel's hint names, beside the refresh; None where there is no hint for it."""
+    if not options.bundles or not reference.channel:
+        return None
+
+    def where() -> str:
+        """The remote, as far as it is known without asking anybody."""
+        if reference.remote:
+            return remotes.load(reference.remote).url
+        known = remotes.list()
+        only = known[0] if len(known) == 1 else None
+        return (only or remotes.find_publisher(reference.publisher, refresh=lambda _remote: None)).url
+
+    return EarlyBundle(
+        where,
+        reference.publisher,
+        reference.image,
+        reference.channel,
+        options.profile,
+        cache_directory or paths.cache_directory(),
+    )
+
+
+def _mirrored(urls: Sequence[str], rate_limit: RateLimit | None = None) -> MirroredSource:
+    return MirroredSource([HttpFrameSource(url, rate_limit=rate_limit) for url in urls])
+
+
+def _cached(
+    mirrors: MirroredSource, directory: Path, *, block_memory_bytes: int, node_memory_bytes: int
+) -> CachedSource:
+    return CachedSource(
+        mirrors,
+        make_directory(directory),
         block_memory_bytes=block_memory_bytes,
         node_memory_bytes=node_memory_bytes,
     )
-    return ImageReader(resolved.manifest, source, deadline_s=deadline_s)

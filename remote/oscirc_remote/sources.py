@@ -11,13 +11,17 @@ A read becomes positions, positions become digests through the table, digests be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from oscirc_blockstore.digests import Digest
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.status import CacheStatus, MirrorStatus
+
+if TYPE_CHECKING:
+    from oscirc_remote.flights import Flight
+    from oscirc_remote.origins import Origin
 
 
 class Urgency(IntEnum):
@@ -103,6 +107,18 @@ class CachingSource(BlockSource, Protocol):
         self, digests: Iterable[Digest], raw_size: int, new_deadline: Callable[[], Deadline], window: int
     ) -> Iterator[tuple[Digest, bytes]]:
         """Each digest with its bytes, in order, at most `window` of them under way at once."""
+
+    def used(self, digest: Digest) -> None:
+        """A read wanted this block."""
+
+    def origin(self, digest: Digest) -> Origin | None:
+        """Why it was fetched, if that was in this process."""
+
+    def start(self, digests: Sequence[Digest], raw_size: int, deadline: Deadline) -> None:
+        """Begin to fetch what is not here and not arriving, for somebody who will ask for it at once."""
+
+    def prefetch(self, digest: Digest, raw_size: int, deadline: Deadline, urgency: Urgency = ...) -> Flight:
+        """Have it fetched although nobody waits for it; does not wait either."""
 
     def status(self) -> CacheStatus:
         """What it has done so far."""

@@ -25,7 +25,8 @@ class CacheStatus:
     """The cache between a reader and the mirrors; bytes are uncompressed except where mirrors count them.
 
     `damaged` counts cached files that were not what their name says; `uncached_writes` counts blocks that were
-    served but could not be kept, with `last_write_problem` saying why.
+    served but could not be kept, with `last_write_problem` saying why. `prefetched_blocks` came before a read wanted
+    them, `prefetch_hits` of them were wanted later; the rest is waste, so far.
     """
 
     memory_hits: int
@@ -37,8 +38,29 @@ class CacheStatus:
     lock_waits: int
     damaged: int
     uncached_writes: int
+    prefetched_blocks: int
+    prefetched_bytes: int
+    prefetch_hits: int
     last_write_problem: str
     mirrors: tuple[MirrorStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PrefetchStatus:
+    """What is fetched before it is asked for.
+
+    `state`: `off`, `starting`, `streaming` (a bundle), `following` (another mount streams it), `complete`, `failed`,
+    `profile`, `filling`, `idle`. `blocks` came in the bundle; bytes are as they travel.
+    """
+
+    state: str = "off"
+    profile: str = ""
+    bundle_bytes: int = 0
+    streamed_bytes: int = 0
+    requests: int = 0
+    blocks: int = 0
+    failures: int = 0
+    last_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +82,11 @@ class ReaderStatus:
     received_bytes: int
     demand_stalls: int
     stalled_ms: int
+    worst_stall_ms: int
     failed_reads: int
     failing_reads: bool
     cache: CacheStatus
+    prefetch: PrefetchStatus
 
     @property
     def safe_to_unplug(self) -> bool:

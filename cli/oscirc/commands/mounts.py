@@ -55,12 +55,7 @@ def mount(
     options = MountOptions(allow_other=allow_other, direct_io=direct_io, deadline_s=deadline)
 
     def prepare() -> PreparedImage:
-        from oscirc_remote.resolving import resolve_for_boot
-
-        resolved = resolve_for_boot(wanted, allow_revoked=allow_revoked)
-        for warning in resolved.warnings:
-            warn(warning)
-        return composition.image_reader_of(resolved, options)
+        return composition.resolve_and_open(wanted, options, allow_revoked=allow_revoked, tell=warn)
 
     def ready(record: MountRecord) -> None:
         name = f"{record.image}@{record.version}" if record.version else record.image

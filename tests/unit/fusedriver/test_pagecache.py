@@ -132,9 +132,9 @@ def test_offering_never_waits_and_a_full_queue_drops(world):
     kernel.leave.clear()
     pusher.offer(0, 4096)
     assert kernel.entered.wait(30)
-    for _ in range(100):
+    for _ in range(1100):
         pusher.offer(BLOCK, 4096)
-    assert counters.stores_dropped == 100 - 64
+    assert counters.stores_dropped == 1100 - 1024
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class Gated:
         self.calls = 0
         self.error = None
 
-    def __call__(self, digest, raw_size, deadline):
+    def __call__(self, digest, raw_size, deadline, urgency):
         self.calls += 1
         self.started.release()
         assert self.gate.wait(20)

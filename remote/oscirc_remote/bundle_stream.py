@@ -1,0 +1,355 @@
+"""Brings one bundle into the cache: the segments that are missing, in order, from whichever mirror serves them.
+
+Rules:
+
+- One process streams (`stream_files`); the others follow: they know the index, wait for what comes, take over when the
+  holder ends.
+- A segment of which at least half is missing is fetched; what is missing of the others is left for single requests.
+- An entry is kept only where the signed table wants it (`wanted`). A bundle with much else is a lie and is left.
+- A mirror that breaks off, stalls or lies is reported and the next goes on at the segment that broke.
+- What fails and may heal is tried again, with pauses, for as long as nobody closes it: it takes nothing from anybody.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from oscirc_blockstore.accelerators import Accelerator
+from oscirc_blockstore.bundle import (
+    HEAD_SIZE,
+    BundleIndex,
+    Entry,
+    Segment,
+    SegmentReader,
+    index_length,
+    parse_index,
+)
+from oscirc_blockstore.digests import Digest
+from oscirc_blockstore.errors import (
+    DocumentRefusedError,
+    IntegrityError,
+    NotServedError,
+    OscircError,
+    TransportError,
+    UnreachableError,
+)
+from oscirc_blockstore.manifest import Manifest
+from oscirc_blockstore.table import NODE_SIZE
+from oscirc_remote.arrivals import Arrivals
+from oscirc_remote.counters import Counters
+from oscirc_remote.downloads import Download
+from oscirc_remote.stream_files import StreamFiles
+from oscirc_remote.wanted import Wanted
+
+UNASKED_BYTES = 4 << 20
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 5.0
+FOLLOW_S = 0.01
+SILENCE_S = 30.0
+
+_LIES = (IntegrityError, DocumentRefusedError)
+
+
+class Keeper(Protocol):
+    """The cache, as a stream needs it."""
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the store claims to have it."""
+
+    def resident(self, digest: Digest, raw_size: int) -> bytes | None:
+        """The verified bytes if they are here."""
+
+    def keep_prefetched(self, digest: Digest, raw: bytes) -> None:
+        """Take verified bytes that came before they were asked for."""
+
+
+class StreamMirrors(Protocol):
+    """Where bundles come from."""
+
+    def open(self, accelerator: Accelerator, start: int, stop: int, skip: frozenset[str]) -> Download | None:
+        """A download from the best mirror that is not to be skipped; None when none is left."""
+
+    def report(self, name: str, problem: OscircError | None) -> None:
+        """How a download went."""
+
+
+class BundleStream:
+    """One bundle of one image. `run` blocks: it has a thread of its own."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        manifest_digest: Digest,
+        manifest: Manifest,
+        keeper: Keeper,
+        mirrors: StreamMirrors,
+        arrivals: Arrivals,
+        files: StreamFiles,
+        *,
+        leading: bool = False,
+        early: Download | None = None,
+        on_block: Callable[[int], None] = lambda _position: None,
+    ) -> None:
+        self._accelerator = accelerator
+        self._manifest_digest = manifest_digest
+        self._block_size = manifest.geometry.block_size
+        self._keeper = keeper
+        self._mirrors = mirrors
+        self._arrivals = arrivals
+        self._files = files
+        self._leading = leading
+        self._download = early
+        self._download_stop = accelerator.length if early is not None else 0
+        self._on_block = on_block
+        self._wanted = Wanted(manifest.geometry, manifest.root)
+        self._index: BundleIndex | None = None
+        self._closing = threading.Event()
+        self._rest = b""  # bytes after the index that came with it
+        self._offset = 0
+        self._came: list[Digest] = []
+        self._ends: dict[Digest, int] = {}
+        self._unasked_bytes = 0
+        self._problem: OscircError | None = None
+        self.counters = Counters("blocks", "nodes", "failures")
+        self.state = "starting"
+
+    def run(self) -> None:
+        """Until all of it is here, nobody serves it, or it is closed."""
+        try:
+            while not self._closing.is_set():
+                self._leading = self._leading or self._files.try_lock()
+                if self._leading:
+                    self._lead()
+                    return
+                self._follow()
+        finally:
+            if self.state not in ("complete", "failed"):
+                self.state = "ended"
+            self._arrivals.end()
+            if self._download is not None:
+                self._download.close()
+            self._files.close()
+
+    def close(self) -> None:
+        """Let `run` return soon."""
+        self._closing.set()
+        download = self._download
+        if download is not None:
+            download.close()
+        self._arrivals.end()
+
+    @property
+    def problem(self) -> OscircError | None:
+        """Why it failed last, if it did."""
+        return self._problem
+
+    def left_out(self) -> Iterator[Entry]:
+        """What it names, the table wants and is not here: for single requests, in order."""
+        for segment in self._index.segments if self._index else ():
+            for entry in segment.entries:
+                asked = entry.raw_size == NODE_SIZE or self._wanted.position_of(entry.digest) is not None
+                if asked and not self._keeper.has(entry.digest):
+                    yield entry
+
+    # leading
+
+    def _lead(self) -> None:
+        if self._download is None and self._index is None:
+            self._learn(self._files.index())
+        pause_s, tried = FIRST_PAUSE_S, frozenset[str]()
+        while not self._closing.is_set():
+            before = self._offset
+            try:
+                self._fetch_missing(tried)
+            except (TransportError, IntegrityError, DocumentRefusedError) as error:
+                if self._closing.is_set():
+                    return
+                name = self._drop_download(error)
+                self.counters.add("failures")
+                self._problem = error
+                if self._offset != before:
+                    pause_s, tried = FIRST_PAUSE_S, frozenset()
+                tried |= {name}
+                continue
+            except _NobodyLeft:
+                if isinstance(self._problem, (NotServedError, *_LIES)):
+                    self.state = "failed"
+                    return
+                self._closing.wait(pause_s)
+                pause_s, tried = min(2 * pause_s, LONGEST_PAUSE_S), frozenset()
+                continue
+            self.state = "complete"
+            return
+
+    def _fetch_missing(self, skip: frozenset[str]) -> None:
+        """One pass over what is missing; raises what a mirror did."""
+        if self._index is None:
+            self._read_index(skip)
+        assert self._index is not None  # noqa: S101  # it was just read
+        runs = self._runs(self._index)
+        self._expect([segment for run in runs for segment in run])
+        self.state = "streaming"
+        for run in runs:
+            start, stop = run[0].offset, run[-1].offset + run[-1].length
+            if self._download is None or start != self._offset or stop > self._download_stop:
+                self._change_download(start, stop, skip)
+            self._offset = start
+            self._decode(run)
+            if self._closing.is_set():
+                return
+        self._change_download(0, 0, skip)
+
+    def _read_index(self, skip: frozenset[str]) -> None:
+        if self._download is None:
+            cold = not self._keeper.has(self._wanted.root)
+            stop = self._accelerator.length if cold else self._accelerator.index_length or self._accelerator.length
+            self._change_download(0, stop, skip)
+        raw = self._take(b"", HEAD_SIZE)
+        length = index_length(raw)
+        if length > self._accelerator.length:
+            raise DocumentRefusedError("a bundle's index is longer than the listing says the bundle is")
+        raw = self._take(raw, length)
+        raw, self._rest = raw[:length], raw[length:]
+        index = parse_index(raw)
+        if index.manifest != self._manifest_digest or index.block_size != self._block_size:
+            raise DocumentRefusedError("the bundle was made for another image")
+        if index.length != self._accelerator.length:
+            raise DocumentRefusedError("the bundle is not as long as it was listed")
+        self._files.keep_index(raw)
+        self._offset = length
+        self._learn(index)
+
+    def _take(self, raw: bytes, size: int) -> bytes:
+        pieces, held = [raw], len(raw)
+        while held < size:
+            piece = self._next_piece()
+            pieces.append(piece)
+            held += len(piece)
+        return b"".join(pieces)
+
+    def _next_piece(self) -> bytes:
+        if self._rest:
+            piece, self._rest = self._rest, b""
+            return piece
+        assert self._download is not None  # noqa: S101  # whoever reads has opened one
+        piece = self._download.read(SILENCE_S)
+        if not piece:
+            raise UnreachableError(f"{self._download.source} broke off in a bundle")
+        return piece
+
+    def _decode(self, segments: Sequence[Segment]) -> None:
+        for segment in segments:
+            reader = SegmentReader(segment, self._found)
+            left = segment.length
+            while left:
+                piece = self._next_piece()
+                if len(piece) > left:
+                    piece, self._rest = piece[:left], piece[left:]
+                left -= len(piece)
+                reader.feed(piece)
+                self._offset += len(piece)
+                self._tell()
+                if self._closing.is_set():
+                    return
+
+    def _found(self, digest: Digest, raw: bytes) -> None:
+        if not self._wanted.accept(digest, raw):
+            self._unasked_bytes += len(raw)
+            if self._unasked_bytes > UNASKED_BYTES:
+                raise DocumentRefusedError("the bundle holds blocks that the image does not have")
+            return
+        if not self._keeper.has(digest):
+            self._keeper.keep_prefetched(digest, raw)
+            self.counters.add("nodes" if len(raw) == NODE_SIZE else "blocks")
+        self._came.append(digest)
+        position = self._wanted.position_of(digest)
+        if position is not None:
+            self._on_block(position)
+
+    def _tell(self) -> None:
+        came, self._came = self._came, []
+        self._arrivals.moved(self._offset, came)
+        self._files.tell(self._arrivals.progress)
+
+    def _change_download(self, start: int, stop: int, skip: frozenset[str]) -> None:
+        """End the present download and begin the one of these bytes, if any."""
+        if self._download is not None:
+            self._download.close()
+            self._download = None
+        self._rest = b""
+        if stop > start:
+            self._download = self._mirrors.open(self._accelerator, start, stop, skip)
+            if self._download is None:
+                raise _NobodyLeft
+            self._download_stop = stop
+
+    def _drop_download(self, error: OscircError) -> str:
+        download, self._download, self._rest = self._download, None, b""
+        if download is None:
+            return ""
+        download.close()
+        self._mirrors.report(download.source, error)
+        return download.source
+
+    # what is missing
+
+    def _learn(self, index: BundleIndex | None) -> None:
+        """Take an index, and what is wanted from the nodes that are here already."""
+        self._index = index
+        for segment in index.segments if index else ():
+            for entry in segment.entries:
+                if entry.raw_size == NODE_SIZE:
+                    raw = self._keeper.resident(entry.digest, NODE_SIZE)
+                    if raw is not None:
+                        self._wanted.accept(entry.digest, raw)
+
+    def _runs(self, index: BundleIndex) -> list[list[Segment]]:
+        """Segments to fetch, in runs that follow one another in the file."""
+        runs: list[list[Segment]] = []
+        for segment in index.segments:
+            missing = sum(entry.raw_size for entry in segment.entries if not self._keeper.has(entry.digest))
+            if not missing or 2 * missing < segment.raw_length:
+                continue
+            if runs and runs[-1][-1].offset + runs[-1][-1].length == segment.offset:
+                runs[-1].append(segment)
+            else:
+                runs.append([segment])
+        return runs
+
+    def _expect(self, segments: Sequence[Segment]) -> None:
+        ends: dict[Digest, int] = {}
+        for segment in segments:
+            raw_end = 0
+            for entry in segment.entries:
+                raw_end += entry.raw_size
+                if not self._keeper.has(entry.digest):
+                    ends[entry.digest] = segment.offset + segment.length * raw_end // segment.raw_length
+        self._arrivals.expect(ends, self._offset)
+        self._ends = ends
+
+    # following
+
+    def _follow(self) -> None:
+        """Know what another process streams, until it ends."""
+        self.state = "following"
+        while not self._closing.wait(FOLLOW_S) and not self._files.try_lock():
+            if self._index is None:
+                self._learn(self._files.index())
+                if self._index is not None:
+                    self._expect([segment for run in self._runs(self._index) for segment in run])
+                continue
+            told = self._files.told()
+            came = [digest for digest, end in self._ends.items() if end <= told.offset and self._keeper.has(digest)]
+            for digest in came:
+                del self._ends[digest]
+                position = self._wanted.position_of(digest)
+                if position is not None:
+                    self._on_block(position)
+            self._arrivals.moved(told.offset, came, rate=told.rate)
+        self._leading = not self._closing.is_set()
+
+
+class _NobodyLeft(Exception):  # noqa: N818  # not an error of anybody's: the round over the mirrors is done
+    """Every mirror was tried in this round."""

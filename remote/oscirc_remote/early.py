@@ -1,0 +1,126 @@
+"""A bundle that is asked for while trust is still being checked.
+
+Verifying a channel takes some eight round trips, one after another; the link is idle meanwhile. The repository's
+unsigned hint says which disk a channel means and which bundles there are. So the bundle is started on the hint's word,
+and its bytes wait, bounded and undecoded, until the signed documents have named the disk. If they name another, they
+are dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from oscirc_blockstore import accelerators
+from oscirc_blockstore.accelerators import Accelerator, Listing
+from oscirc_blockstore.digests import Digest
+from oscirc_blockstore.errors import OscircError
+from oscirc_remote.deadlines import Cancellation, Deadline
+from oscirc_remote.downloads import Download
+from oscirc_remote.http_client import HttpClient
+from oscirc_remote.stream_files import StreamFiles
+
+HINT_S = 5.0
+STALL_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What an early start has: the listing that was hinted, and the bundle under way if this process leads it."""
+
+    listing: Listing
+    bundle: Accelerator | None = None
+    files: StreamFiles | None = None
+    download: Download | None = None
+
+    def drop(self) -> None:
+        """End it."""
+        if self.download is not None:
+            self.download.close()
+        if self.files is not None:
+            self.files.close()
+
+
+class EarlyBundle:
+    """Starts at once, in a thread. Then `claim` it once the manifest is verified, or `drop` it."""
+
+    def __init__(
+        self,
+        urls: Callable[[], str],
+        publisher: str,
+        image: str,
+        channel: str,
+        profile: str,
+        cache_directory: Path,
+    ) -> None:
+        self._where = urls
+        self._publisher, self._image, self._channel = publisher, image, channel
+        self._profile = profile
+        self._cache_directory = cache_directory
+        self._cancellation = Cancellation()
+        self._client: HttpClient | None = None
+        self._started: Started | None = None
+        self._lock = threading.Lock()
+        self._dropped = False
+        self._thread = threading.Thread(target=self._run, name="oscirc-early", daemon=True)
+        self._thread.start()
+
+    def claim(self, manifest: Digest, timeout_s: float = HINT_S) -> Started | None:
+        """What was started, if the hint was right about the disk; its download and files are the caller's then."""
+        self._thread.join(timeout_s)
+        with self._lock:
+            started, self._started, self._dropped = self._started, None, True
+        if started is not None and started.listing.manifest != manifest:
+            started.drop()
+            started = None
+        if started is None:
+            self.drop()
+        return started
+
+    def drop(self) -> None:
+        """Nobody wants it."""
+        self._cancellation.cancel("the image is another")
+        with self._lock:
+            started, self._started, self._dropped = self._started, None, True
+        if started is not None:
+            started.drop()
+
+    @property
+    def requests(self) -> int:
+        """Requests sent for it so far."""
+        return self._client.counters["requests"] if self._client else 0
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes received for it so far."""
+        return self._client.counters["received_bytes"] if self._client else 0
+
+    def _run(self) -> None:
+        with contextlib.suppress(OscircError):
+            started = self._start()
+            with self._lock:
+                if not self._dropped:
+                    self._started, started = started, None
+            if started is not None:
+                started.drop()
+
+    def _start(self) -> Started | None:
+        self._client = client = HttpClient(self._where())
+        deadline = Deadline.after(HINT_S, self._cancellation)
+        path = accelerators.hint_path(self._publisher, self._image)
+        hint = accelerators.parse_hint(client.get(path, accelerators.MAX_HINT_BYTES, deadline))
+        listing = hint.channels.get(self._channel)
+        if listing is None:
+            return None
+        bundle = listing.find(accelerators.BUNDLE, self._profile)
+        if bundle is None:
+            return Started(listing)
+        files = StreamFiles(self._cache_directory, bundle.sha256)
+        # an index that is here was left by an earlier use: then not all of the bundle may be needed
+        if files.index() is not None or not files.try_lock():
+            files.close()
+            return Started(listing, bundle)
+        return Started(listing, bundle, files, Download(client, bundle, 0, bundle.length, stall_s=STALL_S))

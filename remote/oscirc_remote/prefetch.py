@@ -1,0 +1,312 @@
+"""What a mount fetches before it is asked for: a bundle, or a profile's blocks; then, if wished, all the rest.
+
+One thread per mount, started with the reader and ended with it. Nothing here decides what a read returns, and nothing
+that fails here is an error of reading: the worst is that a read waits for its own request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from oscirc_blockstore import accelerators, profile
+from oscirc_blockstore.accelerators import Accelerator, Listing
+from oscirc_blockstore.bundle import Entry
+from oscirc_blockstore.digests import ZERO_DIGEST, Digest, verify
+from oscirc_blockstore.errors import NotServedError, OscircError, TransportError
+from oscirc_blockstore.manifest import Manifest
+from oscirc_blockstore.table import NODE_SIZE
+from oscirc_remote.arrivals import Arrivals
+from oscirc_remote.bundle_stream import BundleStream
+from oscirc_remote.cache import CachedSource
+from oscirc_remote.deadlines import Cancellation, Deadline
+from oscirc_remote.downloads import Download
+from oscirc_remote.early import EarlyBundle, Started
+from oscirc_remote.flights import Flight
+from oscirc_remote.http_client import HttpClient
+from oscirc_remote.mirrors import MirroredSource
+from oscirc_remote.rate_limits import RateLimit
+from oscirc_remote.sources import Urgency
+from oscirc_remote.status import PrefetchStatus
+from oscirc_remote.stream_files import StreamFiles
+from oscirc_remote.table_view import TableView, entries
+
+log = logging.getLogger(__name__)
+
+LISTING_S = 5.0
+AHEAD_S = 60.0
+AHEAD_QUEUED = 32
+STALL_S = 2.0
+LONE_STALL_S = 10.0
+DEFAULT_PROFILE = profile.DEFAULT_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class PrefetchOptions:
+    """What to fetch ahead. `fill_bytes_per_s` None: nothing beyond the profile; 0: as fast as it comes."""
+
+    bundles: bool = True
+    profile: str = DEFAULT_PROFILE
+    fill_bytes_per_s: float | None = None
+
+
+class Prefetcher:
+    """Fetches ahead for one image. `on_block(position)` is called, from its thread, for what a bundle brought."""
+
+    def __init__(
+        self,
+        manifest_digest: Digest,
+        manifest: Manifest,
+        source: CachedSource,
+        mirrors: MirroredSource,
+        cache_directory: Path,
+        *,
+        options: PrefetchOptions,
+        early: EarlyBundle | None = None,
+    ) -> None:
+        self._manifest_digest = manifest_digest
+        self._manifest = manifest
+        self._source = source
+        self._streams = _Streams(mirrors)
+        self._cache_directory = cache_directory
+        self._options = options
+        self._early = early
+        self._arrivals = Arrivals()
+        self._cancellation = Cancellation()
+        self._stream: BundleStream | None = None
+        self._bundle: Accelerator | None = None
+        self._state = "starting"
+        self._problem = ""
+        self.on_block: Callable[[int], None] = lambda _position: None
+        self._thread = threading.Thread(target=self._run, name="oscirc-prefetch", daemon=True)
+
+    def start(self) -> None:
+        """Begin; reads wait for the bundle from now on."""
+        self._source.wait_for_arrivals(self._arrivals)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it; waits a moment for its thread."""
+        self._cancellation.cancel("this image is being closed")
+        if self._early is not None:
+            self._early.drop()
+        stream = self._stream
+        if stream is not None:
+            stream.close()
+        self._arrivals.end()
+        self._streams.close()
+        if self._thread.ident is not None:
+            self._thread.join(1.0)
+
+    def status(self) -> PrefetchStatus:
+        """What it does and did."""
+        stream, bundle, early = self._stream, self._bundle, self._early
+        return PrefetchStatus(
+            state=stream.state if stream is not None and self._state == "bundle" else self._state,
+            profile=self._options.profile,
+            bundle_bytes=bundle.length if bundle else 0,
+            streamed_bytes=self._streams.received_bytes + (early.received_bytes if early else 0),
+            requests=self._streams.requests + (early.requests if early else 0),
+            blocks=stream.counters["blocks"] if stream else 0,
+            failures=stream.counters["failures"] if stream else 0,
+            last_problem=str(stream.problem) if stream and stream.problem else self._problem,
+        )
+
+    def _run(self) -> None:
+        try:
+            self._fetch_ahead()
+        except OscircError as error:
+            self._problem = str(error)
+            self._state = "failed"
+        except Exception:  # a mistake of ours must not take reads with it
+            log.exception("fetching ahead ended")
+            self._state = "failed"
+        finally:
+            self._arrivals.end()
+
+    def _fetch_ahead(self) -> None:
+        started = self._early.claim(self._manifest_digest) if self._early is not None else None
+        listing = started.listing if started else self._listing()
+        if listing is not None:
+            self._bundle = listing.find(accelerators.BUNDLE, self._options.profile)
+            recorded = listing.find(accelerators.PROFILE, self._options.profile)
+            if self._bundle is not None:
+                self._run_bundle(self._bundle, started)
+            self._arrivals.end()
+            if recorded is not None and (self._bundle is None or self._stream_failed()):
+                self._state = "profile"
+                self._ahead(self._profile_entries(recorded))
+        self._arrivals.end()
+        if self._options.fill_bytes_per_s is not None and not self._closing:
+            self._state = "filling"
+            self._fill(self._options.fill_bytes_per_s)
+        self._state = "idle"
+
+    def _arrived(self, position: int) -> None:
+        self.on_block(position)  # set, or set anew, while the stream runs
+
+    @property
+    def _closing(self) -> bool:
+        return bool(self._cancellation.reason)
+
+    def _stream_failed(self) -> bool:
+        return self._stream is not None and self._stream.state == "failed"
+
+    def _listing(self) -> Listing | None:
+        """The listing of this disk, from the first mirror that has it."""
+        path = accelerators.listing_path(self._manifest_digest)
+        raw = self._streams.get(path, accelerators.MAX_LISTING_BYTES, Deadline.after(LISTING_S, self._cancellation))
+        listing = None if raw is None else accelerators.parse_listing(raw)
+        return listing if listing is not None and listing.manifest == self._manifest_digest else None
+
+    def _run_bundle(self, bundle: Accelerator, started: Started | None) -> None:
+        self._state = "bundle"
+        files = started.files if started and started.files else StreamFiles(self._cache_directory, bundle.sha256)
+        self._stream = BundleStream(
+            bundle,
+            self._manifest_digest,
+            self._manifest,
+            self._source,
+            self._streams,
+            self._arrivals,
+            files,
+            leading=started is not None and started.files is not None,
+            early=started.download if started else None,
+            on_block=self._arrived,
+        )
+        if self._closing:
+            self._stream.close()
+        self._stream.run()
+        if not self._closing:
+            self._ahead(self._stream.left_out())
+
+    def _profile_entries(self, accelerator: Accelerator) -> Iterator[Entry]:
+        """What a profile names, in order; its nodes are fetched on the way."""
+        if accelerator.length > profile.MAX_PROFILE_BYTES:
+            return
+        raw = self._streams.get(accelerator.path, accelerator.length, self._deadline())
+        if raw is None:
+            return
+        verify(raw, accelerator.sha256)
+        recorded = profile.parse(raw)
+        if recorded.manifest != self._manifest_digest:
+            return
+        geometry = self._manifest.geometry
+        table = TableView(geometry, self._manifest.root)
+        for position in recorded.positions:
+            if position >= geometry.block_count or self._closing:
+                return
+            digest = table.digest_at(position, lambda node: self._source.fetch(node, NODE_SIZE, self._deadline()))
+            if digest is not None and digest != ZERO_DIGEST:
+                yield Entry(digest, geometry.block_size)
+
+    def _ahead(self, wanted: Iterator[Entry]) -> None:
+        """Fetch these in order, never more than a few beyond what has come."""
+        flying: list[Flight] = []
+        for entry in wanted:
+            if self._closing:
+                return
+            if self._source.has(entry.digest):
+                continue
+            flying.append(self._source.prefetch(entry.digest, entry.raw_size, self._deadline()))
+            while len(flying) >= AHEAD_QUEUED:
+                self._land(flying.pop(0))
+        for flight in flying:
+            self._land(flight)
+
+    def _land(self, flight: Flight) -> None:
+        with contextlib.suppress(OscircError):
+            flight.wait(self._deadline())
+
+    def _fill(self, bytes_per_s: float) -> None:
+        """Fetch all that is missing, one block after another, while nobody waits. The rate is of raw bytes."""
+        limit = RateLimit(bytes_per_s) if bytes_per_s > 0 else None
+        table = TableView(self._manifest.geometry, self._manifest.root)
+        pause_s = 1.0
+
+        def obtain(digest: Digest, size: int) -> bytes | None:
+            nonlocal pause_s
+            while not self._closing:
+                try:
+                    raw = self._source.prefetch(digest, size, self._deadline(), Urgency.FILL).wait(self._deadline())
+                except TransportError as error:
+                    if not error.retryable:
+                        raise
+                    self._deadline().pause(pause_s)
+                    pause_s = min(2 * pause_s, 60.0)
+                    continue
+                pause_s = 1.0
+                if limit is not None:
+                    limit.spend(size, self._deadline())
+                return raw
+            return None
+
+        for _, leaf in table.leaves(lambda digest: obtain(digest, NODE_SIZE)):
+            for digest in entries(leaf):
+                if self._closing:
+                    return
+                if not self._source.has(digest):
+                    obtain(digest, self._manifest.geometry.block_size)
+
+    def _deadline(self) -> Deadline:
+        return Deadline.after(AHEAD_S, self._cancellation)
+
+
+class _Streams:
+    """Connections of their own for bundles, below the standing of the mirrors."""
+
+    def __init__(self, mirrors: MirroredSource) -> None:
+        self._mirrors = mirrors
+        self._clients: dict[str, HttpClient] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def requests(self) -> int:
+        with self._lock:
+            return sum(client.counters["requests"] for client in self._clients.values())
+
+    @property
+    def received_bytes(self) -> int:
+        with self._lock:
+            return sum(client.counters["received_bytes"] for client in self._clients.values())
+
+    def open(self, accelerator: Accelerator, start: int, stop: int, skip: frozenset[str]) -> Download | None:
+        names = self._mirrors.preferred()
+        for name in names:
+            if name not in skip:
+                stall_s = STALL_S if len(names) > 1 else LONE_STALL_S
+                return Download(self._client(name), accelerator, start, stop, stall_s=stall_s)
+        return None
+
+    def report(self, name: str, problem: OscircError | None) -> None:
+        self._mirrors.report(name, problem)
+
+    def get(self, path: str, limit_bytes: int, deadline: Deadline) -> bytes | None:
+        """A document from the first mirror that has it; None where none does."""
+        problem: OscircError | None = None
+        for name in self._mirrors.preferred():
+            try:
+                return self._client(name).get(path, limit_bytes, deadline)
+            except NotServedError:
+                continue
+            except TransportError as error:
+                problem = error
+        if problem is not None:
+            raise problem
+        return None
+
+    def close(self) -> None:
+        with self._lock:
+            clients = list(self._clients.values())
+        for client in clients:
+            client.close()
+
+    def _client(self, name: str) -> HttpClient:
+        with self._lock:
+            if name not in self._clients:
+                self._clients[name] = HttpClient(name)
+            return self._clients[name]
