@@ -149,22 +149,29 @@ def compress_segment(contents: Sequence[bytes], level: int = DEFAULT_LEVEL) -> b
     return zstandard.ZstdCompressor(compression_params=parameters).compress(raw)
 
 
-def build(
-    manifest: Digest, block_size: int, groups: Sequence[tuple[Entry, ...]], frames: Sequence[bytes]
-) -> Iterator[bytes]:
-    """The file's bytes in pieces: the index, then the frames of `compress_segment`, one for each group of `cut`."""
+def build_index(
+    manifest: Digest, block_size: int, groups: Sequence[tuple[Entry, ...]], lengths: Sequence[int]
+) -> bytes:
+    """The bytes in front of the first segment; `lengths` are those of the frames, one for each group of `cut`."""
     entries = [entry for group in groups for entry in group]
     bitmap = bytearray(-(-len(entries) // 8))
     for number, entry in enumerate(entries):
         bitmap[number // 8] |= (entry.raw_size == NODE_SIZE) << number % 8
     parts = [_HEAD.pack(MAGIC, len(groups), len(entries), manifest, block_size, 0)]
     at = index_size(len(groups), len(entries))
-    for group, frame in zip(groups, frames, strict=True):
-        parts.append(_SEGMENT.pack(at, len(frame), sum(entry.raw_size for entry in group), len(group), 0))
-        at += len(frame)
+    for group, length in zip(groups, lengths, strict=True):
+        parts.append(_SEGMENT.pack(at, length, sum(entry.raw_size for entry in group), len(group), 0))
+        at += length
     parts += [entry.digest for entry in entries]
     parts.append(bytes(bitmap))
-    yield b"".join(parts)
+    return b"".join(parts)
+
+
+def build(
+    manifest: Digest, block_size: int, groups: Sequence[tuple[Entry, ...]], frames: Sequence[bytes]
+) -> Iterator[bytes]:
+    """The file's bytes in pieces: the index, then the frames of `compress_segment`, one for each group of `cut`."""
+    yield build_index(manifest, block_size, groups, [len(frame) for frame in frames])
     yield from frames
 
 
