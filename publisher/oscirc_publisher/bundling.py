@@ -119,12 +119,3 @@ def _entries(profile: Profile, manifest: Manifest, load: Load) -> tuple[list[Ent
         [*(Entry(digest, NODE_SIZE) for digest in nodes), *(Entry(digest, geometry.block_size) for digest in places)],
         places,
     )
-
-
-def loads(nodes: Callable[[Digest, int], bytes], blocks: Callable[[int], bytes]) -> Load:
-    """A `Load` that takes nodes from one place and blocks, by position, from another (a local disk)."""
-
-    def load(digest: Digest, raw_size: int, position: int) -> bytes:
-        return nodes(digest, raw_size) if position < 0 else blocks(position)
-
-    return load

@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from oscirc_server.api import drafts, health, images, problems, publishers, roles, tokens
+from oscirc_server.api import accelerators, drafts, health, images, problems, publishers, roles, tokens
 from oscirc_server.api.context import Context, attach
 from oscirc_server.initialising import API_PATH
 from oscirc_server.installation import Installation
@@ -90,7 +90,7 @@ def create_app(installation: Installation) -> ASGIApp:
     )
     problems.install(app)
     api = APIRouter(prefix=API_PREFIX)
-    for module in (drafts, publishers, roles, images, tokens, health):
+    for module in (drafts, publishers, roles, images, accelerators, tokens, health):
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(pages.router)

@@ -160,6 +160,34 @@ class Token(Base):
     revoked_s: Mapped[int | None] = mapped_column(BigInteger)
 
 
+class AcceleratorRow(Base):
+    """A file `accel/<sha256>` that makes a version start sooner; one of a kind and name for each manifest."""
+
+    __tablename__ = "accelerators"
+
+    manifest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
+    length: Mapped[int] = mapped_column(BigInteger)
+    index_length: Mapped[int] = mapped_column(BigInteger)
+    created_s: Mapped[int] = mapped_column(BigInteger)
+
+
+class ProfileRun(Base):
+    """The first-touch order of one boot, sent by somebody who wanted to; merged into the fleet's profile."""
+
+    __tablename__ = "profile_runs"
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    manifest: Mapped[bytes] = mapped_column(LargeBinary(32))
+    name: Mapped[str] = mapped_column(String(63))
+    raw: Mapped[bytes] = mapped_column(LargeBinary)
+    created_s: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (Index("profile_runs_of", "manifest", "name"),)
+
+
 class AuditRow(Base):
     """Who changed what; rows are only ever added."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import IO
 
 import obstore
 from obstore.exceptions import BaseError
@@ -53,6 +54,22 @@ class ObjectStorage:
     def replace(self, path: str, raw: bytes) -> None:
         """See `Storage`."""
         self._put(path, raw)
+
+    def replace_from(self, path: str, file: IO[bytes]) -> None:
+        """See `Storage`: in parts where it is long."""
+        file.seek(0)
+        with self._translated():
+            obstore.put(
+                self._store,
+                path,
+                file,
+                attributes={"Content-Type": content_type(path), "Cache-Control": cache_control(path)},
+            )
+
+    def remove(self, path: str) -> None:
+        """See `Storage`."""
+        with self._translated(), contextlib.suppress(FileNotFoundError):
+            obstore.delete(self._store, path)
 
     def _put(self, path: str, raw: bytes | memoryview) -> None:
         with self._translated():

@@ -30,7 +30,7 @@ from oscirc_server.metadata import MAX_ROLE_BYTES, MAX_ROOT_BYTES, parse, stored
 from oscirc_server.models import ManifestRow
 from oscirc_server.projection import project_all
 from oscirc_server.repository import Change
-from oscirc_server.services import blocks, image_rows
+from oscirc_server.services import accelerators, blocks, image_rows
 from oscirc_server.storage import Storage
 from oscirc_server.tree_paths import TIMESTAMP_PATH, role_of_path, role_path, target_path
 from oscirc_server.tuf_api import MetaFile, RepositoryError, Root, Snapshot, Targets, Timestamp
@@ -59,6 +59,7 @@ def reconcile(installation: Installation) -> None:
     with installation.writer_lock.held(), installation.database.read() as session:
         written = project_all(installation.storage, session)
         installation.projection_pending = False
+    accelerators.project_all(installation)
     if written:
         _log.warning("the tree was completed from the database", extra={"files": written})
 

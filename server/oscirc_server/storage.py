@@ -16,17 +16,19 @@ import ctypes
 import errno
 import itertools
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from oscirc_blockstore.errors import LocalError, StoreFullError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _STALE_TEMPORARY_S = 3600
+_COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,12 @@ class Storage(Protocol):
 
     def replace(self, path: str, raw: bytes) -> None:
         """Write a file, in place of any that is there; readers see the old one or the new one."""
+
+    def replace_from(self, path: str, file: IO[bytes]) -> None:
+        """The same with the bytes of an open file, from its start, however many these are."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file; an absent one is fine."""
 
     def get(self, path: str, max_bytes: int) -> bytes | None:
         """The file's bytes, at most one more than `max_bytes` of them, or None when absent."""
@@ -148,6 +156,20 @@ class DirectoryStorage:
         with self._translated(path):
             temporary, final = self._write(path, raw)
             os.replace(temporary, final)  # noqa: PTH105
+
+    def replace_from(self, path: str, file: IO[bytes]) -> None:
+        """See `Storage`."""
+        with self._translated(path):
+            temporary, final = self._write(path, b"")
+            file.seek(0)
+            with open(temporary, "r+b") as copy:  # noqa: PTH123
+                shutil.copyfileobj(file, copy, _COPY_BYTES)
+            os.replace(temporary, final)  # noqa: PTH105
+
+    def remove(self, path: str) -> None:
+        """See `Storage`."""
+        with self._translated(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(f"{self._root}/{path}")  # noqa: PTH108
 
     def get(self, path: str, max_bytes: int) -> bytes | None:
         """See `Storage`."""

@@ -1,8 +1,8 @@
 """The URL tree in rules: which paths can exist, and with which headers each is served.
 
-Everything is immutable except `metadata/timestamp.json` and `accel/<manifest>.json` (the unsigned list of a
-manifest's accelerators). A path is lower-case names of a small alphabet, none of which starts with a dot: nothing
-that a file system, a URL or a shell treats specially gets past `is_tree_path`.
+Everything is immutable except `metadata/timestamp.json` and the unsigned documents that list accelerators
+(`accel/<manifest>.json`, `accel/hints/<publisher>/<image>.json`). A path is lower-case names of a small alphabet, none
+of which starts with a dot: nothing that a file system, a URL or a shell treats specially gets past `is_tree_path`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHANGING = "no-cache"
 TOP = ("metadata", "targets", "roots", "manifests", "blocks", "accel")
 
 _PATH = re.compile(rf"(?:{'|'.join(TOP)})(?:/[a-z0-9][a-z0-9.+_-]{{0,190}}){{1,4}}")
-_CHANGING = re.compile(r"metadata/timestamp\.json|accel/[^/]+\.json")
+_CHANGING = re.compile(r"metadata/timestamp\.json|accel/.+\.json")
 _VERSIONED = re.compile(r"metadata/([1-9][0-9]{0,11})\.([a-z0-9][a-z0-9.-]*)\.json")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from oscirc.output import human_bytes, print_json, progress, say, warn
 
 if TYPE_CHECKING:
     from oscirc.output import Bar
+    from oscirc_publisher.accelerating import Accelerated
     from oscirc_publisher.publishing import PublishResult
     from oscirc_publisher.releasing import Released, Signatory
 
@@ -58,6 +60,13 @@ class _Shown:
 )
 @click.option("--level", default=None, type=click.IntRange(1, 22), help="Compression level (default: 2).")
 @click.option("--block-size", default=None, type=int, help="Bytes in a block (default: 262144).")
+@click.option(
+    "--profile",
+    "profile_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A boot profile (oscirc record), or auto: boot the disk here and record one. Repeatable.",
+)
 @json_option
 def publish(  # one parameter for each option
     context: click.Context,
@@ -80,6 +89,7 @@ def publish(  # one parameter for each option
     changelog_file: Path | None,
     level: int | None,
     block_size: int | None,
+    profile_files: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Publish a disk (raw or qcow2) as a new version of an image.
@@ -91,7 +101,7 @@ def publish(  # one parameter for each option
     Example:
       oscirc publish debian.qcow2 alice/debian@12.1 --key alice --os debian --os-version 12 --firmware uefi
     """
-    from oscirc import composition
+    from oscirc import accelerating, composition
     from oscirc_blockstore import frame
     from oscirc_blockstore.errors import DocumentRefusedError, UsageError
     from oscirc_blockstore.manifest import SystemFacts
@@ -113,6 +123,7 @@ def publish(  # one parameter for each option
         raise UsageError(str(error)) from None
     if changelog_file is not None:
         changelog = _text_of(changelog_file)
+    profiles = accelerating.read_profiles([file for file in profile_files if str(file) != accelerating.AUTO])
     source = open_disk(disk, "qcow2" if declared == "qcow2" else "raw" if declared == "raw" else None)
     try:
         with composition.signatory(wanted, key, passphrase_file, token_file) as signatory:
@@ -131,10 +142,11 @@ def publish(  # one parameter for each option
                 )
             if not result.changed and not no_channel and channel not in result.channels:
                 result = _move_channel(context, signatory, result, channel)
+            added = accelerating.add_to_published(wanted, signatory.rest, profiles, source, quiet=as_json)
             stored_bytes = composition.stored_bytes(signatory.rest, result.publisher, result.image, result.version)
     finally:
         source.close()
-    _report(result, stored_bytes, as_json=as_json)
+    _report(result, stored_bytes, added, as_json=as_json)
 
 
 def _move_channel(context: click.Context, signatory: Signatory, result: PublishResult, channel: str) -> PublishResult:
@@ -156,7 +168,7 @@ def _text_of(file: Path) -> str:
         raise LocalError(f"cannot read {file}: {error}") from None
 
 
-def _report(result: PublishResult, stored_bytes: int | None, *, as_json: bool) -> None:
+def _report(result: PublishResult, stored_bytes: int | None, added: Sequence[Accelerated], *, as_json: bool) -> None:
     name = f"{result.publisher}/{result.image}@{result.version}"
     if as_json:
         print_json(
@@ -174,6 +186,7 @@ def _report(result: PublishResult, stored_bytes: int | None, *, as_json: bool) -
                 "new_nodes": result.new_nodes,
                 "uploaded_bytes": result.uploaded_bytes,
                 "stored_bytes": stored_bytes,
+                "profiles": [asdict(each) for each in added],
                 "seconds": round(result.seconds, 3),
             }
         )
@@ -191,6 +204,8 @@ def _report(result: PublishResult, stored_bytes: int | None, *, as_json: bool) -
         f"  sent      {human_bytes(result.uploaded_bytes)}: {result.new_blocks} of {result.data_blocks} blocks, "
         f"{result.new_nodes} table nodes, in {result.seconds:.1f} s"
     )
+    for each in added:
+        click.echo(f"  profile   {each.name}: {each.blocks} blocks, {human_bytes(each.bundle_bytes)} to boot")
 
 
 def _say_change(released: Released, done: str, *, as_json: bool) -> None:

@@ -20,7 +20,7 @@ from oscirc_server import repository
 from oscirc_server.errors import ConflictError
 from oscirc_server.installation import Installation
 from oscirc_server.models import DRAFT_RELEASED, Draft, Lease
-from oscirc_server.services import acceptance, audit, blocks, drafts
+from oscirc_server.services import accelerators, acceptance, audit, blocks, drafts
 from oscirc_server.services.acceptance import Accepted, Offer
 from oscirc_server.services.completeness import check_complete
 
@@ -84,6 +84,7 @@ def release(
         change.session.execute(delete(Lease).where(Lease.draft_id == draft_id))
         subject = f"{draft.publisher}/{draft.image}@{draft.version}"
         audit.record(change.session, change.now_s, actor, "release", subject, manifest=digest.hex())
+    accelerators.follow(installation, draft.publisher, indexes)
     _log.info("released", extra={"version": subject, "snapshot": change.snapshot_version})
     return Released(accepted.signature.version, change.snapshot_version)
 
@@ -106,5 +107,6 @@ def update_role(
         accepted = acceptance.judge(change.session, offer, change.now_s)
         acceptance.apply(change, accepted)
         audit.record(change.session, change.now_s, actor, "role.update", publisher, version=accepted.signature.version)
+    accelerators.follow(installation, publisher, indexes)
     _log.info("role updated", extra={"publisher": publisher, "snapshot": change.snapshot_version})
     return Released(accepted.signature.version, change.snapshot_version)

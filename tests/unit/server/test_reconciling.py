@@ -59,9 +59,9 @@ class Crash(BaseException):
     """The process dies here."""
 
 
-@pytest.mark.parametrize("files_written", range(6))
+@pytest.mark.parametrize("files_written", range(7))
 def test_a_crash_between_commit_and_projection_is_healed(world, alice, monkeypatch, files_written):
-    """Dies after so many files of: index, manifest, role, snapshot, timestamp."""
+    """Dies after so many files of: index, manifest, role, snapshot, timestamp, hint."""
     disk = alice.build("debian", [block("a")])
     indexes = {"debian": alice.index_with("debian", "1.0", disk.digest)}
     with world.open() as installation:
@@ -82,7 +82,7 @@ def test_a_crash_between_commit_and_projection_is_healed(world, alice, monkeypat
         monkeypatch.setattr(installation.storage, "replace", dying)
         role = alice.offer(indexes)
         arguments = (installation, draft, base64.b64decode(role["role"]), {"debian": indexes["debian"].serialise()})
-        if files_written < 5:
+        if files_written < 6:
             with pytest.raises(Crash):
                 releases.release(*arguments, actor="test")
         else:

@@ -1,0 +1,122 @@
+"""Profiles and the versions they belong to: what `publish --profile` and `oscirc profile add` share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oscirc.output import human_bytes, progress, say
+from oscirc_blockstore import profile as profiles
+from oscirc_blockstore.errors import DocumentRefusedError, LocalError, UsageError
+from oscirc_blockstore.profile import MAX_PROFILE_BYTES, Profile
+
+if TYPE_CHECKING:
+    from oscirc.composition import VersionReference
+    from oscirc.output import Bar
+    from oscirc_blockstore.digests import Digest
+    from oscirc_blockstore.disk_source import DiskSource
+    from oscirc_publisher.accelerating import Accelerated
+    from oscirc_publisher.rest import RestClient
+    from oscirc_remote.resolving import Resolved
+
+AUTO = "auto"
+
+
+def read_profile(file: Path) -> Profile:
+    """The profile in a file, or an error that names the file."""
+    try:
+        with file.open("rb") as opened:
+            raw = opened.read(MAX_PROFILE_BYTES + 1)
+        return profiles.parse(raw)
+    except OSError as error:
+        raise LocalError(f"cannot read {file}: {error.strerror}") from None
+    except DocumentRefusedError as error:
+        raise UsageError(f"{file} is not a profile: {error}", hint="record one with: oscirc record REF") from None
+
+
+def read_profiles(files: Sequence[Path]) -> list[Profile]:
+    """The profiles in these files; two of one name are an error."""
+    read = [read_profile(file) for file in files]
+    names = [each.name for each in read]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two of the profiles are called {name!r}", hint="record one under another --name")
+    return read
+
+
+def add_profiles(
+    client: RestClient,
+    resolved: Resolved,
+    recorded: Sequence[Profile],
+    *,
+    blocks: Callable[[int], bytes] | None = None,
+    quiet: bool = False,
+) -> list[Accelerated]:
+    """Build and upload the bundles of these profiles for a released version.
+
+    `blocks` gives a block by position where the disk is at hand; else blocks come from the cache and the repository.
+    """
+    from oscirc_publisher.accelerating import VersionName, add_profile
+    from oscirc_remote.deadlines import Deadline
+    from oscirc_remote.opening import open_source
+
+    name = VersionName(resolved.publisher, resolved.image, resolved.version_label)
+    added = []
+    with contextlib.closing(open_source(resolved.remote.sources())) as source:
+
+        def fetch(digest: Digest, raw_size: int) -> bytes:
+            return source.fetch(digest, raw_size, Deadline.after(60.0))
+
+        def load(digest: Digest, raw_size: int, position: int) -> bytes:
+            return fetch(digest, raw_size) if position < 0 or blocks is None else blocks(position)
+
+        for each in recorded:
+            with progress(f"bundle {each.name}", None, quiet=quiet) as bar:
+                show = _Shown(bar)
+                added.append(
+                    add_profile(client, name, resolved.manifest_digest, resolved.manifest, each, load, progress=show)
+                )
+    return added
+
+
+def add_to_published(
+    wanted: VersionReference, client: RestClient, recorded: Sequence[Profile], disk: DiskSource, *, quiet: bool
+) -> list[Accelerated]:
+    """The same for a version that was published just now from a disk that is at hand."""
+    if not recorded:
+        return []
+    from oscirc_remote.resolving import resolve
+
+    resolved = resolve(f"{wanted.remote.name}:{wanted.publisher}/{wanted.image}@{wanted.version}")
+    size = resolved.manifest.geometry.block_size
+
+    def block(position: int) -> bytes:
+        offset = position * size
+        return disk.read(offset, min(size, disk.size - offset)).ljust(size, b"\0")
+
+    return add_profiles(client, resolved, recorded, blocks=block, quiet=quiet)
+
+
+class _Shown:
+    """Draws how far a bundle is."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._done = 0
+
+    def __call__(self, done_bytes: int, total_bytes: int) -> None:
+        """Move the bar."""
+        self._bar.total = total_bytes
+        self._bar.update(done_bytes - self._done)
+        self._done = done_bytes
+
+
+def tell(added: Sequence[Accelerated]) -> None:
+    """What was put there, for people."""
+    for each in added:
+        say(
+            f"profile {each.name}: {each.blocks} blocks, {human_bytes(each.raw_bytes)}, "
+            f"{human_bytes(each.bundle_bytes)} as a bundle{'' if each.uploaded else ' (was there already)'}"
+        )

@@ -1,0 +1,223 @@
+"""Accelerators of released versions: kept, listed, hinted at. Unsigned: a client checks what they carry.
+
+A file arrives whole and hashed before it is judged: a bundle by its index, a profile by its form, both by the manifest
+that they name and by a bound on their length. Then the row is written and, under the writer's lock, the two unsigned
+documents: the listing of the manifest and the hint of the image. A file that was replaced stays for clients that are
+reading it until the next start of the server.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import IO
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from oscirc_blockstore import bundle, image_index, profile
+from oscirc_blockstore.accelerators import (
+    BUNDLE,
+    MAX_ACCELERATORS,
+    MAX_CHANNELS,
+    PROFILE,
+    Accelerator,
+    Hint,
+    Listing,
+    hint_path,
+    listing_path,
+)
+from oscirc_blockstore.digests import Digest, digest_of
+from oscirc_blockstore.errors import DocumentRefusedError, NotFoundError, OscircError, UsageError
+from oscirc_blockstore.image_index import ImageIndex
+from oscirc_blockstore.manifest import Manifest
+from oscirc_blockstore.manifest import parse as parse_manifest
+from oscirc_blockstore.names import check_channel, check_image, check_publisher
+from oscirc_blockstore.table import NODE_SIZE
+from oscirc_server.errors import ConflictError
+from oscirc_server.installation import Installation
+from oscirc_server.models import AcceleratorRow, Document, ImageRow, ManifestRow
+from oscirc_server.services import audit
+from oscirc_server.storage import Storage
+
+_log = logging.getLogger(__name__)
+
+
+def index_of(session: Session, publisher: str, image: str) -> ImageIndex:
+    """The index in force of a listed image, or `NotFoundError`."""
+    row = session.get(ImageRow, (check_publisher(publisher), check_image(image)))
+    document = None if row is None or not row.listed else session.get(Document, row.index_path)
+    if document is None:
+        raise NotFoundError(f"this repository has no image {publisher}/{image}")
+    return image_index.parse(document.raw, publisher, image)
+
+
+def manifest_of(session: Session, publisher: str, image: str, version: str) -> tuple[Digest, Manifest]:
+    """The manifest of a released version, or `NotFoundError`."""
+    for known in index_of(session, publisher, image).versions:
+        if known.label == version:
+            return known.manifest, parse_manifest(session.get_one(ManifestRow, known.manifest).raw)
+    raise NotFoundError(f"{publisher}/{image} has no version {version[:63]!r}")
+
+
+def limit_bytes(manifest: Manifest, kind: str) -> int:
+    """How long a file of that kind may be for a version."""
+    if kind == PROFILE:
+        return profile.MAX_PROFILE_BYTES
+    # at worst every block stands under leaves of its own, each a node of 32 KiB for every level
+    per_block = manifest.geometry.block_size + (NODE_SIZE + 1024) * manifest.root.depth
+    return bundle.MAX_INDEX_BYTES + manifest.data_blocks * per_block
+
+
+def put(
+    installation: Installation,
+    names: tuple[str, str, str],
+    kind: str,
+    name: str,
+    sha256: Digest,
+    file: IO[bytes],
+    *,
+    actor: str,
+) -> Accelerator:
+    """Keep a whole, hashed file as the accelerator of that kind and name, instead of any that was there."""
+    check_channel(name)
+    with installation.database.read() as session:
+        digest, manifest = manifest_of(session, *names)
+    accelerator = _judged(digest, manifest, kind, name, sha256, file)
+    installation.storage.replace_from(accelerator.path, file)
+    publisher, image, version = names
+    with installation.database.write() as session:
+        rows = list(session.scalars(select(AcceleratorRow).where(AcceleratorRow.manifest == digest)))
+        if len(rows) >= MAX_ACCELERATORS and not any((row.kind, row.name) == (kind, name) for row in rows):
+            raise ConflictError(f"a version has at most {MAX_ACCELERATORS} accelerators", hint="remove one first")
+        _merge(session, digest, accelerator, installation.now_s())
+        subject = f"{publisher}/{image}@{version}"
+        audit.record(session, installation.now_s(), actor, "accelerator.put", subject, kind=kind, name=name)
+    project(installation, publisher, [image], digest)
+    return accelerator
+
+
+def keep_profile(installation: Installation, publisher: str, image: str, merged: profile.Profile, name: str) -> None:
+    """List a profile that the server made."""
+    raw = merged.serialise()
+    accelerator = Accelerator(PROFILE, name, digest_of(raw), len(raw))
+    installation.storage.replace(accelerator.path, raw)
+    with installation.database.write() as session:
+        _merge(session, merged.manifest, accelerator, installation.now_s())
+    project(installation, publisher, [image], merged.manifest)
+
+
+def remove(installation: Installation, names: tuple[str, str, str], kind: str, name: str, *, actor: str) -> None:
+    """List it no more; `NotFoundError` when it is not there."""
+    with installation.database.write() as session:
+        digest, _ = manifest_of(session, *names)
+        row = session.get(AcceleratorRow, (digest, kind, name))
+        if row is None:
+            raise NotFoundError(f"{names[0]}/{names[1]}@{names[2]} has no {kind[:16]} called {name[:63]!r}")
+        session.delete(row)
+        subject = f"{names[0]}/{names[1]}@{names[2]}"
+        audit.record(session, installation.now_s(), actor, "accelerator.remove", subject, kind=kind, name=name)
+    project(installation, names[0], [names[1]], digest)
+
+
+def listing(session: Session, manifest: Digest) -> Listing:
+    """What there is for a manifest."""
+    rows = session.scalars(
+        select(AcceleratorRow)
+        .where(AcceleratorRow.manifest == manifest)
+        .order_by(AcceleratorRow.kind, AcceleratorRow.name)
+    )
+    return Listing(
+        manifest,
+        tuple(Accelerator(row.kind, row.name, Digest(row.sha256), row.length, row.index_length) for row in rows),
+    )
+
+
+def hint(session: Session, index: ImageIndex) -> Hint:
+    """What there is for what the channels of an image point at; withdrawn versions are not hinted at."""
+    channels = {}
+    for channel in list(index.channels)[:MAX_CHANNELS]:
+        version = index.channel(channel)
+        if version.yanked is None:
+            channels[channel] = listing(session, version.manifest)
+    return Hint(index.publisher, index.image, channels)
+
+
+def project(installation: Installation, publisher: str, images: Iterable[str], manifest: Digest | None = None) -> None:
+    """Write the hints of these images, and the listing of a manifest, as they are to be now."""
+    storage = installation.storage
+    with installation.writer_lock.held(), installation.database.read() as session:
+        if manifest is not None:
+            _write(storage, listing_path(manifest), listing(session, manifest).serialise())
+        for image in images:
+            try:
+                raw = hint(session, index_of(session, publisher, image)).serialise()
+            except NotFoundError:
+                storage.remove(hint_path(publisher, image))
+                continue
+            _write(storage, hint_path(publisher, image), raw)
+
+
+def follow(installation: Installation, publisher: str, images: Iterable[str]) -> None:
+    """Let the hints follow what has taken force: that stands, whatever becomes of them."""
+    try:
+        project(installation, publisher, images)
+    except OscircError as error:
+        _log.error("hints were not written", extra={"publisher": publisher, "error": str(error)})
+
+
+def project_all(installation: Installation) -> None:
+    """At the start: every document, and none of the files that no row names any more."""
+    storage = installation.storage
+    with installation.writer_lock.held(), installation.database.read() as session:
+        for row in session.scalars(select(ImageRow).where(ImageRow.listed)):
+            raw = hint(session, index_of(session, row.publisher, row.image)).serialise()
+            _write(storage, hint_path(row.publisher, row.image), raw)
+        for digest in session.scalars(select(AcceleratorRow.manifest).distinct()):
+            _write(storage, listing_path(Digest(digest)), listing(session, Digest(digest)).serialise())
+        named = {f"accel/{sha256.hex()}" for sha256 in session.scalars(select(AcceleratorRow.sha256))}
+        files = [file.path for file in storage.files("accel") if not file.path.endswith(".json")]
+        for path in files:
+            if path not in named:
+                storage.remove(path)
+
+
+def _write(storage: Storage, path: str, raw: bytes) -> None:
+    if storage.get(path, len(raw)) != raw:
+        storage.replace(path, raw)
+
+
+def _merge(session: Session, manifest: Digest, accelerator: Accelerator, now_s: int) -> None:
+    session.merge(
+        AcceleratorRow(
+            manifest=manifest,
+            kind=accelerator.kind,
+            name=accelerator.name,
+            sha256=accelerator.sha256,
+            length=accelerator.length,
+            index_length=accelerator.index_length,
+            created_s=now_s,
+        )
+    )
+
+
+def _judged(digest: Digest, manifest: Manifest, kind: str, name: str, sha256: Digest, file: IO[bytes]) -> Accelerator:
+    length = file.seek(0, 2)
+    file.seek(0)
+    if kind == PROFILE:
+        recorded = profile.parse(file.read())
+        if recorded.manifest != digest or recorded.name != name:
+            raise DocumentRefusedError("the profile was recorded on another disk, or has another name")
+        if any(position >= manifest.geometry.block_count for position in recorded.positions):
+            raise DocumentRefusedError("the profile names a position beyond the end of the disk")
+        return Accelerator(PROFILE, name, sha256, length)
+    if kind != BUNDLE:
+        raise UsageError(f"no kind of accelerator: {kind[:16]!r}", hint=f"{BUNDLE} or {PROFILE}")
+    head = file.read(bundle.HEAD_SIZE)
+    index_length = bundle.index_length(head)
+    index = bundle.parse_index(head + file.read(index_length - bundle.HEAD_SIZE))
+    if index.manifest != digest or index.block_size != manifest.geometry.block_size:
+        raise DocumentRefusedError("the bundle was made for another disk")
+    if index.length != length:
+        raise DocumentRefusedError(f"the bundle has {length} bytes; its index says {index.length}")
+    return Accelerator(BUNDLE, name, sha256, length, index_length)
