@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "An administrator's: who may publish (add, rotate, remove, list, resign).",
     ),
     "publish": ("publishing", "publish", "Publish a disk as a new version of an image."),
+    "record": ("recording", "record", "Boot an image and write its boot profile."),
+    "profile": ("profiles", "profile", "Boot profiles of released versions (add, list, remove)."),
     "channel": ("publishing", "channel", "Move a channel to another version."),
     "yank": ("publishing", "yank", "Withdraw a version, saying why."),
     "images": ("images", "images", "Search the catalogs of your remotes."),

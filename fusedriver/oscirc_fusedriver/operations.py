@@ -23,6 +23,7 @@ from pyfuse3 import FileInfo, FUSEError, RequestContext
 
 from oscirc_blockstore.errors import DeadlineExceededError, IntegrityError, OscircError
 from oscirc_fusedriver.readers import MountOptions, Reader
+from oscirc_fusedriver.recording import Recorder
 from oscirc_fusedriver.status import DriverCounters
 from oscirc_fusedriver.tree import DISK, ReadOnlyTree, guarded
 
@@ -46,6 +47,7 @@ class DiskOperations(ReadOnlyTree):
         self._reader = reader
         self._options = options
         self._on_waited = on_waited
+        self.recorder: Recorder | None = None
         self._limiter = trio.CapacityLimiter(THREADS)
         self._awaited: list[tuple[int, int]] = []
         self._failures: deque[tuple[float, int, int, OscircError]] = deque(maxlen=_FAILURES_KEPT)
@@ -68,6 +70,8 @@ class DiskOperations(ReadOnlyTree):
         length = min(size, self._size - off)
         if length <= 0:
             return b""
+        if self.recorder is not None:
+            self.recorder.note(off, length)
         data = self._reader.read_if_resident(off, length)
         if data is None:
             data = await self._wait_for(off, length)

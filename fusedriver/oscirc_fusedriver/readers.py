@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 
@@ -57,15 +58,16 @@ class PreparedImage:
 class MountOptions:
     """How to serve. `deadline_s` is the reader's own; the driver gives up `grace_s` later whatever the reader does.
 
-    `direct_io` turns the page cache off (to record what a guest asks). `read_ahead_kb` needs root to take effect.
-    `timestamp_s` is every file time: constant, because a change would drop the page cache. The first read, of two
-    pages, gets `ready_timeout_s`, or what two reads may take.
+    `direct_io` turns the page cache off, to see what a guest asks; `trace` is a file to record that in.
+    `read_ahead_kb` needs root to take effect. `timestamp_s` is every file time: constant, because a change would drop
+    the page cache. The first read, of two pages, gets `ready_timeout_s`, or what two reads may take.
     """
 
     allow_other: bool = False
     direct_io: bool = False
     push_pages: bool = True
     read_ahead_kb: int = 1024
+    trace: Path | None = None
     deadline_s: float = 10
     grace_s: float = 2
     ready_timeout_s: float | None = None

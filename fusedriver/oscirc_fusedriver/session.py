@@ -22,12 +22,15 @@ from pathlib import Path
 import pyfuse3
 import trio
 
+from oscirc_blockstore.digests import parse_hex
 from oscirc_blockstore.errors import BusyError, DeadlineExceededError, LocalError, OscircError
+from oscirc_blockstore.trace import TraceHead
 from oscirc_fusedriver import control, kernel, mountpoints, processes
 from oscirc_fusedriver.first_read import first_read
 from oscirc_fusedriver.operations import DiskOperations
 from oscirc_fusedriver.pagecache import PagePusher
 from oscirc_fusedriver.readers import MountOptions, PreparedImage
+from oscirc_fusedriver.recording import Recorder
 from oscirc_fusedriver.records import MountRecord
 from oscirc_fusedriver.status import DriverCounters, MountStatus
 from oscirc_fusedriver.stderr_capture import captured_stderr
@@ -62,6 +65,7 @@ class Session:
         self._ready = False
         self._record: MountRecord | None = None
         self._pusher: PagePusher | None = None
+        self._recorder = _recorder(prepared, options)
         self._operations = DiskOperations(
             self._reader, options, counters=self._counters, on_waited=self._offer if self._pushes else None
         )
@@ -151,6 +155,7 @@ class Session:
             raise LocalError(f"{record.disk} cannot be read: {cause or problem}")
         self._read_ahead_kb = kernel.raise_read_ahead(record.device, self._options.read_ahead_kb)
         self._ready = True
+        self._operations.recorder = self._recorder  # from now on it is the users who read
         on_ready(record)
 
     async def _watch(self, signals: AsyncIterator[int], loop: trio.CancelScope) -> None:
@@ -220,7 +225,15 @@ class Session:
             kernel.abort(self._record.device if self._record else "")
         if self._record is not None:
             self._record.remove()
+        if self._recorder is not None:
+            self._recorder.close()
         self._reader.close()
+
+
+def _recorder(prepared: PreparedImage, options: MountOptions) -> Recorder | None:
+    if options.trace is None:
+        return None
+    return Recorder(options.trace, TraceHead(prepared.reader.size, parse_hex(prepared.description.manifest_digest)))
 
 
 def _store(offset: int, data: bytes | memoryview) -> None:

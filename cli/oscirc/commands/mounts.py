@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 @click.option("--allow-revoked", is_flag=True, help="Mount a version that was withdrawn for security reasons.")
 @click.option("--allow-other", is_flag=True, help="Let other users read the mount (needs user_allow_other).")
 @click.option("--direct-io", is_flag=True, help="Keep the kernel's page cache out: to record what a guest asks for.")
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    help="Record every read in this new file; implies --direct-io, and fetches nothing ahead.",
+)
 def mount(
     reference: str,
     mountpoint: Path,
@@ -36,6 +41,7 @@ def mount(
     allow_revoked: bool,
     allow_other: bool,
     direct_io: bool,
+    trace: Path | None,
 ) -> None:
     """Mount an image: MOUNTPOINT/disk.raw, verified and fetched as it is read.
 
@@ -52,7 +58,12 @@ def mount(
     from oscirc_remote import references
 
     wanted = references.parse(reference)
-    options = MountOptions(allow_other=allow_other, direct_io=direct_io, deadline_s=deadline)
+    options = MountOptions(
+        allow_other=allow_other,
+        direct_io=direct_io or trace is not None,
+        trace=trace.absolute() if trace is not None else None,
+        deadline_s=deadline,
+    )
 
     def prepare() -> PreparedImage:
         return composition.resolve_and_open(wanted, options, allow_revoked=allow_revoked, tell=warn)

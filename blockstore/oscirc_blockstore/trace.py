@@ -1,0 +1,83 @@
+"""Read traces: what a guest asked of its disk, in order. Text, one read a line, so that any tool can look at it.
+
+The first line is `oscirc-trace-1 <disk bytes> <manifest digest>`; the others are `<offset> <length> <milliseconds>`,
+bytes of the disk and time since the start. A last line that was cut off (the recorder died) is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from oscirc_blockstore.digests import Digest, parse_hex
+from oscirc_blockstore.errors import DocumentRefusedError
+from oscirc_blockstore.table import MAX_DISK_SIZE
+
+FORMAT = "oscirc-trace-1"
+MAX_READS = 5_000_000
+MAX_LINE_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class TraceHead:
+    """Which disk was read: its size in bytes and its manifest."""
+
+    disk_size: int
+    manifest: Digest
+
+    def __str__(self) -> str:
+        return f"{FORMAT} {self.disk_size} {self.manifest.hex()}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class TracedRead:
+    """One read: where, how many bytes, and when (milliseconds since the start of the recording)."""
+
+    offset: int
+    length: int
+    at_ms: int
+
+    def __str__(self) -> str:
+        return f"{self.offset} {self.length} {self.at_ms}\n"
+
+
+def parse_head(line: str) -> TraceHead:
+    """The first line, or `DocumentRefusedError`."""
+    words = line.split()
+    if len(words) != 3 or words[0] != FORMAT or not _is_number(words[1]) or int(words[1]) > MAX_DISK_SIZE:  # noqa: PLR2004
+        raise DocumentRefusedError(f"not a read trace: it begins with {line[:60]!r}")
+    return TraceHead(int(words[1]), parse_hex(words[2]))
+
+
+def parse(lines: Iterable[str]) -> tuple[TraceHead, Iterator[TracedRead]]:
+    """The head, and the reads as they are asked for; raises `DocumentRefusedError` at the line that is wrong."""
+    remaining = iter(lines)
+    head = parse_head(next(remaining, ""))
+    return head, _reads(head, remaining)
+
+
+def _reads(head: TraceHead, lines: Iterator[str]) -> Iterator[TracedRead]:
+    for number, line in enumerate(lines):
+        if not line.endswith("\n"):
+            return
+        words = line[:MAX_LINE_CHARS].split()
+        if len(words) != 3 or not all(map(_is_number, words)) or number >= MAX_READS:  # noqa: PLR2004
+            raise DocumentRefusedError(f"line {number + 2} of the trace is not a read: {line[:60]!r}")
+        read = TracedRead(*map(int, words))
+        if read.offset + read.length > head.disk_size:
+            raise DocumentRefusedError(f"line {number + 2} of the trace reads beyond the disk's end")
+        yield read
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) < 20  # noqa: PLR2004
+
+
+def first_touch_order(reads: Iterable[TracedRead], block_size: int) -> list[int]:
+    """The blocks that were touched, each once, in the order of the first touch."""
+    touched: dict[int, None] = {}
+    for read in reads:
+        if read.length:
+            for position in range(read.offset // block_size, (read.offset + read.length - 1) // block_size + 1):
+                touched.setdefault(position, None)
+    return list(touched)

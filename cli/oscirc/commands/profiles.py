@@ -1,0 +1,87 @@
+"""`oscirc profile add | list | remove`: boot profiles of released versions, and the bundles made of them."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from oscirc.options import json_option, token_file_option
+from oscirc.output import human_bytes, print_json, print_table, say
+
+
+@click.group()
+def profile() -> None:
+    """Boot profiles of released versions: what lets clients fetch a boot in one stream."""
+
+
+@profile.command()
+@click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
+@token_file_option
+@json_option
+def add(reference: str, files: tuple[Path, ...], *, token_file: Path | None, as_json: bool) -> None:
+    """Build the bundles of recorded profiles and put them beside a released version.
+
+    \b
+    Example:
+      oscirc profile add alice/debian@12.1 debian-12.1.boot.profile.json
+    """
+    from oscirc import accelerating, composition
+    from oscirc_remote.resolving import resolve
+
+    recorded = accelerating.read_profiles(files)
+    wanted = composition.parse_version_reference(reference)
+    resolved = resolve(f"{wanted.remote.name}:{wanted.publisher}/{wanted.image}@{wanted.version}")
+    with composition.rest_client(wanted.remote, token_file) as client:
+        added = accelerating.add_profiles(client, resolved, recorded, quiet=as_json)
+    if as_json:
+        print_json({"profiles": [asdict(each) for each in added]})
+    else:
+        accelerating.tell(added)
+
+
+@profile.command("list")
+@click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
+@json_option
+def list_profiles(reference: str, *, as_json: bool) -> None:
+    """The profiles and bundles of a version."""
+    from oscirc import composition
+    from oscirc_publisher.accelerating import VersionName
+
+    wanted = composition.parse_version_reference(reference)
+    name = VersionName(wanted.publisher, wanted.image, wanted.version)
+    with composition.rest_client(wanted.remote, None, authorised=False) as client:
+        answer = client.call_json("GET", f"{name.path}/accelerators")
+    listed = answer.get("accelerators")
+    found = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    if as_json:
+        print_json({"accelerators": found})
+    elif not found:
+        say("none; make one with: oscirc record")
+    else:
+        rows = [(str(each["name"]), str(each["kind"]), human_bytes(int(str(each["length"])))) for each in found]
+        print_table(("NAME", "KIND", "SIZE"), rows)
+
+
+@profile.command()
+@click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
+@click.argument("name")
+@token_file_option
+def remove(reference: str, name: str, *, token_file: Path | None) -> None:
+    """Take a profile and its bundle away. Clients then fetch as they read."""
+    from oscirc import composition
+    from oscirc_blockstore.errors import NotFoundError
+    from oscirc_publisher.accelerating import VersionName
+
+    wanted = composition.parse_version_reference(reference)
+    version = VersionName(wanted.publisher, wanted.image, wanted.version)
+    removed = 0
+    with composition.rest_client(wanted.remote, token_file) as client:
+        for kind in ("bundle", "profile"):
+            with contextlib.suppress(NotFoundError):
+                client.call("DELETE", f"{version.path}/accelerators/{kind}/{name}")
+                removed += 1
+    say(f"{removed} removed" if removed else f"{reference} has no profile called {name}")

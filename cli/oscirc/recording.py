@@ -1,0 +1,172 @@
+"""Recording boots: a mount that sees every read, a throw-away guest on it, and what it touched until its prompt.
+
+Runs differ in memory and processors, so that the merged profile holds what every boot wants rather than what one
+machine happened to do. Nothing of a run is kept but its trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from oscirc.output import say
+from oscirc_blockstore import trace
+from oscirc_blockstore.errors import BusyError, DeadlineExceededError, LocalError, OscircError
+from oscirc_blockstore.profile import Profile, merge
+
+if TYPE_CHECKING:
+    from oscirc_blockstore.digests import Digest
+    from oscirc_blockstore.manifest import SystemFacts
+    from oscirc_fusedriver.readers import MountOptions, PreparedImage
+    from oscirc_vmlaunch.accelerators import Request
+    from oscirc_vmlaunch.machine import FirmwareKind
+
+LOGIN = "login:"
+MACHINES = ((1024, 2), (2048, 1), (1536, 2), (3072, 1))
+"""Memory in MiB and processors of the runs, over again for more."""
+_CONSOLE_TAIL = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingOptions:
+    """How to record. `until` is a regular expression on the serial console; `settle_s` goes on for so long after it."""
+
+    name: str = "boot"
+    until: str = LOGIN
+    settle_s: float = 3.0
+    runs: int = 2
+    timeout_s: float = 300.0
+    accelerator: str = "auto"
+    memory_mib: int | None = None
+    cpus: int | None = None
+    keep_traces: Path | None = None
+
+    def machine(self, run: int, minimum_memory_mib: int) -> tuple[int, int]:
+        """Memory (MiB) and processors of a run."""
+        memory, cpus = MACHINES[run % len(MACHINES)]
+        return self.memory_mib or max(memory, minimum_memory_mib), self.cpus or cpus
+
+
+def record(
+    prepare: Callable[[MountOptions], PreparedImage],
+    system: SystemFacts,
+    manifest_digest: Digest,
+    block_size: int,
+    options: RecordingOptions,
+) -> Profile:
+    """Boot what `prepare` opens, several times, and merge what the boots touched."""
+    runs = []
+    for number in range(options.runs):
+        memory, cpus = options.machine(number, system.minimum_memory_mib)
+        say(f"run {number + 1} of {options.runs}: {memory} MiB, {cpus} processors; until {options.until!r} is shown")
+        with _private_directory() as work:
+            file = work / "trace"
+            _run(prepare, system, work / "mnt", file, memory, cpus, options)
+            with file.open(encoding="ascii", errors="replace") as lines:
+                _, reads = trace.parse(lines)
+                positions = trace.first_touch_order(reads, block_size)
+            if options.keep_traces is not None:
+                _keep(file, options.keep_traces / f"{options.name}-{memory}m-{cpus}c-{number + 1}.trace")
+        say(f"  {len(positions)} blocks touched")
+        runs.append(Profile(manifest_digest, options.name, 1, tuple(positions)))
+    return merge(runs)
+
+
+@contextlib.contextmanager
+def _private_directory() -> Iterator[Path]:
+    work = Path(tempfile.mkdtemp(prefix="oscirc-record-"))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _keep(file: Path, place: Path) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+    except OSError as error:
+        raise LocalError(f"cannot keep the trace as {place}: {error.strerror}") from None
+
+
+def _run(
+    prepare: Callable[[MountOptions], PreparedImage],
+    system: SystemFacts,
+    mountpoint: Path,
+    file: Path,
+    memory: int,
+    cpus: int,
+    options: RecordingOptions,
+) -> None:
+    from oscirc_fusedriver import mounting, unmounting
+    from oscirc_fusedriver.readers import MountOptions
+
+    mountpoint.mkdir()
+    chosen = MountOptions(direct_io=True, trace=file)
+    mounted = mounting.mount(lambda: prepare(chosen), mountpoint, options=chosen)
+    try:
+        asyncio.run(_boot(mounted.disk, mounted.manifest_digest, system, memory, cpus, options))
+    finally:
+        try:
+            unmounting.unmount(mountpoint)  # waits for the driver's end, and so for the whole trace
+        except BusyError:
+            unmounting.unmount(mountpoint, lazy=True)
+
+
+async def _boot(
+    disk: Path, manifest_digest: str, system: SystemFacts, memory: int, cpus: int, options: RecordingOptions
+) -> None:
+    """A guest that nobody keeps, from its start to `settle_s` after its prompt."""
+    from oscirc_vmlaunch import console, launching
+    from oscirc_vmlaunch.instances import Instances
+    from oscirc_vmlaunch.records import InstanceRecord
+
+    instance = Instances().create(
+        InstanceRecord(
+            name=f"record-{secrets.token_hex(4)}",
+            remote="",
+            reference="",
+            manifest_digest=manifest_digest,
+            version="",
+            firmware=cast("FirmwareKind", system.firmware),
+            architecture=system.architecture,
+            memory_mib=memory,
+            cpus=cpus,
+            accelerator=cast("Request", options.accelerator),
+            mount_point=str(disk.parent),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            port_forwards=(),
+            ephemeral=True,
+        )
+    )
+    try:
+        machine = await launching.start(instance, disk, manifest_digest=manifest_digest)
+        try:
+            await console.wait_for_text(
+                instance.console_log, options.until, deadline_s=options.timeout_s, alive=machine.alive
+            )
+            await asyncio.sleep(options.settle_s)
+        except OscircError as error:
+            raise DeadlineExceededError(
+                f"the guest did not show {options.until!r}: {error}",
+                hint=f"its console ended with: {_tail(instance.console_log)!r}; another --until or --timeout may help",
+            ) from None
+        finally:
+            await asyncio.shield(launching.stop(instance, timeout_s=0))
+    finally:
+        with contextlib.suppress(OscircError):
+            Instances().remove(instance.name)
+
+
+def _tail(log: Path) -> str:
+    with contextlib.suppress(OSError):
+        return log.read_text(errors="replace")[-_CONSOLE_TAIL:].strip()
+    return ""
