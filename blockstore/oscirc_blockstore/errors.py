@@ -110,11 +110,20 @@ class NotServedError(TransportError):
 
 
 class ServerRefusedError(TransportError):
-    """A server answered with an error status: `status`, and `problem` with its own words."""
+    """A server answered with an error status: `status`, `problem` with its own words, `retry_after_s` if it said so."""
 
-    def __init__(self, message: str, *, status: int, problem: dict[str, object] | None = None, hint: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        problem: dict[str, object] | None = None,
+        hint: str = "",
+        retry_after_s: float = 0.0,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.retry_after_s = retry_after_s
         self.problem = problem or {}
         if status in (401, 403):
             self.exit_code = TrustError.exit_code  # who asks is at fault, not the network: trying again will not help

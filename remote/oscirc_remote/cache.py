@@ -19,7 +19,8 @@ from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote.arrivals import NOTHING_ARRIVES, Arrivals
 from oscirc_remote.counters import Counters
 from oscirc_remote.deadlines import Cancellation, Deadline
-from oscirc_remote.flights import Flight, FlightLocks, FlightTable
+from oscirc_remote.flight_locks import FlightLocks
+from oscirc_remote.flights import AHEAD_WINDOW, Flight, FlightTable
 from oscirc_remote.lru import ByteBoundedCache
 from oscirc_remote.origins import Origin, Origins
 from oscirc_remote.sources import BlockSource, Urgency
@@ -27,7 +28,7 @@ from oscirc_remote.status import CacheStatus, MirrorStatus
 
 BLOCK_MEMORY_BYTES = 64 << 20
 NODE_MEMORY_BYTES = 32 << 20
-FLIGHT_THREADS = 16
+FLIGHT_THREADS = 32
 LOCK_FILE = "flights.lock"
 STORE_DIRECTORY = "blocks"
 
@@ -47,13 +48,14 @@ class CachedSource:
         block_memory_bytes: int = BLOCK_MEMORY_BYTES,
         node_memory_bytes: int = NODE_MEMORY_BYTES,
         threads: int = FLIGHT_THREADS,
+        window: Callable[[], int] = lambda: AHEAD_WINDOW,
     ) -> None:
         self._inner = inner
         self._store = LocalStore(directory / STORE_DIRECTORY)
         self._blocks = ByteBoundedCache(block_memory_bytes)
         self._nodes = ByteBoundedCache(node_memory_bytes)
         self._locks = FlightLocks(directory / LOCK_FILE)
-        self._flights = FlightTable(self._obtain, threads)
+        self._flights = FlightTable(self._obtain, threads, window=window)
         self._closing = Cancellation()
         self._arrivals = NOTHING_ARRIVES
         self._origins = Origins()

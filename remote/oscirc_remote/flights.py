@@ -1,36 +1,22 @@
-"""Single flights: among the threads of a process one thread fetches a block, among processes one process does.
+"""Single flights: among the threads of a process one thread fetches a block (among processes: `flight_locks`).
 
-In a process, `FlightTable` holds what is under way; a caller who finds its block there waits for it. A flight runs on
-a thread of the table's own, not on a caller's: callers may give up (their deadline, `fail_reads`) while the flight
-goes on and leaves its block in the cache for the next try.
-
-Among processes, `FlightLocks` takes an open-file-description lock (fcntl(2), F_OFD_SETLK) on the byte of
-`flights.lock` that the digest names. The kernel drops it when its holder dies. Such a lock belongs to the open file,
-so threads of one process do not exclude each other by it: the table above has done that before. Two digests that
-share a byte wait for each other, which is harmless, as is going on without the lock where it cannot be had.
+`FlightTable` holds what is under way; a caller who finds its block there waits for it. A flight runs on a thread of
+the table's own, not on a caller's: callers may give up (their deadline, `fail_reads`) while the flight goes on and
+leaves its block in the cache for the next try.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import BusyError
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.sources import Urgency
 
-FIRST_POLL_S = 0.001
-LONGEST_POLL_S = 0.02
-_LOCK_BYTES = 7  # 56 bits: the greatest whole number of bytes that fits a signed file offset
-_FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux: type, whence, start, len, pid
+AHEAD_WINDOW = 8
 
 
 class Flight:
@@ -73,8 +59,15 @@ class Flight:
 class FlightTable:
     """What is under way in this process, and the threads that fly."""
 
-    def __init__(self, obtain: Callable[[Digest, int, Deadline, Urgency], bytes], threads: int) -> None:
+    def __init__(
+        self,
+        obtain: Callable[[Digest, int, Deadline, Urgency], bytes],
+        threads: int,
+        *,
+        window: Callable[[], int] = lambda: AHEAD_WINDOW,
+    ) -> None:
         self._obtain = obtain
+        self._window = window
         self._flights: dict[Digest, Flight] = {}
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="oscirc-flight")
@@ -108,67 +101,3 @@ class FlightTable:
         with self._lock:
             self._closed = True
         self._threads.shutdown(wait=False)
-
-
-class FlightLocks:
-    """The locks among processes: one open file, one byte per digest."""
-
-    def __init__(self, path: Path) -> None:
-        self._guard = threading.Lock()
-        self._holders = 0
-        self._closing = False
-        self._descriptor = -1
-        with contextlib.suppress(OSError):  # a full or read-only disk: every process fetches for itself
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    @contextmanager
-    def holding(self, digest: Digest, deadline: Deadline, found_taken: Callable[[], None]) -> Iterator[None]:
-        """Hold the digest's byte; `found_taken` is called once where another process has it, before it is waited for.
-
-        At most half of the time left is spent waiting: if the holder is stopped or stuck, two downloads are better
-        than none, so the caller then goes on without.
-        """
-        with self._guard:
-            self._holders += 1
-        held, start, pause_s = False, int.from_bytes(digest[:_LOCK_BYTES], "big"), 0.0
-        try:
-            patience = deadline.at_most(deadline.remaining_s() / 2)
-            while not self._closing:
-                taken = self._set(fcntl.F_WRLCK, start)
-                held = taken is True
-                if taken is not False or patience.remaining_s() <= 0:
-                    break
-                if not pause_s:
-                    found_taken()
-                pause_s = min(2 * pause_s or FIRST_POLL_S, LONGEST_POLL_S)
-                patience.pause(pause_s)
-            yield
-        finally:
-            if held:
-                self._set(fcntl.F_UNLCK, start)
-            with self._guard:
-                self._holders -= 1
-                self._close_when_idle()
-
-    def _set(self, kind: int, start: int) -> bool | None:
-        """True when done, False when another process holds the byte, None where locks do not work."""
-        if self._descriptor < 0:
-            return None
-        try:
-            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, start, 1, 0))
-        except (BlockingIOError, PermissionError):
-            return False
-        except OSError:
-            return None
-        return True
-
-    def close(self) -> None:
-        """Take no more locks; the file is closed with the last one, never under a holder's feet."""
-        with self._guard:
-            self._closing = True
-            self._close_when_idle()
-
-    def _close_when_idle(self) -> None:
-        if self._closing and self._holders == 0 and self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1

@@ -229,7 +229,12 @@ class HttpClient:
             return location
         if response.status in _ABSENT:
             raise NotServedError(f"{self.base_url} does not have {(response.url or '')[-120:]}")
-        raise ServerRefusedError(f"{self.base_url} answered with status {response.status}", status=response.status)
+        after = response.headers.get("retry-after", "")  # as a date it is of no use: clocks differ
+        raise ServerRefusedError(
+            f"{self.base_url} answered with status {response.status}",
+            status=response.status,
+            retry_after_s=float(after) if after.isascii() and after.isdecimal() and len(after) < 10 else 0.0,  # noqa: PLR2004
+        )
 
 
 @functools.cache

@@ -32,6 +32,7 @@ from oscirc_blockstore.errors import (
 from oscirc_blockstore.frame import decode_verified, max_frame_bytes
 from oscirc_remote.counters import Counters
 from oscirc_remote.deadlines import SYSTEM_CLOCK, Clock, Deadline
+from oscirc_remote.flights import AHEAD_WINDOW
 from oscirc_remote.sources import FrameSource
 from oscirc_remote.status import MirrorStatus
 
@@ -90,6 +91,10 @@ class MirroredSource:
     def preferred(self) -> list[str]:
         """The mirrors' names, the one to ask first in front."""
         return [mirror.source.name for mirror in self._order()]
+
+    def window(self) -> int:
+        """How many blocks nobody waits for may be under way at once."""
+        return AHEAD_WINDOW
 
     def report(self, name: str, problem: OscircError | None) -> None:
         """How a transfer that somebody else made from a mirror went."""

@@ -104,4 +104,5 @@ def _cached(
         make_directory(directory),
         block_memory_bytes=block_memory_bytes,
         node_memory_bytes=node_memory_bytes,
+        window=mirrors.window,
     )
