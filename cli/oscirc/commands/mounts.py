@@ -116,6 +116,12 @@ def mount_facts(record: MountRecord) -> dict[str, object]:
         "requests": reader["requests"],
         "demand_stalls": reader["demand_stalls"],
         "stalled_ms": reader["stalled_ms"],
+        "worst_stall_ms": reader["worst_stall_ms"],
+        "prefetched_blocks": cache["prefetched_blocks"],
+        "prefetched_bytes": cache["prefetched_bytes"],
+        "prefetch_hits": cache["prefetch_hits"],
+        "prefetch_waste": cache["prefetched_blocks"] - cache["prefetch_hits"],
+        "prefetch": reader["prefetch"],
         "failed_reads": reader["failed_reads"],
         "damaged": cache["damaged"],
         "uncached_writes": cache["uncached_writes"],
@@ -137,7 +143,13 @@ def _show_mount(facts: dict[str, object]) -> None:
     click.echo(f"  disk            {human_bytes(int(str(facts['disk_bytes'])))}, {human_bytes(needed)} of data")
     click.echo(f"  cached          {human_bytes(cached)} ({share} %)")
     click.echo(f"  fetched         {human_bytes(int(str(facts['fetched_bytes'])))} in {facts['requests']} requests")
-    click.echo(f"  waited for      {facts['demand_stalls']} reads, {int(str(facts['stalled_ms'])) / 1000:.1f} s in all")
+    click.echo(
+        f"  waited for      {facts['demand_stalls']} reads, {int(str(facts['stalled_ms'])) / 1000:.1f} s in all, "
+        f"{int(str(facts['worst_stall_ms'])) / 1000:.1f} s at worst"
+    )
+    click.echo(
+        f"  fetched ahead   {facts['prefetched_blocks']} blocks, {facts['prefetch_hits']} of them used; {_ahead(facts)}"
+    )
     click.echo(f"  safe to unplug  {unplug}")
     for key, text in (
         ("failed_reads", "reads failed"),
@@ -151,6 +163,25 @@ def _show_mount(facts: dict[str, object]) -> None:
         remark = f", DEMOTED: {mirror['last_problem']}" if mirror["demoted"] else ""
         bad = f", {mirror['bad_blocks']} BAD BLOCKS" if mirror["bad_blocks"] else ""
         click.echo(f"  source          {mirror['name']}: {mirror['served']} blocks{bad}{remark}")
+
+
+def _ahead(facts: dict[str, object]) -> str:
+    """What is being fetched ahead, in words."""
+    prefetch = facts["prefetch"]
+    if not isinstance(prefetch, dict):
+        return "off"
+    words = {
+        "off": "nothing is fetched ahead",
+        "starting": "starting",
+        "streaming": f"the bundle {prefetch['profile']!r} is coming",
+        "following": f"another mount fetches the bundle {prefetch['profile']!r}",
+        "complete": f"the bundle {prefetch['profile']!r} is here",
+        "profile": f"the profile {prefetch['profile']!r} is being fetched",
+        "filling": "all the rest is being fetched",
+        "idle": "done",
+        "failed": f"the bundle could not be had: {prefetch['last_problem']}",
+    }
+    return words.get(str(prefetch["state"]), str(prefetch["state"]))
 
 
 @click.command()
