@@ -6,10 +6,10 @@
 
 What is emulated, and how:
 
-- **One shared rate** in each direction. Bytes pass a virtual clock: each chunk occupies the link for size / rate, so a
-  late wake-up of this program loses no rate.
-- **Fair queueing** among connections, in small chunks, as routers with fq_codel do: a small answer does not stand behind
-  a bulk transfer. A connection has at most some 10 ms of the link's bytes waiting; then its server is not read from.
+- **One shared rate** in each direction. Bytes pass a virtual clock: each chunk occupies the link for size / rate, so
+  a late wake-up of this program loses no rate.
+- **Fair queueing** among connections, in small chunks, as routers with fq_codel do: a small answer does not stand
+  behind a bulk transfer. A connection has at most some 10 ms of the link's bytes waiting; then its server is not read from.
 - **A fixed one-way delay** after that. A connection's first bytes wait for a round trip more, which its handshake takes.
 - `cut` freezes everything, silently; `restore` goes on; `kill` closes what is open.
 
@@ -19,6 +19,7 @@ and no TLS: the peers of a benchmark are all spared them alike.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 import re
@@ -141,7 +142,7 @@ class Emulator:
         self.chunk = chunk_bytes(rate_bits)
         self.queue = queue_bytes(rate_bits)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.listener.setblocking(False)
+        self.listener.settimeout(0)
         self.pairs: dict[int, Pair] = {}
         self.serial = 0
         self.requests = 0
@@ -201,7 +202,7 @@ class Emulator:
             client.close()
             return
         for side in (client, server):
-            side.setblocking(False)
+            side.settimeout(0)
             side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.serial += 1
         self.connections += 1
@@ -269,10 +270,8 @@ class Emulator:
             done = side in pair.ended and direction.idle(key) and not pair.out.get(other)
             if done and other not in pair.closed_for_writing:
                 pair.closed_for_writing.add(other)
-                try:
+                with contextlib.suppress(OSError):
                     other.shutdown(socket.SHUT_WR)
-                except OSError:
-                    pass
         if len(pair.closed_for_writing) == 2 or (pair.client in pair.ended and not self._busy(key)):
             self._drop(key, pair)
 
@@ -355,7 +354,9 @@ class Link:
 
     def tell(self, command: str = "counters") -> Counters:
         """`cut`, `restore`, `kill`, `reset`, or nothing but the counters."""
-        assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(command + "\n")
         self._process.stdin.flush()
         return Counters(**json.loads(self._process.stdout.readline()))

@@ -2,29 +2,33 @@
 
     python bench/replay.py TRACE FILE [ORIGINAL]
 
-Prints one line of JSON: monotonic seconds at the start and the end, bytes, the slowest reads, and, where ORIGINAL is given,
-how many reads differed from it. Runs on the bare interpreter: it is part of what is measured.
+Prints one line of JSON: monotonic seconds at the start and the end, bytes, the slowest reads, and, where ORIGINAL is
+given, how many reads differed from it. Runs on the bare interpreter: it is part of what is measured.
 """
+
+from __future__ import annotations
 
 import json
 import os
 import sys
 import time
+from pathlib import Path
 
 
-def reads_of(trace):
+def reads_of(trace: str) -> list[tuple[int, ...]]:
     """(offset, length) of every read; the file's form is `oscirc_blockstore.trace`'s."""
-    with open(trace) as lines:
+    with Path(trace).open() as lines:
         next(lines)
         return [tuple(map(int, line.split()[:2])) for line in lines if line.endswith("\n")]
 
 
-def main(trace, place, original=None):
+def main(trace: str, place: str, original: str = "") -> None:
     """Replay, and say how it went."""
     reads = reads_of(trace)
     buffer = memoryview(bytearray(max((length for _, length in reads), default=1)))
     file = os.open(place, os.O_RDONLY)
-    stalls, wrong = [], 0
+    stalls: list[float] = []
+    wrong = 0
     witness = os.open(original, os.O_RDONLY) if original else -1
     started = previous = time.monotonic()
     for offset, length in reads:

@@ -1,7 +1,7 @@
 """Bundles: the nodes and blocks of a profile in one file, in the order in which they will be asked for.
 
 `docs/adr/0006-profiles-and-bundles.md` has the reasons and the layout. A bundle comes from whoever serves it and is
-trusted with nothing: `SegmentReader` gives out only bytes that hash to the digest they are given out under, and the
+trusted with nothing: `segment.decode` gives out only bytes that hash to the digest they are given out under, and the
 caller uses them only where the signed table names that digest. What a lying bundle can waste is bounded by
 `check_bounds`.
 """
@@ -9,14 +9,13 @@ caller uses them only where the signed table names that digest. What a lying bun
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import zstandard
 
-from oscirc_blockstore.digests import DIGEST_SIZE, ZERO_DIGEST, Digest, verify
-from oscirc_blockstore.errors import DocumentRefusedError, FrameRefusedError
-from oscirc_blockstore.frame import MAGIC as FRAME_MAGIC
+from oscirc_blockstore.digests import DIGEST_SIZE, ZERO_DIGEST, Digest
+from oscirc_blockstore.errors import DocumentRefusedError
 from oscirc_blockstore.table import BLOCK_SIZES, NODE_SIZE
 
 MAGIC = b"OSCBNDL1"
@@ -24,10 +23,6 @@ SEGMENT_BYTES = 8 << 20
 MAX_ENTRIES = 1 << 20
 MAX_INDEX_BYTES = 64 << 20
 DEFAULT_LEVEL = 19
-_STEP_BYTES = (
-    1024  # 4 bytes can mean 128 KiB: so much at once is decoded before the result is looked at, 32 MiB at most
-)
-
 _HEAD = struct.Struct("<8sII32sII")
 _SEGMENT = struct.Struct("<QIIII")
 HEAD_SIZE = _HEAD.size
@@ -173,73 +168,3 @@ def build(
     """The file's bytes in pieces: the index, then the frames of `compress_segment`, one for each group of `cut`."""
     yield build_index(manifest, block_size, groups, [len(frame) for frame in frames])
     yield from frames
-
-
-class SegmentReader:
-    """Decodes one segment as its bytes arrive; calls `found(digest, raw)` for each entry as soon as it is verified.
-
-    Raises `FrameRefusedError` or `DigestMismatchError` on the first byte that cannot be right; what was found before
-    stands. Holds at most one segment's content.
-    """
-
-    def __init__(self, segment: Segment, found: Callable[[Digest, bytes], None]) -> None:
-        self._segment = segment
-        self._found = found
-        self._received = 0
-        self._next = 0
-        self._pending = bytearray()
-        self._head: bytes | None = b""  # None once the frame's header was judged
-        decompressor = zstandard.ZstdDecompressor(max_window_size=SEGMENT_BYTES)
-        self._decoder = decompressor.decompressobj()
-        self._decoded = 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether every entry was found."""
-        return self._next == len(self._segment.entries)
-
-    def feed(self, data: bytes) -> None:
-        """The next bytes of the segment."""
-        self._received += len(data)
-        if self._received > self._segment.length:
-            raise FrameRefusedError("a bundle's segment is longer than its index says")
-        if self._head is not None:
-            data = self._judge_head(self._head + data)
-        limit = self._segment.raw_length
-        for start in range(0, len(data), _STEP_BYTES):
-            try:
-                decoded = self._decoder.decompress(data[start : start + _STEP_BYTES])
-            except zstandard.ZstdError as error:
-                raise FrameRefusedError(f"a bundle's segment does not decode: {error}") from None
-            self._decoded += len(decoded)
-            if self._decoded > limit or self._decoder.unused_data:
-                raise FrameRefusedError("a bundle's segment holds more than its index says")
-            self._pending += decoded
-            self._give_out()
-        if self._received == self._segment.length and not self.complete:
-            raise FrameRefusedError("a bundle's segment holds less than its index says")
-
-    def _judge_head(self, data: bytes) -> bytes:
-        """Hold the first bytes back until the frame's header can be judged, so that a bomb is refused unopened."""
-        if len(data) < min(18, self._segment.length):
-            self._head = data
-            return b""
-        self._head = None
-        try:
-            header = zstandard.get_frame_parameters(data)
-        except zstandard.ZstdError as error:
-            raise FrameRefusedError(f"a bundle's segment has a damaged header: {error}") from None
-        if data[:4] != FRAME_MAGIC or header.content_size != self._segment.raw_length or header.dict_id:
-            raise FrameRefusedError("a bundle's segment is not the frame that its index describes")
-        return data
-
-    def _give_out(self) -> None:
-        while not self.complete:
-            entry = self._segment.entries[self._next]
-            if len(self._pending) < entry.raw_size:
-                return
-            raw = bytes(self._pending[: entry.raw_size])
-            verify(raw, entry.digest)
-            del self._pending[: entry.raw_size]
-            self._next += 1
-            self._found(entry.digest, raw)

@@ -32,6 +32,8 @@ class LocalStore:
         self.damaged = 0
         self._serial = itertools.count()
         self._lock = threading.Lock()
+        self._root = str(root)
+        self._making = str(root / "tmp")
         self._temporary = root / "tmp"
         try:
             self._temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -48,18 +50,21 @@ class LocalStore:
 
     def path(self, digest: Digest) -> Path:
         """Where the block stands if it is here."""
+        return Path(self._place(digest))
+
+    def _place(self, digest: Digest) -> str:
         text = digest.hex()
-        return self.root / text[:2] / text
+        return f"{self._root}/{text[:2]}/{text}"
 
     def has(self, digest: Digest) -> bool:
         """Whether a file of that name is here (its bytes are judged by `load` only)."""
-        return self.path(digest).exists()
+        return os.access(self._place(digest), os.F_OK)
 
     def load(self, digest: Digest, size: int) -> bytes | None:
         """The verified bytes, or None when absent; a file that is not what its name says is removed."""
-        path = self.path(digest)
+        place = self._place(digest)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             return None
         except OSError:
@@ -75,13 +80,13 @@ class LocalStore:
         with self._lock:
             self.damaged += 1
         with contextlib.suppress(OSError):
-            path.unlink()
+            os.unlink(place)  # noqa: PTH108  # strings: this is the hot path
         return None
 
     def save(self, digest: Digest, raw: bytes | memoryview) -> None:
         """Keep bytes that the caller has verified; raise `StoreFullError` or `LocalError`, leaving nothing behind."""
-        path = self.path(digest)
-        temporary = self._temporary / f"{os.getpid()}-{threading.get_native_id()}-{next(self._serial)}"
+        place = self._place(digest)
+        temporary = f"{self._making}/{os.getpid()}-{threading.get_native_id()}-{next(self._serial)}"
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
@@ -91,13 +96,13 @@ class LocalStore:
             finally:
                 os.close(descriptor)
             try:
-                temporary.rename(path)
+                os.rename(temporary, place)  # noqa: PTH104
             except FileNotFoundError:  # the first block with these two digits, or somebody cleared the cache
-                path.parent.mkdir(mode=0o700, exist_ok=True)
-                temporary.rename(path)
+                Path(place).parent.mkdir(mode=0o700, exist_ok=True)
+                os.rename(temporary, place)  # noqa: PTH104
         except OSError as error:
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                os.unlink(temporary)  # noqa: PTH108
             if error.errno in _FULL:
                 raise StoreFullError(
                     f"no space left in {self.root}", hint="free space or run: oscirc cache clear"

@@ -8,6 +8,7 @@ fetches for itself. Before the bundle's index is known it waits as well, for at 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Arrivals:
         self._starting = True
         self._since = self._moved_at = clock.monotonic()
         self._progress = Progress(0, 0.0)
-        self._marks: list[tuple[float, int]] = []
+        self._marks: deque[tuple[float, int]] = deque()
 
     def expect(self, ends: Mapping[Digest, int], offset: int) -> None:
         """The bundle brings these from `offset` on; what was expected before is forgotten."""
@@ -46,7 +47,7 @@ class Arrivals:
             self._starting = False
             self._ends = dict(ends)
             self._progress = Progress(offset, self._progress.rate)
-            self._marks = [(self._clock.monotonic(), offset)]
+            self._marks = deque([(self._clock.monotonic(), offset)])
             self._moved_at = self._clock.monotonic()
         self._wake()
 
@@ -58,8 +59,9 @@ class Arrivals:
                 self._ends.pop(digest, None)
             if offset != self._progress.offset:
                 self._moved_at = now
-            self._marks = [mark for mark in self._marks if mark[0] > now - _RATE_WINDOW_S] or self._marks[-1:]
             self._marks.append((now, offset))
+            while self._marks[0][0] < now - _RATE_WINDOW_S and len(self._marks) > 2:  # noqa: PLR2004  # two make a rate
+                self._marks.popleft()
             (then, before), passed = self._marks[0], now - self._marks[0][0]
             if rate is None:
                 rate = (offset - before) / passed if passed > 0 and then < now else self._progress.rate

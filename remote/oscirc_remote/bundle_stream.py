@@ -22,7 +22,6 @@ from oscirc_blockstore.bundle import (
     BundleIndex,
     Entry,
     Segment,
-    SegmentReader,
     index_length,
     parse_index,
 )
@@ -36,10 +35,12 @@ from oscirc_blockstore.errors import (
     UnreachableError,
 )
 from oscirc_blockstore.manifest import Manifest
+from oscirc_blockstore.segment import SegmentSource, decode
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote.arrivals import Arrivals
 from oscirc_remote.counters import Counters
 from oscirc_remote.downloads import Download
+from oscirc_remote.saving import Saver
 from oscirc_remote.stream_files import StreamFiles
 from oscirc_remote.wanted import Wanted
 
@@ -61,8 +62,11 @@ class Keeper(Protocol):
     def resident(self, digest: Digest, raw_size: int) -> bytes | None:
         """The verified bytes if they are here."""
 
-    def keep_prefetched(self, digest: Digest, raw: bytes) -> None:
-        """Take verified bytes that came before they were asked for."""
+    def remember_prefetched(self, digest: Digest, raw: bytes) -> None:
+        """Take verified bytes that came before they were asked for into memory."""
+
+    def keep(self, digest: Digest, raw: bytes) -> None:
+        """Write verified bytes to the store; what it does not take is no error."""
 
 
 class StreamMirrors(Protocol):
@@ -106,6 +110,7 @@ class BundleStream:
         self._wanted = Wanted(manifest.geometry, manifest.root)
         self._index: BundleIndex | None = None
         self._closing = threading.Event()
+        self._saver = Saver()
         self._rest = b""  # bytes after the index that came with it
         self._offset = 0
         self._came: list[Digest] = []
@@ -125,6 +130,7 @@ class BundleStream:
                     return
                 self._follow()
         finally:
+            self._saver.close()
             if self.state not in ("complete", "failed"):
                 self.state = "ended"
             self._arrivals.end()
@@ -241,18 +247,20 @@ class BundleStream:
 
     def _decode(self, segments: Sequence[Segment]) -> None:
         for segment in segments:
-            reader = SegmentReader(segment, self._found)
-            left = segment.length
-            while left:
-                piece = self._next_piece()
-                if len(piece) > left:
-                    piece, self._rest = piece[:left], piece[left:]
-                left -= len(piece)
-                reader.feed(piece)
-                self._offset += len(piece)
+            source = SegmentSource(self, segment.length)
+            for entry, raw in decode(segment, source):
+                self._found(entry.digest, raw)
+                self._offset = segment.offset + segment.length - source.left
                 self._tell()
                 if self._closing.is_set():
                     return
+
+    def read(self, size: int) -> bytes:
+        """The next bytes of the bundle, as a `ByteSource`."""
+        piece = self._next_piece()
+        if len(piece) > size:
+            piece, self._rest = piece[:size], piece[size:]
+        return piece
 
     def _found(self, digest: Digest, raw: bytes) -> None:
         if not self._wanted.accept(digest, raw):
@@ -261,7 +269,8 @@ class BundleStream:
                 raise DocumentRefusedError("the bundle holds blocks that the image does not have")
             return
         if not self._keeper.has(digest):
-            self._keeper.keep_prefetched(digest, raw)
+            self._keeper.remember_prefetched(digest, raw)
+            self._saver.put(lambda: self._keeper.keep(digest, raw))
             self.counters.add("nodes" if len(raw) == NODE_SIZE else "blocks")
         self._came.append(digest)
         position = self._wanted.position_of(digest)
@@ -271,7 +280,8 @@ class BundleStream:
     def _tell(self) -> None:
         came, self._came = self._came, []
         self._arrivals.moved(self._offset, came)
-        self._files.tell(self._arrivals.progress)
+        progress = self._arrivals.progress
+        self._saver.put(lambda: self._files.tell(progress))  # others can read what was saved, no more
 
     def _change_download(self, start: int, stop: int, skip: frozenset[str]) -> None:
         """End the present download and begin the one of these bytes, if any."""

@@ -131,10 +131,9 @@ class CachedSource:
         """Have it fetched although nobody waits for it; does not wait either."""
         return self._join(digest, raw_size, deadline, urgency)
 
-    def keep_prefetched(self, digest: Digest, raw: bytes) -> None:
-        """Take verified bytes that came in a bundle."""
+    def remember_prefetched(self, digest: Digest, raw: bytes) -> None:
+        """Take verified bytes that came in a bundle, into memory; `keep` is to follow."""
         self._memory(len(raw)).put(digest, raw)
-        self._keep(digest, raw)
         self._count_prefetched(digest, len(raw))
 
     def wait_for_arrivals(self, arrivals: Arrivals) -> None:
@@ -201,7 +200,7 @@ class CachedSource:
                 raw = self._inner.fetch(digest, raw_size, deadline)
                 self._counters.add("fetched_nodes" if raw_size == NODE_SIZE else "fetched_blocks")
                 self._counters.add("fetched_bytes", raw_size)
-                self._keep(digest, raw)
+                self.keep(digest, raw)
                 self._memory(raw_size).put(digest, raw)
                 if urgency is Urgency.DEMAND:
                     self._origins.fetched(digest, Origin.DEMAND)
@@ -215,7 +214,8 @@ class CachedSource:
             self._counters.add("prefetched_blocks")
             self._counters.add("prefetched_bytes", raw_size)
 
-    def _keep(self, digest: Digest, raw: bytes) -> None:
+    def keep(self, digest: Digest, raw: bytes) -> None:
+        """Write verified bytes to the store; one that is full or broken is counted, not raised."""
         try:
             self._store.save(digest, raw)
         except LocalError as error:

@@ -9,9 +9,10 @@ import pytest
 import zstandard
 
 from oscirc_blockstore import bundle
-from oscirc_blockstore.bundle import Entry, SegmentReader
+from oscirc_blockstore.bundle import Entry
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import DigestMismatchError, DocumentRefusedError, FrameRefusedError, OscircError
+from oscirc_blockstore.segment import SegmentSource, decode
 
 BLOCK = 65536
 MANIFEST = digest_of(b"manifest")
@@ -25,14 +26,27 @@ FILE = b"".join(bundle.build(MANIFEST, BLOCK, GROUPS, FRAMES))
 INDEX_SIZE = bundle.index_length(FILE[: bundle.HEAD_SIZE])
 
 
+class Pieces:
+    """A source that gives at most `step` bytes at once."""
+
+    def __init__(self, data, step=10_000):
+        self.data, self.step, self.given = data, step, 0
+
+    def read(self, size):
+        raw = self.data[self.given :][: min(size, self.step)]
+        self.given += len(raw)
+        return raw
+
+
+def decode_into(found, segment, data, step=10_000):
+    for entry, raw in decode(segment, SegmentSource(Pieces(data, step), segment.length)):
+        found[entry.digest] = raw
+
+
 def read(index, file, step=10_000):
     found = {}
     for segment in index.segments:
-        reader = SegmentReader(segment, found.__setitem__)
-        data = file[segment.offset : segment.offset + segment.length]
-        for start in range(0, len(data), step):
-            reader.feed(data[start : start + step])
-        assert reader.complete
+        decode_into(found, segment, file[segment.offset : segment.offset + segment.length], step)
     return found
 
 
@@ -52,10 +66,11 @@ def test_the_same_input_gives_the_same_file():
 
 def test_a_block_is_found_before_its_segment_is_whole():
     segment = bundle.parse_index(FILE[:INDEX_SIZE]).segments[0]
-    found = []
-    reader = SegmentReader(segment, lambda digest, _: found.append(digest))
-    reader.feed(FILE[segment.offset : segment.offset + segment.length // 2])
-    assert 20 < len(found) < len(segment.entries)
+    pieces = Pieces(FILE[segment.offset : segment.offset + segment.length], step=1000)
+    entries = decode(segment, SegmentSource(pieces, segment.length))
+    for _ in range(20):
+        next(entries)
+    assert pieces.given < segment.length // 2
 
 
 def test_an_empty_bundle_is_an_index():
@@ -86,7 +101,7 @@ def test_any_altered_segment_byte_never_gives_a_wrong_block():
         damaged[generator.randrange(len(data))] ^= 1 << generator.randrange(8)
         found = {}
         with pytest.raises((FrameRefusedError, DigestMismatchError)):
-            SegmentReader(segment, found.__setitem__).feed(bytes(damaged))
+            decode_into(found, segment, bytes(damaged))
             raise FrameRefusedError("harmless")
         assert all(digest_of(raw) == digest for digest, raw in found.items())
 
@@ -98,7 +113,7 @@ def one_segment(frame, raw_length=BLOCK, length=None):
 def test_a_bomb_is_refused_unopened():
     bomb = zstandard.ZstdCompressor().compress(bytes(1 << 28))
     with pytest.raises(FrameRefusedError, match="not the frame"):
-        SegmentReader(one_segment(bomb), lambda *_: None).feed(bomb)
+        decode_into({}, one_segment(bomb), bomb)
 
 
 def test_a_bomb_that_lies_about_its_size_costs_a_bounded_amount():
@@ -106,7 +121,7 @@ def test_a_bomb_that_lies_about_its_size_costs_a_bounded_amount():
     bomb = b"\x28\xb5\x2f\xfd\x80\x38" + struct.pack("<I", BLOCK) + block * 10_000
     tracemalloc.start()
     with pytest.raises(FrameRefusedError):
-        SegmentReader(one_segment(bomb), lambda *_: None).feed(bomb)
+        decode_into({}, one_segment(bomb), bomb)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100 << 20
@@ -121,7 +136,7 @@ def test_too_short_too_long_and_skippable_segments_are_refused():
         (one_segment(b"\x50\x2a\x4d\x18" + bytes(30)), b"\x50\x2a\x4d\x18" + bytes(30)),
     ):
         with pytest.raises((FrameRefusedError, DigestMismatchError)):
-            SegmentReader(segment, lambda *_: None).feed(data)
+            decode_into({}, segment, data)
 
 
 @pytest.mark.parametrize(
