@@ -24,6 +24,9 @@ class Reader(Protocol):
     def on_block(self, arrived: Callable[[int, int], None]) -> None:
         """Have `arrived(offset, length)` called for blocks that come before they are asked for, from any thread."""
 
+    def on_settled(self, settled: Callable[[], None]) -> None:
+        """Have `settled()` called once what is fetched ahead has come, from any thread; at once where nothing is."""
+
     def fail_reads(self, enabled: bool) -> None:
         """While on, reads that wait for the network fail at once, the outstanding ones too."""
 

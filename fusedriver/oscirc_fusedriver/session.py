@@ -153,10 +153,15 @@ class Session:
             if isinstance(cause, OscircError):
                 raise cause.with_traceback(None)
             raise LocalError(f"{record.disk} cannot be read: {cause or problem}")
-        self._read_ahead_kb = kernel.raise_read_ahead(record.device, self._options.read_ahead_kb)
+        self._reader.on_settled(self._raise_read_ahead)
         self._ready = True
         self._operations.recorder = self._recorder  # from now on it is the users who read
         on_ready(record)
+
+    def _raise_read_ahead(self) -> None:
+        # not before: while a bundle comes, what the kernel reads ahead of it would be fetched twice, or out of turn
+        if self._record is not None:
+            self._read_ahead_kb = kernel.raise_read_ahead(self._record.device, self._options.read_ahead_kb)
 
     async def _watch(self, signals: AsyncIterator[int], loop: trio.CancelScope) -> None:
         detached = False

@@ -44,6 +44,9 @@ class FetchesAhead(Protocol):
 
     on_block: Callable[[int], None]
 
+    def on_settled(self, settled: Callable[[], None]) -> None:
+        """Have it called once the bundle or profile has come, or will not come."""
+
     def status(self) -> PrefetchStatus:
         """What it does and did."""
 
@@ -218,6 +221,13 @@ class ImageReader:
 
         if self._prefetcher is not None:
             self._prefetcher.on_block = at
+
+    def on_settled(self, settled: Callable[[], None]) -> None:
+        """Have `settled()` called once what is fetched ahead has come, from any thread; at once where nothing is."""
+        if self._prefetcher is None:
+            settled()
+        else:
+            self._prefetcher.on_settled(settled)
 
     def status(self) -> ReaderStatus:
         """What was needed, cached and fetched so far; looks through the cache for at most about two seconds."""

@@ -81,6 +81,9 @@ class Prefetcher:
         self._bundle: Accelerator | None = None
         self._state = "starting"
         self._problem = ""
+        self._lock = threading.Lock()
+        self._settled = False
+        self._waiting: list[Callable[[], None]] = []
         self.on_block: Callable[[int], None] = lambda _position: None
         self._thread = threading.Thread(target=self._run, name="oscirc-prefetch", daemon=True)
 
@@ -126,7 +129,22 @@ class Prefetcher:
             log.exception("fetching ahead ended")
             self._state = "failed"
         finally:
-            self._arrivals.end()
+            self._settle()
+
+    def on_settled(self, settled: Callable[[], None]) -> None:
+        """Have it called once the bundle or profile has come, or will not come; at once where that was before."""
+        with self._lock:
+            if not self._settled:
+                self._waiting.append(settled)
+                return
+        settled()
+
+    def _settle(self) -> None:
+        self._arrivals.end()
+        with self._lock:
+            waiting, self._waiting, self._settled = self._waiting, [], True
+        for settled in waiting:
+            settled()
 
     def _fetch_ahead(self) -> None:
         started = self._early.claim(self._manifest_digest) if self._early is not None else None
@@ -140,7 +158,7 @@ class Prefetcher:
             if recorded is not None and (self._bundle is None or self._stream_failed()):
                 self._state = "profile"
                 self._ahead(self._profile_entries(recorded))
-        self._arrivals.end()
+        self._settle()
         if self._options.fill_bytes_per_s is not None and not self._closing:
             self._state = "filling"
             self._fill(self._options.fill_bytes_per_s)
