@@ -3,6 +3,9 @@
 urllib3 bounds the silence between two bytes, not an answer that drips, and neither heads nor trailers as a whole. So
 the file below its response reader is replaced by one that computes the time left before each `recv` and takes no more
 bytes than this answer was allowed. An `Exchange` is one request under way, and the way to end it from another thread.
+
+Kept connections that die silently (a cable, a NAT that forgot them) would cost one stall each. So when one has shown
+not a single byte for `SUSPECT_S`, all that were idle in its pool until then are closed rather than used.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import http.client
 import io
 import socket
 import threading
+import time
+from typing import TYPE_CHECKING
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -19,6 +24,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from oscirc_blockstore.errors import OversizedResponseError, UnreachableError
 from oscirc_remote.deadlines import Deadline
 
+if TYPE_CHECKING:
+    from urllib3._base_connection import BaseHTTPConnection
+
+SUSPECT_S = 1.0
 _BUFFER_BYTES = 64 * 1024
 _own = threading.local()  # .exchange: the one of this thread, for the connection that urllib3 picks or makes
 
@@ -35,6 +44,9 @@ class Exchange:
         self.kept = True  # until a connection is made for it
         self.at_end = False  # whether the other side hung up
         self.socket: socket.socket | None = None
+        self.pool: _BoundedPool | None = None
+        self.first_byte_s = 0.0  # since the request was sent; 0.0 until it came
+        self._sent_at = 0.0
         self._ended = False
         self._counted_bytes = 0
 
@@ -47,10 +59,24 @@ class Exchange:
     def begin(self) -> None:
         """Let the connection that this thread uses next be bounded by this exchange."""
         _own.exchange = self
+        self.restart_watch()
+
+    def restart_watch(self) -> None:
+        """The request is sent now, not when the connection for it was begun."""
+        self._sent_at = time.monotonic()
+        self.first_byte_s = 0.0
+
+    def came(self, count: int) -> None:
+        """So many bytes came."""
+        self.allowance_bytes -= count
+        self.received_bytes += count
+        if not self.first_byte_s:
+            self.first_byte_s = time.monotonic() - self._sent_at
 
     def finish(self) -> None:
         """Let go of the connection, which may serve another exchange from now on."""
         self.socket = None
+        self.pool = None  # which urllib3 closes when nobody refers to it any more
 
     def end(self) -> None:
         """From another thread: let the read under way fail at once, and every later one.
@@ -58,10 +84,16 @@ class Exchange:
         Past `SSLSocket.shutdown`, which would turn a read under way into one without TLS.
         """
         self._ended = True
+        self.suspect_idle()
         connected = self.socket
         if connected is not None:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+    def suspect_idle(self) -> None:
+        """After a failure: a kept connection that was silent for long says that its likes may be dead as well."""
+        if self.kept and not self.received_bytes and self.pool and time.monotonic() - self._sent_at >= SUSPECT_S:
+            self.pool.suspect_idle()
 
     def time_left_s(self) -> float:
         """Seconds until the deadline, more than none; raises when there are none or the exchange was ended."""
@@ -91,12 +123,12 @@ class _BoundedReader(io.RawIOBase):
         try:
             count = self._raw.readinto(memoryview(buffer)[: exchange.allowance_bytes]) or 0
         except TimeoutError:
+            exchange.suspect_idle()
             raise exchange.deadline.exceeded(f"{exchange.authority} did not answer") from None
         if not count:
             exchange.time_left_s()  # the end of a read that was ended from outside is not the end of the answer
             exchange.at_end = True
-        exchange.allowance_bytes -= count
-        exchange.received_bytes += count
+        exchange.came(count)
         return count
 
     def close(self) -> None:
@@ -114,10 +146,13 @@ class _BoundedResponse(http.client.HTTPResponse):
 
 class _Bounded:
     response_class: type[http.client.HTTPResponse] = _BoundedResponse
+    idle_since = 0.0
 
     def connect(self) -> None:
-        _own.exchange.kept = False
+        exchange: Exchange = _own.exchange
+        exchange.kept = False
         super().connect()  # type: ignore[misc]  # of the connection that this is mixed into
+        exchange.restart_watch()
 
 
 class _HttpConnection(_Bounded, HTTPConnection):
@@ -128,13 +163,40 @@ class _HttpsConnection(_Bounded, HTTPSConnection):
     pass
 
 
-class BoundedHttpPool(HTTPConnectionPool):
+class _BoundedPool(HTTPConnectionPool):
+    _suspected_at = 0.0
+
+    def suspect_idle(self) -> None:
+        """Close the connections that are idle now when they are about to be used."""
+        self._suspected_at = time.monotonic()
+
+    def _get_conn(self, timeout: float | None = None) -> BaseHTTPConnection:
+        connection = super()._get_conn(timeout)
+        if isinstance(connection, _Bounded) and connection.idle_since <= self._suspected_at:
+            connection.close()  # urllib3 connects it anew
+        exchange: Exchange = _own.exchange
+        exchange.pool = self
+        return connection
+
+    def _put_conn(self, conn: BaseHTTPConnection | None) -> None:
+        if isinstance(conn, _Bounded):
+            conn.idle_since = time.monotonic()
+        super()._put_conn(conn)
+
+
+class BoundedHttpPool(_BoundedPool):
     """Bounded connections without TLS."""
 
     ConnectionCls = _HttpConnection
 
 
-class BoundedHttpsPool(HTTPSConnectionPool):
+class BoundedHttpsPool(_BoundedPool, HTTPSConnectionPool):
     """Bounded connections with TLS."""
 
     ConnectionCls = _HttpsConnection
+
+
+def last_first_byte_s() -> float:
+    """How long the first byte took of what this thread asked for last."""
+    exchange: Exchange = _own.exchange
+    return exchange.first_byte_s

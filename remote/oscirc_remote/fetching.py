@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from oscirc_blockstore.digests import Digest, block_path
+from oscirc_remote.bounded_connections import last_first_byte_s
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.http_client import CONNECT_S, HttpClient
 from oscirc_remote.rate_limits import RateLimit
+from oscirc_remote.sources import Served
 
 
 class HttpFrameSource:
@@ -31,13 +33,14 @@ class HttpFrameSource:
 
     def fetch_frame(
         self, digest: Digest, limit_bytes: int, deadline: Deadline, *, stall_s: float, past_caches: bool = False
-    ) -> bytes:
+    ) -> Served:
         """The block file of `digest`, at most `limit_bytes` long, or a `TransportError`.
 
         `past_caches` asks for `?bad=<digest>`, which a poisoned HTTP cache on the way has no answer for.
         """
         query = f"bad={digest.hex()}" if past_caches else ""
-        return self._client.get(block_path(digest), limit_bytes, deadline, stall_s=stall_s, query=query)
+        frame = self._client.get(block_path(digest), limit_bytes, deadline, stall_s=stall_s, query=query)
+        return Served(frame, last_first_byte_s())
 
     def close(self) -> None:
         """Drop the kept connections."""

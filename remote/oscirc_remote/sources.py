@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from oscirc_blockstore.digests import Digest
 from oscirc_remote.deadlines import Deadline
@@ -35,6 +35,13 @@ class Urgency(IntEnum):
     """So that the image will be complete some day; only while nothing else happens."""
 
 
+class Served(NamedTuple):
+    """A block file as it came, unverified, and the seconds between the request and its first byte."""
+
+    frame: bytes
+    first_byte_s: float
+
+
 class FrameSource(Protocol):
     """Block files from one place. What it returns is as long as allowed, and nothing else is known about it."""
 
@@ -52,7 +59,7 @@ class FrameSource(Protocol):
 
     def fetch_frame(
         self, digest: Digest, limit_bytes: int, deadline: Deadline, *, stall_s: float, past_caches: bool = False
-    ) -> bytes:
+    ) -> Served:
         """The block file of `digest`, or a `TransportError`.
 
         At most `limit_bytes` are read; `stall_s` without a byte is a failure, the deadline bounds the whole;

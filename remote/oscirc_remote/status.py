@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class MirrorStatus:
-    """One mirror. `bad_blocks` are answers that were not the block asked for; `demoted`: others are asked first."""
+    """One mirror. `bad_blocks` are answers that were not the block asked for; `demoted`: others are asked first.
+
+    `latency_ms` is the mean time to a first byte, `throughput` bytes per second of one transfer, `score` the
+    milliseconds that a typical frame is expected to take (0 before anything was measured). `hedges` were asked of it
+    because another was late, `hedge_wins` of them answered first. `demoted_for_s` are left until it is probed.
+    """
 
     name: str
     demoted: bool
@@ -18,6 +23,13 @@ class MirrorStatus:
     missing: int
     bad_blocks: int
     last_problem: str = ""
+    latency_ms: float = 0.0
+    throughput: int = 0
+    score: float = 0.0
+    hedges: int = 0
+    hedge_wins: int = 0
+    demoted_for_s: float = 0.0
+    lied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

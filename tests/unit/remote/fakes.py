@@ -9,6 +9,7 @@ from oscirc_blockstore.errors import NotServedError
 from oscirc_blockstore.manifest import Manifest, SystemFacts
 from oscirc_blockstore.table import Geometry, TableBuilder
 from oscirc_remote.deadlines import Deadline
+from oscirc_remote.sources import Served
 from oscirc_remote.status import MirrorStatus
 
 BLOCK_SIZE = 64 * 1024
@@ -58,7 +59,7 @@ class FakeFrames:
 
     def fetch_frame(
         self, digest: Digest, limit_bytes: int, deadline: Deadline, *, stall_s: float, past_caches: bool = False
-    ) -> bytes:
+    ) -> Served:
         self.asked.append(digest)
         self.shares.append(deadline.remaining_s())
         self.past_caches += past_caches
@@ -68,10 +69,10 @@ class FakeFrames:
         if isinstance(answer, Exception):
             raise answer
         if answer is not None:
-            return answer
+            return Served(answer, self.costs_s)
         if digest not in self.blocks:
             raise NotServedError(f"{self.name} does not have it")
-        return frame.encode(self.blocks[digest])
+        return Served(frame.encode(self.blocks[digest]), self.costs_s)
 
     def close(self) -> None:
         self.closed = True

@@ -11,7 +11,8 @@ from oscirc_blockstore.errors import (
     TransportError,
     UnreachableError,
 )
-from oscirc_remote.mirrors import FIRST_DEMOTION_S, LIE_DEMOTION_S, PATIENCE_S, MirroredSource
+from oscirc_remote.mirrors import MirroredSource
+from oscirc_remote.standing import FIRST_DEMOTION_S, LIE_DEMOTION_S
 
 from .fakes import BLOCK_SIZE, FakeClock, FakeFrames, block, blocks
 
@@ -30,7 +31,7 @@ def pair(clock):
 
 
 def mirrored(sources, clock):
-    return MirroredSource(sources, clock=clock)
+    return MirroredSource(sources, clock=clock, start=lambda task: task())
 
 
 def status_of(source, name):
@@ -94,15 +95,6 @@ def test_a_failing_mirror_is_passed_over_and_demoted(pair, clock, error):
     assert pair[1].requests == 3
     assert pair[0].requests - pair[0].past_caches == 1  # asked once, then demoted
     assert clock.waits == []
-
-
-def test_a_slow_mirror_costs_at_most_its_share_while_another_stands_by(pair, clock):
-    pair[0].costs_s = 60
-    pair[0].script = lambda past_caches: DeadlineExceededError("slow")
-    before = clock.now
-    mirrored(pair, clock).fetch(DIGEST, BLOCK_SIZE, clock.deadline())
-    assert clock.now - before <= PATIENCE_S
-    assert pair[0].shares == [PATIENCE_S]
 
 
 def test_the_only_mirror_gets_all_the_time_there_is(clock):
