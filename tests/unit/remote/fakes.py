@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from oscirc_blockstore import frame
 from oscirc_blockstore.digests import Digest, digest_of
-from oscirc_blockstore.errors import NotServedError
+from oscirc_blockstore.errors import NotServedError, UnreachableError
 from oscirc_blockstore.manifest import Manifest, SystemFacts
 from oscirc_blockstore.table import Geometry, TableBuilder
 from oscirc_remote.deadlines import Deadline
@@ -33,6 +33,34 @@ class FakeClock:
 
     def deadline(self, seconds: float = 10.0) -> Deadline:
         return Deadline.after(seconds, clock=self)
+
+
+class SteppedClock(FakeClock):
+    """Time passes only when the test says so; who waits is woken by the event or by that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition()
+        self._due: dict[object, float] = {}
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        sleeper = object()
+        with self._changed:
+            self._due[sleeper] = self.now + timeout_s
+            self._changed.notify_all()
+        try:
+            while not event.wait(0.001) and self.now < self._due[sleeper]:
+                pass
+        finally:
+            with self._changed:
+                del self._due[sleeper]
+        return event.is_set()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, once somebody waits for later than now."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: any(due > self.now for due in self._due.values()), 20)
+            self.now += seconds
 
 
 class FakeFrames:
@@ -76,6 +104,28 @@ class FakeFrames:
 
     def close(self) -> None:
         self.closed = True
+
+
+class GatedFrames(FakeFrames):
+    """A `FrameSource` that answers when its gate is opened, or fails when it is called off."""
+
+    def __init__(self, name: str, blocks: dict[Digest, bytes], clock: FakeClock | None = None) -> None:
+        super().__init__(name, blocks, clock)
+        self.gate = threading.Event()
+        self.was_asked = threading.Semaphore(0)
+        self.called_off = threading.Event()
+
+    def fetch_frame(
+        self, digest: Digest, limit_bytes: int, deadline: Deadline, *, stall_s: float, past_caches: bool = False
+    ) -> Served:
+        self.was_asked.release()
+        with deadline.cancellation.waking(self.gate):
+            assert self.gate.wait(20)
+        if deadline.cancellation.reason:
+            self.gate.clear()
+            self.called_off.set()
+            raise UnreachableError(deadline.cancellation.reason)
+        return super().fetch_frame(digest, limit_bytes, deadline, stall_s=stall_s, past_caches=past_caches)
 
 
 class FakeBlocks:

@@ -178,6 +178,22 @@ def test_the_deadline_ends_the_retries(pair, clock, error, raised):
     assert pair[0].requests > 4
 
 
+def test_servers_that_are_busy_are_asked_again_when_the_first_of_them_said(pair, clock):
+    answers = iter([ServerRefusedError("busy", status=503, retry_after_s=s) for s in (3, 2)] + [None] * 2)
+    for mirror in pair:
+        mirror.script = lambda past_caches: next(answers)
+    assert mirrored(pair, clock).fetch(DIGEST, BLOCK_SIZE, clock.deadline()) == RAW
+    assert clock.waits == [2]
+
+
+def test_a_busy_server_does_not_take_all_of_the_time_that_is_left(clock):
+    only = FakeFrames("only", blocks(1), clock)
+    answers = iter([ServerRefusedError("busy", status=503, retry_after_s=3600), None])
+    only.script = lambda past_caches: next(answers)
+    assert mirrored([only], clock).fetch(DIGEST, BLOCK_SIZE, clock.deadline(6)) == RAW
+    assert clock.waits == [3]
+
+
 def test_lies_everywhere_are_an_integrity_error_that_names_the_mirrors_at_once(pair, clock):
     for mirror in pair:
         mirror.script = lambda past_caches: b"lie"
