@@ -10,7 +10,7 @@ What is emulated, and how:
   a late wake-up of this program loses no rate.
 - **Fair queueing** among connections, in small chunks, as routers with fq_codel do: a small answer does not stand
   behind a bulk transfer. A connection has at most some 10 ms of the link's bytes waiting; then it is not read from.
-- **A fixed one-way delay** after that. A connection's first bytes wait for a round trip more, which its handshake takes.
+- **A fixed one-way delay** after that. A connection's first bytes wait a round trip more, which its handshake takes.
 - `cut` freezes everything, silently; `restore` goes on; `kill` closes what is open.
 
 It runs as a process of its own, so that it shares no interpreter with what is measured. There is no loss, no slow start

@@ -88,6 +88,12 @@ class ScriptedReader:
                     return self.bytes(offset, size)
         return None
 
+    def on_block(self, arrived):
+        pass
+
+    def on_settled(self, settled):
+        settled()
+
     def fail_reads(self, enabled):
         self.failing.set() if enabled else self.failing.clear()
 

@@ -36,6 +36,12 @@ class MemoryReader:
             return None
         return memoryview(self.content)[offset : offset + size]
 
+    def on_block(self, arrived):
+        pass
+
+    def on_settled(self, settled):
+        settled()
+
     def fail_reads(self, enabled):
         self.failing = enabled
 
