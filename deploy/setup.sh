@@ -10,7 +10,7 @@ packages=(
   qemu-system-x86 qemu-utils ovmf seabios                         # guests, and reading qcow2
   e2fsprogs mtools dosfstools kmod xz-utils zstd                  # the small guest's disk, made without root
   grub-common grub-pc-bin grub-efi-amd64-bin
-  faketime util-linux procps iproute2                             # tests: moved clocks, other users, other networks
+  faketime util-linux fdisk procps iproute2                             # tests: moved clocks, other users, other networks
 )
 if [[ "${1:-}" == debian ]]; then
   packages+=(mmdebstrap debian-archive-keyring casync)

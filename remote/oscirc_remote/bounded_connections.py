@@ -4,8 +4,9 @@ urllib3 bounds the silence between two bytes, not an answer that drips, and neit
 the file below its response reader is replaced by one that computes the time left before each `recv` and takes no more
 bytes than this answer was allowed. An `Exchange` is one request under way, and the way to end it from another thread.
 
-Kept connections that die silently (a cable, a NAT that forgot them) would cost one stall each. So when one has shown
-not a single byte for `SUSPECT_S`, all that were idle in its pool until then are closed rather than used.
+Kept connections that die silently (a cable, a NAT that forgot them) would cost one stall each. So on a kept one the
+first byte may take `KEPT_SILENCE_S` at most; and when one has been silent for `SUSPECT_S` and then fails or is ended,
+all that were idle in its pool until then are closed rather than used.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from urllib3._base_connection import BaseHTTPConnection
 
 SUSPECT_S = 1.0
+KEPT_SILENCE_S = 3.0
 _BUFFER_BYTES = 64 * 1024
 _own = threading.local()  # .exchange: the one of this thread, for the connection that urllib3 picks or makes
 
@@ -90,6 +92,11 @@ class Exchange:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
+    def longest_silence_s(self) -> float:
+        """Seconds that the next byte may take."""
+        doubtful = self.kept and not self.received_bytes
+        return min(self.time_left_s(), self.stall_s, KEPT_SILENCE_S if doubtful else self.stall_s)
+
     def suspect_idle(self) -> None:
         """After a failure: a kept connection that was silent for long says that its likes may be dead as well."""
         if self.kept and not self.received_bytes and self.pool and time.monotonic() - self._sent_at >= SUSPECT_S:
@@ -117,7 +124,7 @@ class _BoundedReader(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # a narrower type than typeshed's Buffer
         exchange = self._exchange
-        self._socket.settimeout(min(exchange.time_left_s(), exchange.stall_s))
+        self._socket.settimeout(exchange.longest_silence_s())
         if exchange.allowance_bytes <= 0:
             raise OversizedResponseError(f"{exchange.authority} sent more than an answer may be long")
         try:

@@ -226,7 +226,7 @@ class MirroredSource:
     def _to_probe(self, order: Sequence[int], now: float, patience_s: float) -> int | None:
         for number in order[1:]:
             if self._standings[number].is_to_be_probed(now):
-                self._standings[number].demoted_until = now + 2 * patience_s  # meanwhile the others do not
+                self._standings[number].probed_until = now + 2 * patience_s  # meanwhile the others do not
                 return number
         return None
 

@@ -3,11 +3,13 @@
 The rules:
 
 1. The score is the time that a typical frame will probably take: mean seconds to the first byte, their mean deviation
-   (both as RFC 6298 has them), the frame at the mean rate; and `TROUBLE_S` for each failure, halved every minute or so.
+   (both as RFC 6298 has them), the frame at the mean rate; and `TROUBLE_S` for each failure, halved every 20 s.
 2. Mirrors are asked in the order of their scores, but of those that are within `ALIKE` of the best the one that was
    given first. Who has no score yet comes after those that have one, until it was sampled.
 3. A failure demotes for a while that doubles with each one in a row; a server that says `Retry-After` for that long,
-   within bounds. A lie demotes for longer, and doubles with every lie, since lies are not forgiven by a good block.
+   within bounds. What fails while it is demoted was mostly asked before, and doubles nothing. A lie demotes for longer,
+   and doubles with every lie: a good block neither ends it early nor makes it forgotten. A block that it lacks is no
+   trouble.
 4. What is demoted is asked last. When its while is over it is to be probed; it is good again when that succeeded.
 5. What was called off because another answered first is no failure, but it tells that an answer takes at least so long.
 """
@@ -20,6 +22,7 @@ from collections.abc import Sequence
 from oscirc_blockstore.errors import (
     DocumentRefusedError,
     IntegrityError,
+    NotServedError,
     OscircError,
     OversizedResponseError,
     ServerRefusedError,
@@ -30,7 +33,7 @@ FIRST_DEMOTION_S = 5.0
 LIE_DEMOTION_S = 60.0
 LONGEST_DEMOTION_S = 600.0
 LONGEST_RETRY_AFTER_S = 120.0
-TROUBLE_S, TROUBLE_HALVED_S = 0.05, 60.0
+TROUBLE_S, TROUBLE_HALVED_S = 0.05, 20.0
 ALIKE, ALIKE_S = 1.2, 0.005
 RECENT = 64
 FEW = 8
@@ -52,16 +55,19 @@ class Standing:
         self.rate: float | None = None
         self.measured_at = 0.0
         self.demoted_until = 0.0
+        self.probed_until = 0.0  # somebody does
         self.failures_in_a_row = 0
         self.lies = 0
         self.last_problem = ""
+        self._lie_until = 0.0
         self._trouble = 0.0
         self._trouble_at = 0.0
         self._seconds: deque[float] = deque(maxlen=RECENT)
 
     def served(self, now: float, *, seconds: float, first_byte_s: float, size: int) -> None:
         """It gave a block: the whole took so long, its first byte so long."""
-        self.failures_in_a_row, self.demoted_until = 0, 0.0
+        if now >= self._lie_until:
+            self.failures_in_a_row, self.demoted_until, self.probed_until = 0, 0.0, 0.0
         self._seconds.append(seconds)
         self._latency(now, first_byte_s)
         if size >= _RATE_BYTES:
@@ -80,24 +86,30 @@ class Standing:
 
     def failed(self, now: float, error: OscircError) -> None:
         """It did not answer, refused, lacks the block, or lied."""
-        lied = isinstance(error, LIES)
+        lied, known = isinstance(error, LIES), self.demoted_until > now
         self.lies += lied
+        self.last_problem = str(error)
+        self.probed_until = 0.0
+        if not isinstance(error, NotServedError):
+            self._trouble, self._trouble_at = self._trouble_now(now) + 1, now
+        if known and not lied:
+            return
         first_s = LIE_DEMOTION_S if lied else FIRST_DEMOTION_S
         demotion_s = first_s * 2 ** min(self.lies - 1 if lied else self.failures_in_a_row, 10)
         asked_s = error.retry_after_s if isinstance(error, ServerRefusedError) else 0.0
         demotion_s = max(min(demotion_s, LONGEST_DEMOTION_S), min(asked_s, LONGEST_RETRY_AFTER_S))
         self.demoted_until = max(self.demoted_until, now + demotion_s)
+        if lied:
+            self._lie_until = self.demoted_until
         self.failures_in_a_row += 1
-        self.last_problem = str(error)
-        self._trouble, self._trouble_at = self._trouble_now(now) + 1, now
 
     def is_good(self) -> bool:
         """Whether its last answer was one."""
         return self.failures_in_a_row == 0
 
     def is_to_be_probed(self, now: float) -> bool:
-        """Whether it was demoted, and for long enough."""
-        return self.failures_in_a_row > 0 and self.demoted_until <= now
+        """Whether it was demoted for long enough, and nobody probes it."""
+        return self.failures_in_a_row > 0 and max(self.demoted_until, self.probed_until) <= now
 
     def expected_s(self) -> float | None:
         """Seconds that a typical frame takes; None while nothing was measured."""

@@ -2,8 +2,8 @@
 
 Serves a mapping of paths to bytes (shared with the test, which may change it while the server runs), or a directory.
 Every request is recorded. `inject` puts a fault on the paths that match a glob; the latest matching one wins. A fault
-is a function that gets the `Answer` that would be sent and changes it. No fault sleeps: what stalls does so until
-`release()` or `close()`, so that tests wait for what they test and for nothing else.
+is a function that gets the `Answer` that would be sent and changes it. What stalls does so until `release()` or
+`close()`, so that tests wait for what they test and for nothing else; only `slow` and `drip` let time pass.
 
     with FaultServer(files) as server:
         server.inject("blocks/*", flip_bit(), times=1)
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import itertools
 import socket
 import ssl
+import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,11 +31,12 @@ Files = Mapping[str, bytes] | Path
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it arrived: path below the base URL, query and headers (names in lower case)."""
+    """One request as it arrived: path below the base URL, query, headers (names in lower case), the client's port."""
 
     path: str
     query: str
     headers: Mapping[str, str]
+    port: int = 0
 
 
 @dataclass
@@ -47,6 +50,8 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     hold_before_head: bool = False
     hold_after_bytes: int | None = None
+    delay_s: float = 0.0
+    drip_s: float = 0.0
 
 
 Fault = Callable[[Answer], None]
@@ -150,6 +155,55 @@ def stall(after_bytes: int | None = None) -> Fault:
             answer.hold_after_bytes = after_bytes
 
     return fault
+
+
+def slow(seconds: float) -> Fault:
+    """The right answer, that much later."""
+
+    def fault(answer: Answer) -> None:
+        answer.delay_s = seconds
+
+    return fault
+
+
+def drip(seconds: float, piece: int = 100) -> Fault:
+    """The right answer, a few bytes at a time with pauses between."""
+
+    def fault(answer: Answer) -> None:
+        body = _raw(answer)
+        answer.body, answer.drip_s = (body[at : at + piece] for at in range(0, len(body), piece)), seconds
+
+    return fault
+
+
+def reset() -> Fault:
+    """The connection is reset instead of an answer."""
+
+    def fault(answer: Answer) -> None:
+        answer.status = 0
+
+    return fault
+
+
+def every(count: int, fault: Fault) -> Fault:
+    """The fault for one answer in so many, the first included."""
+    numbers = itertools.count()
+
+    def sometimes(answer: Answer) -> None:
+        if next(numbers) % count == 0:
+            fault(answer)
+
+    return sometimes
+
+
+def on_connections(ports: Collection[int], fault: Fault) -> Fault:
+    """The fault on the connections that these ports of clients belong to."""
+
+    def conditional(answer: Answer) -> None:
+        if answer.request.port in ports:
+            fault(answer)
+
+    return conditional
 
 
 def unless_query(fault: Fault, word: str) -> Fault:
@@ -326,10 +380,18 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, query = self.server.owner.path_of(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        answer, released = self.server.owner.answer(Request(path, query, headers))
+        answer, released = self.server.owner.answer(Request(path, query, headers, self.client_address[1]))
         if answer.hold_before_head:
             self.wfile.flush()
             released.wait()
+        released.wait(answer.delay_s)
+        if answer.status:
+            self.send(answer, released)
+        else:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+
+    def send(self, answer: Answer, released: threading.Event) -> None:
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
@@ -352,6 +414,9 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self.wfile.write(chunk)
             sent += len(chunk)
+            if answer.drip_s:
+                self.wfile.flush()
+                released.wait(answer.drip_s)
         if answer.declared is None:
             self.wfile.write(b"0\r\n\r\n")
         elif sent != answer.declared:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from oscirc.commands.mirrors import mirrors
 from oscirc.options import json_option, token_file_option
 from oscirc.output import print_json, print_table, say
 
@@ -82,27 +83,7 @@ def remove(name: str) -> None:
     say(f"remote {name} removed")
 
 
-@remote.command()
-@click.argument("name")
-@click.argument("urls", nargs=-1, metavar="[URL…]")
-@click.option("--clear", is_flag=True, help="Forget your own list.")
-@json_option
-def mirrors(name: str, *, urls: tuple[str, ...], clear: bool, as_json: bool) -> None:
-    """Show a remote's mirrors, or set your own list (beside those that the repository names).
-
-    \b
-    Example:
-      oscirc remote mirrors example http://mirror.lan/example
-    """
-    from oscirc_remote.remotes import Remotes
-
-    known = Remotes()
-    changed = known.set_mirrors(name, urls) if urls or clear else known.load(name)
-    if as_json:
-        print_json({"sources": list(changed.sources())})
-        return
-    for source in changed.sources():
-        click.echo(source)
+remote.add_command(mirrors)
 
 
 @click.command()

@@ -72,6 +72,22 @@ def test_each_failure_in_a_row_demotes_for_twice_as_long_up_to_a_bound():
     assert demotions[-1] == LONGEST_DEMOTION_S
 
 
+def test_many_that_were_asked_before_a_mirror_died_demote_it_once():
+    standing = Standing()
+    for _ in range(16):
+        standing.failed(NOW, DOWN)
+    assert standing.demoted_until == NOW + FIRST_DEMOTION_S
+    standing.failed(NOW, LIE)
+    assert standing.demoted_until == NOW + LIE_DEMOTION_S
+
+
+def test_a_block_that_it_lacks_does_not_weigh_on_the_score():
+    standing = serving(0.02)
+    before = standing.score_s(NOW)
+    standing.failed(NOW, NotServedError("lagging"))
+    assert standing.score_s(NOW) == before
+
+
 def test_a_good_block_ends_a_demotion():
     standing = Standing()
     standing.failed(NOW, DOWN)
@@ -87,7 +103,10 @@ def test_a_lie_is_not_forgiven_by_a_good_block():
         now = NOW + 1000 * number
         standing.failed(now, LIE)
         assert standing.demoted_until - now == LIE_DEMOTION_S * 2**number
-        serving(0.1, standing=standing, times=1)
+        serving(0.1, standing=standing, times=1, now=now + 1)
+        assert not standing.is_good()
+        serving(0.1, standing=standing, times=1, now=standing.demoted_until)
+        assert standing.is_good()
 
 
 @pytest.mark.parametrize(
