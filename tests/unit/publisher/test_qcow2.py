@@ -68,14 +68,17 @@ def test_an_external_data_file_is_refused(tmp_path):
         judged(path)
 
 
-@pytest.mark.parametrize("kind", ["aes", "luks"])
-def test_encryption_is_refused(tmp_path, kind):
-    options = f"encrypt.format={kind},encrypt.key-secret=s"
-    if kind == "luks":
-        options += ",encrypt.iter-time=10"  # else qemu-img measures the processor, and refuses when it is busy
-    path = create(tmp_path / "a.qcow2", "--object", "secret,id=s,data=secret", "-o", options)
+def test_encryption_is_refused(tmp_path):
+    options = ("--object", "secret,id=s,data=secret", "-o", "encrypt.format=aes,encrypt.key-secret=s")
     with pytest.raises(DiskRefusedError, match="encrypted"):
-        judged(path)
+        judged(create(tmp_path / "a.qcow2", *options))
+
+
+def test_encryption_by_luks_is_refused(tmp_path):
+    # made by hand: qemu-img makes a LUKS header only where it can time the processor
+    raw = patched(create(tmp_path / "a.qcow2").read_bytes(), 32, ">I", 2)
+    with pytest.raises(DiskRefusedError, match="encrypted"):
+        check_header(raw[:HEADER_BYTES], len(raw))
 
 
 @pytest.mark.parametrize(
