@@ -13,7 +13,7 @@ packages=(
   faketime util-linux fdisk procps iproute2                             # tests: moved clocks, other users, other networks
 )
 if [[ "${1:-}" == debian ]]; then
-  packages+=(mmdebstrap debian-archive-keyring casync)
+  packages+=(mmdebstrap debian-archive-keyring casync nginx-light qemu-block-extra nbdkit libnbd-bin rclone)
 fi
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
