@@ -2,8 +2,8 @@
 
 `docs/adr/0006-profiles-and-bundles.md` has the reasons and the layout. A bundle comes from whoever serves it and is
 trusted with nothing: `segment.decode` gives out only bytes that hash to the digest they are given out under, and the
-caller uses them only where the signed table names that digest. What a lying bundle can waste is bounded by
-`check_bounds`.
+caller uses them only where the signed table names that digest. What a lying bundle can waste, in bytes, memory and
+time, is bounded by what a bundle of that disk can be at most (`bounds`), before any of it is parsed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import zstandard
 
 from oscirc_blockstore.digests import DIGEST_SIZE, ZERO_DIGEST, Digest
 from oscirc_blockstore.errors import DocumentRefusedError
-from oscirc_blockstore.table import BLOCK_SIZES, NODE_SIZE
+from oscirc_blockstore.table import BLOCK_SIZES, NODE_SIZE, Geometry, positions_below
 
 MAGIC = b"OSCBNDL1"
 SEGMENT_BYTES = 8 << 20
 MAX_ENTRIES = 1 << 20
 MAX_INDEX_BYTES = 64 << 20
+MAX_OVERHEAD_BYTES = 1024  # by which a segment may be longer than its content, for each entry
 DEFAULT_LEVEL = 19
 _HEAD = struct.Struct("<8sII32sII")
 _SEGMENT = struct.Struct("<QIIII")
@@ -65,19 +66,36 @@ class BundleIndex:
         return last.offset + last.length if last else index_size(0, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most that a bundle of one disk can be."""
+
+    entries: int
+    length: int
+
+
+def bounds(geometry: Geometry, data_blocks: int) -> Bounds:
+    """Of a disk with so many blocks that are not zeros: a bundle names each block and each node at most once."""
+    spans = (positions_below(level + 1) for level in range(geometry.depth))
+    nodes = sum(min(data_blocks, -(-geometry.block_count // span)) for span in spans)
+    entries = min(data_blocks + nodes, MAX_ENTRIES)
+    content = data_blocks * geometry.block_size + nodes * NODE_SIZE
+    return Bounds(entries, index_size(entries, entries) + content + MAX_OVERHEAD_BYTES * (data_blocks + nodes))
+
+
 def index_size(segments: int, entries: int) -> int:
     """Bytes in front of the first segment."""
     return HEAD_SIZE + segments * _SEGMENT.size + entries * DIGEST_SIZE + -(-entries // 8)
 
 
-def index_length(head: bytes) -> int:
+def index_length(head: bytes, most_entries: int = MAX_ENTRIES) -> int:
     """How many bytes the index has, from the file's first `HEAD_SIZE`; `DocumentRefusedError` for another file."""
     if len(head) < HEAD_SIZE:
         raise DocumentRefusedError("the bundle is cut off in its head")
     magic, segments, entries, _, block_size, zero = _HEAD.unpack(head[:HEAD_SIZE])
     if magic != MAGIC or zero or block_size not in BLOCK_SIZES:
         raise DocumentRefusedError("not a bundle that this version reads")
-    if not segments <= entries <= MAX_ENTRIES:
+    if not segments <= entries <= min(most_entries, MAX_ENTRIES):
         raise DocumentRefusedError(f"a bundle of {entries} entries in {segments} segments is not allowed")
     length = index_size(segments, entries)
     if length > MAX_INDEX_BYTES:
@@ -85,16 +103,17 @@ def index_length(head: bytes) -> int:
     return length
 
 
-def parse_index(raw: bytes) -> BundleIndex:
+def parse_index(raw: bytes, most_entries: int = MAX_ENTRIES) -> BundleIndex:
     """The index of a bundle, each length checked; raise `DocumentRefusedError`."""
-    if len(raw) != index_length(raw):
+    if len(raw) != index_length(raw, most_entries):
         raise DocumentRefusedError("the bundle's index is cut off")
     _, segment_count, entry_count, manifest, block_size, _ = _HEAD.unpack(raw[:HEAD_SIZE])
     digests_at = HEAD_SIZE + segment_count * _SEGMENT.size
     bitmap_at = digests_at + entry_count * DIGEST_SIZE
     entries = []
     for number in range(entry_count):
-        digest = Digest(raw[digests_at + number * DIGEST_SIZE :][:DIGEST_SIZE])
+        at = digests_at + number * DIGEST_SIZE
+        digest = Digest(raw[at : at + DIGEST_SIZE])
         if digest == ZERO_DIGEST:
             raise DocumentRefusedError("a bundle names zeros")
         is_node = raw[bitmap_at + number // 8] >> number % 8 & 1
@@ -107,7 +126,7 @@ def parse_index(raw: bytes) -> BundleIndex:
         segment = Segment(offset, length, tuple(entries[taken : taken + count]))
         if not count or zero or offset != at or segment.raw_length != raw_length or taken + count > entry_count:
             raise DocumentRefusedError("a bundle's segments contradict its entries")
-        if raw_length > SEGMENT_BYTES or not 0 < length <= raw_length + 1024 * count:
+        if raw_length > SEGMENT_BYTES or not 0 < length <= raw_length + MAX_OVERHEAD_BYTES * count:
             raise DocumentRefusedError("a bundle's segment is larger than allowed")
         segments.append(segment)
         taken, at = taken + count, at + length

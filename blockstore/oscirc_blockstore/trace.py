@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from oscirc_blockstore.digests import Digest, parse_hex
 from oscirc_blockstore.errors import DocumentRefusedError
+from oscirc_blockstore.profile import MAX_POSITIONS
 from oscirc_blockstore.table import MAX_DISK_SIZE
 
 FORMAT = "oscirc-trace-1"
 MAX_READS = 5_000_000
 MAX_LINE_CHARS = 200
+MAX_READ_BYTES = 64 << 20  # a kernel asks for a MiB or so at once; a line that says more would touch a whole disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,8 @@ def _reads(head: TraceHead, lines: Iterator[str]) -> Iterator[TracedRead]:
         if len(words) != 3 or not all(map(_is_number, words)) or number >= MAX_READS:  # noqa: PLR2004
             raise DocumentRefusedError(f"line {number + 2} of the trace is not a read: {line[:60]!r}")
         read = TracedRead(*map(int, words))
-        if read.offset + read.length > head.disk_size:
-            raise DocumentRefusedError(f"line {number + 2} of the trace reads beyond the disk's end")
+        if read.offset + read.length > head.disk_size or read.length > MAX_READ_BYTES:
+            raise DocumentRefusedError(f"line {number + 2} of the trace reads beyond the disk's end, or too much")
         yield read
 
 
@@ -74,10 +76,15 @@ def _is_number(word: str) -> bool:
 
 
 def first_touch_order(reads: Iterable[TracedRead], block_size: int) -> list[int]:
-    """The blocks that were touched, each once, in the order of the first touch."""
+    """The blocks that were touched, each once, in the order of the first touch.
+
+    Raises `DocumentRefusedError` when they are more than a profile may hold.
+    """
     touched: dict[int, None] = {}
     for read in reads:
         if read.length:
             for position in range(read.offset // block_size, (read.offset + read.length - 1) // block_size + 1):
                 touched.setdefault(position, None)
+        if len(touched) > MAX_POSITIONS:
+            raise DocumentRefusedError(f"the trace touches more than {MAX_POSITIONS} blocks")
     return list(touched)

@@ -13,6 +13,7 @@ from oscirc_blockstore.bundle import Entry
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import DigestMismatchError, DocumentRefusedError, FrameRefusedError, OscircError
 from oscirc_blockstore.segment import SegmentSource, decode
+from oscirc_blockstore.table import NODE_SIZE, Geometry
 
 BLOCK = 65536
 MANIFEST = digest_of(b"manifest")
@@ -153,3 +154,59 @@ def test_too_short_too_long_and_skippable_segments_are_refused():
 def test_heads_that_no_tool_writes_are_refused(head):
     with pytest.raises(DocumentRefusedError):
         bundle.index_length(head)
+
+
+def test_the_bounds_are_met_by_a_bundle_of_the_whole_disk():
+    geometry = Geometry(2 * 1024 * BLOCK + 512, BLOCK)  # three leaves below a root
+    allowed = bundle.bounds(geometry, geometry.block_count)
+    assert allowed.entries == geometry.block_count + 3 + 1
+    content = geometry.block_count * BLOCK + 4 * NODE_SIZE
+    assert content < allowed.length < content * 1.03
+
+
+def test_a_disk_with_few_blocks_allows_few_entries_however_large_it_is():
+    assert bundle.bounds(Geometry(1 << 46, BLOCK), 3).entries == 3 + 3 * 2 + 1
+    assert bundle.bounds(Geometry(1 << 46, BLOCK), 0).entries == 0
+
+
+def test_more_entries_than_the_disk_has_blocks_are_refused_before_the_index_is_read():
+    with pytest.raises(DocumentRefusedError, match="142 entries"):
+        bundle.index_length(FILE[: bundle.HEAD_SIZE], 141)
+    assert bundle.index_length(FILE[: bundle.HEAD_SIZE], 142) == INDEX_SIZE
+    with pytest.raises(DocumentRefusedError):
+        bundle.parse_index(FILE[:INDEX_SIZE], 141)
+
+
+def test_an_entry_that_repeats_and_one_that_names_zeros_are_refused():
+    for entries, said in (([ENTRIES[0]] * 2, "twice"), ([Entry(bytes(32), BLOCK)], "zeros")):
+        raw = bundle.build_index(MANIFEST, BLOCK, [tuple(entries)], [100])
+        with pytest.raises(DocumentRefusedError, match=said):
+            bundle.parse_index(raw)
+
+
+@pytest.mark.timeout(60)  # copying the rest of the index for each entry would take many minutes
+def test_an_index_of_many_entries_is_parsed_in_time_that_grows_with_their_number():
+    entries = [Entry(number.to_bytes(32, "big"), BLOCK) for number in range(1, 300_000)]
+    groups = list(bundle.cut(entries))
+    raw = bundle.build_index(MANIFEST, BLOCK, groups, [10] * len(groups))
+    assert len(bundle.parse_index(raw).segments) == len(groups)
+
+
+def with_window(frame, log):
+    """The same frame with a window of its own instead of its content's size."""
+    return frame[:4] + bytes([frame[4] & ~0x20, (log - 10) << 3]) + frame[5:]
+
+
+def test_a_window_as_large_as_a_segment_is_allowed_and_a_larger_one_is_refused():
+    raw = os.urandom(BLOCK)
+    frame = zstandard.ZstdCompressor().compress(raw)
+    entries = (Entry(digest_of(raw), BLOCK),)
+    for log in (23, 24, 27):
+        wide, found = with_window(frame, log), {}
+        segment = bundle.Segment(0, len(wide), entries)
+        if log > 23:
+            with pytest.raises(FrameRefusedError, match="does not decode"):
+                decode_into(found, segment, wide)
+        else:
+            decode_into(found, segment, wide)
+        assert found == ({} if log > 23 else {digest_of(raw): raw})
