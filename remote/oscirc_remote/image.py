@@ -21,6 +21,7 @@ from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote.counters import Counters
 from oscirc_remote.deadlines import SYSTEM_CLOCK, Cancellation, Clock, Deadline
+from oscirc_remote.outage import Outage
 from oscirc_remote.sources import CachingSource
 from oscirc_remote.status import PrefetchStatus, ReaderStatus
 from oscirc_remote.table_view import TableView, entries
@@ -76,6 +77,7 @@ class ImageReader:
         self._worst_stall_ms = 0
         self._deadline_s = deadline_s
         self._clock = clock
+        self._outage = Outage(source.mirror_status, clock)
         self._table = TableView(manifest.geometry, manifest.root)
         self._shift = manifest.geometry.shift
         self._block_size = manifest.geometry.block_size
@@ -160,7 +162,8 @@ class ImageReader:
             deadline.check("a read")
             stop = min(offset + size, self.size)
             first, last = offset >> self._shift, (stop - 1) >> self._shift
-            blocks = self._blocks(range(first, last + 1), deadline)
+            with self._outage.reading():
+                blocks = self._blocks(range(first, last + 1), deadline)
         except OscircError:
             self._counters.add("failed_reads")
             raise
@@ -208,6 +211,7 @@ class ImageReader:
         with self._lock:
             self._failing = enabled
             if enabled:
+                self._outage.called_off()
                 self._cancellation.cancel(FAILING)
             elif self._cancellation.reason == FAILING:
                 self._cancellation = Cancellation()
@@ -234,6 +238,7 @@ class ImageReader:
         geometry = self.manifest.geometry
         cached, surveyed = self._survey()
         cache, prefetch = self._source.status(), self._prefetcher.status() if self._prefetcher else PrefetchStatus()
+        network = self._outage.status()
         return ReaderStatus(
             disk_size=geometry.disk_size,
             block_size=geometry.block_size,
@@ -248,6 +253,9 @@ class ImageReader:
             failing_reads=self._failing,
             cache=cache,
             prefetch=prefetch,
+            waiting_reads=network.waiting_reads,
+            network_problem=network.problem,
+            network_gone_s=network.gone_s,
             **self._counters.snapshot(),
         )
 

@@ -81,6 +81,7 @@ class ReaderStatus:
 
     `blocks_cached` of them stand in the cache; it is a lower bound unless `surveyed`, since looking at all of a
     very large image takes longer than an answer may. Stalls are reads that had to wait for the network.
+    `waiting_reads` do so now; `network_problem` (empty: none known) has lasted for `network_gone_s`: see `outage`.
     """
 
     disk_size: int
@@ -99,6 +100,9 @@ class ReaderStatus:
     failing_reads: bool
     cache: CacheStatus
     prefetch: PrefetchStatus
+    waiting_reads: int = 0
+    network_problem: str = ""
+    network_gone_s: float = 0.0
 
     @property
     def safe_to_unplug(self) -> bool:

@@ -210,3 +210,23 @@ def test_a_closed_image_fails_what_it_does_not_hold(image):
     reader.close()
     with pytest.raises(DeadlineExceededError, match="closed"):
         reader.read(0, 10)
+
+
+def test_an_outage_shows_in_the_status_and_goes_with_the_next_read_that_is_answered(image):
+    reader, inner = image
+    inner.error = UnreachableError("the network is gone")
+    with pytest.raises(UnreachableError):
+        reader.read(0, 10)
+    status = reader.status()
+    assert (status.waiting_reads, status.network_problem) == (0, "the network is gone")
+    inner.error = None
+    reader.read(0, 10)
+    assert reader.status().network_problem == ""
+
+
+def test_reads_that_are_failed_on_request_are_no_outage(image):
+    reader, _ = image
+    reader.fail_reads(True)
+    with pytest.raises(DeadlineExceededError):
+        reader.read(0, 10)
+    assert reader.status().network_problem == ""
