@@ -1,9 +1,9 @@
-"""Whether the network is gone, as far as the reads of one image can tell. Pure but for its lock: the caller has the time.
+"""Whether the network is gone, as far as the reads of one image can tell.
 
 - A read that needs the network is *waiting* from its start to its end, however that comes.
 - An outage shows itself in two ways: a read failed for a reason that may heal (nothing reached, no answer in time), or
   one has waited for `SUSPECT_S` while every mirror is in trouble. Nobody needs to wait for a deadline to be told.
-- It began when that read did, or with the last answer after that: another block that came meanwhile came over a network.
+- It began when that read did, or with the last answer after that: what came meanwhile came over a network.
 - It is over with the first answer: a read's own, or a block that any mirror served since (`served` grew).
 - What cannot heal (no mirror has it, all lie) and what was called off by this machine is no outage.
 """

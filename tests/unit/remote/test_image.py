@@ -226,7 +226,7 @@ def test_an_outage_shows_in_the_status_and_goes_with_the_next_read_that_is_answe
 
 def test_reads_that_are_failed_on_request_are_no_outage(image):
     reader, _ = image
-    reader.fail_reads(True)
+    reader.fail_reads(enabled=True)
     with pytest.raises(DeadlineExceededError):
         reader.read(0, 10)
     assert reader.status().network_problem == ""
