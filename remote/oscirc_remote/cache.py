@@ -148,6 +148,10 @@ class CachedSource:
         """Why it was fetched, if that was in this process."""
         return self._origins.of(digest)
 
+    def unused(self, digest: Digest) -> bool:
+        """Whether it was fetched ahead in this process, and no read has wanted it so far."""
+        return self._origins.unused(digest)
+
     def _join(self, digest: Digest, raw_size: int, deadline: Deadline, urgency: Urgency = Urgency.DEMAND) -> Flight:
         # a flight has the caller's point in time but not its cancellation: it goes on for the next who asks
         own = Deadline(deadline.at, self._closing, deadline.clock)

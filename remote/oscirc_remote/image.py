@@ -19,8 +19,11 @@ from oscirc_blockstore.digests import ZERO_DIGEST, Digest
 from oscirc_blockstore.errors import OscircError, UsageError
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.table import NODE_SIZE
+from oscirc_remote import block_map
+from oscirc_remote.block_map import BlockState, MapPage
 from oscirc_remote.counters import Counters
 from oscirc_remote.deadlines import SYSTEM_CLOCK, Cancellation, Clock, Deadline
+from oscirc_remote.origins import Origin
 from oscirc_remote.outage import Outage
 from oscirc_remote.sources import CachingSource
 from oscirc_remote.status import PrefetchStatus, ReaderStatus
@@ -29,6 +32,7 @@ from oscirc_remote.table_view import TableView, entries
 DEFAULT_DEADLINE_S = 10.0
 PARALLEL_BLOCKS = 8
 SURVEY_S = 2.0
+MAP_PAGE_S = 0.5
 AHEAD_S = 60.0
 FAILING = "reads of this image are being failed on request"
 
@@ -283,6 +287,27 @@ class ImageReader:
                 break
         self._surveyed = (time.monotonic() + 10 * (time.monotonic() - started), cached, complete)
         return cached, complete
+
+    def block_map(self, start: int) -> MapPage:
+        """What each block is on this machine, from the position `start` on: as much as is found in half a second."""
+        until = self._clock.monotonic() + MAP_PAGE_S
+        return block_map.page(
+            self._table,
+            self._resident_node,
+            self._state_of,
+            start,
+            out_of_time=lambda: self._clock.monotonic() > until,
+        )
+
+    def _state_of(self, digest: Digest) -> BlockState:
+        if not self._source.has(digest):
+            return BlockState.ABSENT
+        origin = self._source.origin(digest)
+        if origin is Origin.DEMAND:
+            return BlockState.DEMANDED
+        if origin is Origin.AHEAD:
+            return BlockState.AHEAD_UNUSED if self._source.unused(digest) else BlockState.AHEAD_USED
+        return BlockState.CACHED
 
     def close(self) -> None:
         """Fail what waits and let go of the source."""

@@ -45,3 +45,7 @@ class Origins:
     def of(self, digest: Digest) -> Origin | None:
         """Why it was fetched, if it was."""
         return self._of.get(digest)
+
+    def unused(self, digest: Digest) -> bool:
+        """Whether it was fetched ahead, and no read has wanted it so far."""
+        return digest in self._unused

@@ -121,6 +121,9 @@ class CachingSource(BlockSource, Protocol):
     def origin(self, digest: Digest) -> Origin | None:
         """Why it was fetched, if that was in this process."""
 
+    def unused(self, digest: Digest) -> bool:
+        """Whether it was fetched ahead in this process, and no read has wanted it so far."""
+
     def start(self, digests: Sequence[Digest], raw_size: int, deadline: Deadline) -> None:
         """Begin to fetch what is not here and not arriving, for somebody who will ask for it at once."""
 

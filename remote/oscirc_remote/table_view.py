@@ -31,6 +31,11 @@ class TableView:
         self._nodes: dict[tuple[int, int], bytes] = {}
         self._lock = threading.Lock()
 
+    @property
+    def geometry(self) -> Geometry:
+        """The disk's sizes."""
+        return self._geometry
+
     def digest_at(self, position: int, load: LoadNode) -> Digest | None:
         """The digest of the block at `position`; None when `load` gave None on the way there."""
         leaf = self._nodes.get((0, position >> _FANOUT_SHIFT))
@@ -86,6 +91,31 @@ class TableView:
 
         if self._root.digest != ZERO_DIGEST:
             yield from walk(self._root.depth - 1, 0, self._root.digest)
+
+    def spans(self, start: int, load: LoadNode) -> Iterator[tuple[int, int, bytes | None]]:
+        """(position, how many, what) from the position `start` to the disk's end, in order and without gaps.
+
+        `what` is a checked leaf that holds them; empty for zeros; None where `load` did not give the node that knows.
+        """
+        position, end = start, self._geometry.block_count
+        while position < end:
+            digest, what = self._root.digest, b""
+            covered = positions_below(self._root.depth)
+            for level in range(self._root.depth - 1, -1, -1):
+                if digest == ZERO_DIGEST:
+                    break
+                raw = load(digest)
+                if raw is None:
+                    break
+                index, within = divmod(position, positions_below(level + 1))
+                what = check_node(raw, self._geometry, level, index)
+                if level > 0:
+                    covered = positions_below(level)
+                    digest, what = entry(what, within // covered), b""
+            stop = min(end, (position // covered + 1) * covered)
+            known = what or (b"" if digest == ZERO_DIGEST else None)
+            yield position, stop - position, known
+            position = stop
 
 
 def entries(node: bytes) -> Iterator[Digest]:
