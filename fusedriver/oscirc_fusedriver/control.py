@@ -3,6 +3,8 @@
     {"op": "status"}                          -> {"ok": true, "result": {…MountStatus…}}
     {"op": "fail_reads", "enabled": true}     -> {"ok": true, "result": {"failing": true}}
     {"op": "unmount", "lazy": false}          -> {"ok": true, "result": {"detached": false}}
+    {"op": "retry"}                           -> {"ok": true, "result": {"answers": true}}
+    {"op": "map", "start": 0}                 -> {"ok": true, "result": {…a part of the map of the disk's blocks…}}
     anything else                             -> {"ok": false, "result": {"error", "message", "hint", "exit_code"}}
 
 The socket has mode 0600 in a directory of mode 0700: who can open it is the user himself. Lines and waits are bounded,
@@ -104,6 +106,14 @@ def _parse(line: bytes) -> dict[str, object]:
     if not isinstance(request, dict):
         raise UsageError("not a JSON object")
     return request
+
+
+def position(request: dict[str, object], name: str) -> int:
+    """A member that must be a whole number, not below zero; raises `UsageError`."""
+    value = request.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UsageError(f"{name} must be a whole number that is not below zero")
+    return value
 
 
 def flag(request: dict[str, object], name: str, *, default: bool | None = None) -> bool:

@@ -15,7 +15,7 @@ from oscirc_blockstore.errors import LocalError
 from oscirc_fusedriver.failures import restore
 from oscirc_fusedriver.records import MountRecord
 from oscirc_fusedriver.socket_address import short_address
-from oscirc_fusedriver.status import MountStatus
+from oscirc_fusedriver.status import MapPart, MountStatus
 
 TIMEOUT_S = 5.0
 _MAXIMUM_ANSWER_BYTES = 1 << 20
@@ -33,6 +33,16 @@ def status(record: MountRecord, *, timeout_s: float = TIMEOUT_S) -> MountStatus:
 def fail_reads(record: MountRecord, *, enabled: bool, timeout_s: float = TIMEOUT_S) -> None:
     """While on, reads that would wait for the network fail at once, the outstanding ones too."""
     request(record, {"op": "fail_reads", "enabled": enabled}, timeout_s=timeout_s)
+
+
+def retry(record: MountRecord, *, timeout_s: float = TIMEOUT_S) -> bool:
+    """Whether what a read could not have for want of the network can be had now."""
+    return bool(request(record, {"op": "retry"}, timeout_s=timeout_s).get("answers"))
+
+
+def block_map(record: MountRecord, start: int, *, timeout_s: float = TIMEOUT_S) -> MapPart:
+    """What the blocks from the position `start` on are."""
+    return MapPart.from_json(request(record, {"op": "map", "start": start}, timeout_s=timeout_s))
 
 
 def ask_to_unmount(record: MountRecord, *, lazy: bool, timeout_s: float = TIMEOUT_S) -> bool:

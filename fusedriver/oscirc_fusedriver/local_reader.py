@@ -36,8 +36,16 @@ class LocalReader:
     def fail_reads(self, enabled: bool) -> None:
         """Nothing waits."""
 
+    def retry_failed(self, timeout_s: float) -> bool:  # noqa: ARG002  # the seam's
+        """Nothing fails for want of a network."""
+        return True
+
     def status(self) -> object:
         """Nothing to tell."""
+        return None
+
+    def block_map(self, start: int) -> object:  # noqa: ARG002  # the seam's
+        """Nothing to draw."""
         return None
 
     def close(self) -> None:

@@ -30,8 +30,14 @@ class Reader(Protocol):
     def fail_reads(self, enabled: bool) -> None:
         """While on, reads that wait for the network fail at once, the outstanding ones too."""
 
+    def retry_failed(self, timeout_s: float) -> bool:
+        """Whether what a read could not have for want of the network can be had now; true where none failed so."""
+
     def status(self) -> object:
         """A frozen dataclass of what `status` shows."""
+
+    def block_map(self, start: int) -> object:
+        """A frozen dataclass of what the blocks from `start` on are: a bounded part. None where there is no map."""
 
     def close(self) -> None:
         """Release what the reader holds; reads that are under way may fail."""

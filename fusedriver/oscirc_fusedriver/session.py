@@ -23,7 +23,7 @@ import pyfuse3
 import trio
 
 from oscirc_blockstore.digests import parse_hex
-from oscirc_blockstore.errors import BusyError, DeadlineExceededError, LocalError, OscircError
+from oscirc_blockstore.errors import BusyError, DeadlineExceededError, LocalError, OscircError, UsageError
 from oscirc_blockstore.trace import TraceHead
 from oscirc_fusedriver import control, kernel, mountpoints, processes
 from oscirc_fusedriver.first_read import first_read
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _TASKS_KEPT, _TASKS_MOST = 4, 128
 _STOP_TIMEOUT_S = 5.0
+_RETRY_S = 3.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 OnReady = Callable[[MountRecord], None]
@@ -132,6 +133,8 @@ class Session:
             "status": self._answer_status,
             "fail_reads": self._answer_fail_reads,
             "unmount": self._answer_unmount,
+            "retry": self._answer_retry,
+            "map": self._answer_map,
         }
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
@@ -212,6 +215,16 @@ class Session:
         enabled = control.flag(request, "enabled")
         await trio.to_thread.run_sync(self._reader.fail_reads, enabled)
         return {"failing": enabled}
+
+    async def _answer_retry(self, _request: dict[str, object]) -> dict[str, object]:
+        return {"answers": await trio.to_thread.run_sync(self._reader.retry_failed, _RETRY_S)}
+
+    async def _answer_map(self, request: dict[str, object]) -> dict[str, object]:
+        start = control.position(request, "start")
+        part = await trio.to_thread.run_sync(self._reader.block_map, start)
+        if not dataclasses.is_dataclass(part) or isinstance(part, type):
+            raise UsageError("what is mounted here has no map of blocks")
+        return dataclasses.asdict(part)
 
     async def _answer_unmount(self, request: dict[str, object]) -> dict[str, object]:
         lazy = control.flag(request, "lazy", default=False)

@@ -57,3 +57,34 @@ class MountStatus:
             raise LocalError(
                 "the driver answered in another form", hint="it runs another version of oscirc: unmount and mount again"
             ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class MapPart:
+    """A mount's answer to `{"op": "map"}`: runs of (letter, number of blocks) from the position `start` on.
+
+    `next` is where the next part begins, None at the disk's end. The letters are `oscirc_remote.block_map`'s.
+    """
+
+    start: int
+    runs: tuple[tuple[str, int], ...]
+    next: int | None
+    block_count: int
+    block_size: int
+
+    @classmethod
+    def from_json(cls, answer: dict[str, Any]) -> MapPart:
+        """From the wire; a part that does not go on, or not to a later position, is refused."""
+        other_form = LocalError(
+            "the driver answered in another form", hint="it runs another version of oscirc: unmount and mount again"
+        )
+        try:
+            runs = tuple((str(state), int(count)) for state, count in answer["runs"])
+            part = cls(answer["start"], runs, answer["next"], answer["block_count"], answer["block_size"])
+            stop = part.block_count if part.next is None else part.next
+            goes_on = 0 <= part.start < stop <= part.block_count and part.start + sum(n for _, n in runs) == stop
+        except (KeyError, TypeError, ValueError):
+            raise other_form from None
+        if not goes_on:
+            raise other_form
+        return part

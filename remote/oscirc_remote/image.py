@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest
-from oscirc_blockstore.errors import OscircError, UsageError
+from oscirc_blockstore.errors import OscircError, TransportError, UsageError
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote import block_map
@@ -82,6 +82,7 @@ class ImageReader:
         self._deadline_s = deadline_s
         self._clock = clock
         self._outage = Outage(source.mirror_status, clock)
+        self._unanswered: range | None = None
         self._table = TableView(manifest.geometry, manifest.root)
         self._shift = manifest.geometry.shift
         self._block_size = manifest.geometry.block_size
@@ -166,8 +167,7 @@ class ImageReader:
             deadline.check("a read")
             stop = min(offset + size, self.size)
             first, last = offset >> self._shift, (stop - 1) >> self._shift
-            with self._outage.reading():
-                blocks = self._blocks(range(first, last + 1), deadline)
+            blocks = self._answered(range(first, last + 1), deadline)
         except OscircError:
             self._counters.add("failed_reads")
             raise
@@ -178,6 +178,34 @@ class ImageReader:
             self._worst_stall_ms = max(self._worst_stall_ms, stalled_ms)
         start = first << self._shift
         return self._cut(blocks, offset - start, stop - start)
+
+    def _answered(self, positions: range, deadline: Deadline) -> list[bytes]:
+        """The blocks at these positions; what could not be had for want of the network is remembered."""
+        try:
+            with self._outage.reading():
+                blocks = self._blocks(positions, deadline)
+        except TransportError as error:
+            if error.retryable and not self._failing:
+                self._unanswered = positions
+            raise
+        self._unanswered = None
+        return blocks
+
+    def retry_failed(self, timeout_s: float) -> bool:
+        """Whether what a read last could not have for want of the network can be had now; true where none failed so.
+
+        So a launcher finds out that a guest may go on, without its clock running while it asks in vain.
+        """
+        positions = self._unanswered
+        if positions is None:
+            return True
+        try:
+            self._answered(positions, Deadline.after(timeout_s, self._cancellation, self._clock))
+        except TransportError as error:
+            return not error.retryable
+        except OscircError:
+            pass  # it is not the network that is missing: the guest's own read will say so
+        return True
 
     def _blocks(self, positions: range, deadline: Deadline) -> list[bytes]:
         """The blocks at these positions, distinct ones fetched in parallel."""

@@ -100,6 +100,12 @@ class ScriptedReader:
     def status(self):
         return ScriptedStatus(self.reads, self.failing.is_set(), self.blocked)
 
+    def retry_failed(self, timeout_s):
+        return not self.blocked
+
+    def block_map(self, start):
+        return None
+
     def close(self):
         if self.descriptor >= 0:
             os.close(self.descriptor)

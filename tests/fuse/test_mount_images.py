@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from oscirc_blockstore.digests import block_digest
+from oscirc_blockstore.errors import UsageError
 from oscirc_blockstore.local_store import LocalStore
 from oscirc_blockstore.table import Geometry, TableBuilder
+from oscirc_fusedriver import control_client
 from oscirc_fusedriver.records import MountRecord
 from oscirc_fusedriver.unmounting import unmount
 
@@ -168,3 +170,61 @@ def test_reading_twice_costs_one_pass(image, disk, show):
         calls = mount.calls()
         assert hashlib.sha256(mount.disk.read_bytes()).digest() == digest
     assert mount.calls() == calls
+
+
+def whole_map(mount):
+    states, at = [], 0
+    while at is not None:
+        part = control_client.block_map(mount.record, at, timeout_s=20)
+        states += [state for state, count in part.runs for _ in range(count)]
+        at = part.next
+    return states
+
+
+def read(mount, position):
+    with mount.disk.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        return os.pread(file.fileno(), 4096, position * BLOCK)
+
+
+def test_the_map_tells_what_was_read(image, show):
+    mount = show(image)
+    read(mount, 10)
+    states = whole_map(mount)
+    assert len(states) == 40
+    assert states[10] == "d"
+    assert [position for position, state in enumerate(states) if state == "z"] == [3, 4, 5, 20, 37]
+    assert states[30] == "a"
+
+
+def test_the_map_of_a_sparse_terabyte_is_soon_drawn(publish, show):
+    chance = random.Random(5)
+    positions = sorted(chance.sample(range(1, (1 << 40) // BLOCK), 64))
+    mount = show(publish(((position, chance.randbytes(BLOCK)) for position in positions), 1 << 40))
+    for position in positions[:8]:
+        read(mount, position)
+    states = whole_map(mount)
+    assert len(states) == (1 << 40) // BLOCK
+    assert states.count("d") == 8
+
+
+def test_a_place_beyond_the_disk_has_no_map(image, show):
+    with pytest.raises(UsageError, match="no block"):
+        control_client.block_map(show(image).record, 40)
+
+
+def test_an_outage_is_told_with_its_cause_and_is_over_when_the_read_that_failed_can_be_answered(image, disk, show):
+    mount = show(image, deadline_s=0.5)
+    assert control_client.retry(mount.record)
+    away = Path(image.origin).rename(image.origin + ".away")
+    with pytest.raises(OSError) as failure:
+        read(mount, 25)
+    assert failure.value.errno == errno.EIO
+    reader = mount.status().reader
+    assert "away" in reader["network_problem"]
+    assert reader["waiting_reads"] == 0
+    assert not control_client.retry(mount.record)
+    away.rename(image.origin)
+    assert control_client.retry(mount.record)
+    assert mount.status().reader["network_problem"] == ""
+    assert read(mount, 25) == disk[25 * BLOCK : 25 * BLOCK + 4096]

@@ -48,5 +48,11 @@ class MemoryReader:
     def status(self):
         return MemoryStatus(len(self.waited), self.failing)
 
+    def retry_failed(self, timeout_s):
+        return not self.failing
+
+    def block_map(self, start):
+        return None
+
     def close(self):
         self.closed = True

@@ -216,3 +216,10 @@ def test_flags_are_true_or_false():
 def test_a_record_of_another_mount_has_another_socket(record, tmp_path):
     assert replace(record, mountpoint=str(tmp_path / "other")).socket != record.socket
     assert Path(record.mountpoint) == tmp_path
+
+
+def test_positions_are_whole_numbers():
+    assert control.position({"start": 0}, "start") == 0
+    for request in ({}, {"start": -1}, {"start": True}, {"start": "1"}, {"start": 1.5}):
+        with pytest.raises(UsageError):
+            control.position(request, "start")

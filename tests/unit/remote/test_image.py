@@ -230,3 +230,26 @@ def test_reads_that_are_failed_on_request_are_no_outage(image):
     with pytest.raises(DeadlineExceededError):
         reader.read(0, 10)
     assert reader.status().network_problem == ""
+
+
+def test_what_failed_for_want_of_the_network_is_tried_again_on_request(image):
+    reader, inner = image
+    assert reader.retry_failed(1)
+    inner.error = UnreachableError("the network is gone")
+    with pytest.raises(UnreachableError):
+        reader.read(BLOCK_SIZE, 10)
+    assert not reader.retry_failed(1)
+    assert reader.status().failed_reads == 1
+    inner.error = None
+    assert reader.retry_failed(1)
+    assert reader.read_if_resident(BLOCK_SIZE, 10) == block(2)[:10]
+    assert reader.status().network_problem == ""
+
+
+def test_what_no_network_can_bring_is_left_to_the_next_read_to_say(image):
+    reader, inner = image
+    inner.errors = [UnreachableError("the network is gone")]
+    with pytest.raises(UnreachableError):
+        reader.read(0, 10)
+    inner.error = IntegrityError("all lie")
+    assert reader.retry_failed(1)
