@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "show": ("images", "show", "What a reference resolves to, verified."),
     "mount": ("mounts", "mount", "Mount an image: MOUNTPOINT/disk.raw, fetched as it is read."),
     "umount": ("mounts", "umount", "Unmount an image."),
-    "status": ("mounts", "status", "What mounts and instances fetched, cached and wait for."),
+    "status": ("status", "status", "What mounts and instances fetched, cached and wait for."),
     "boot": ("booting", "boot", "Boot an image in QEMU, before it is downloaded."),
     "ps": ("instances", "ps", "List instances."),
     "stop": ("instances", "stop", "Shut an instance down."),

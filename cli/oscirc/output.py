@@ -22,9 +22,9 @@ def human_bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def print_json(facts: object) -> None:
-    """Facts for programs: one JSON document."""
-    click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+def print_json(facts: object, *, indented: bool = True) -> None:
+    """Facts for programs: one JSON document; long lists of small things are better not indented."""
+    click.echo(json.dumps(facts, indent=2 if indented else None, ensure_ascii=False))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

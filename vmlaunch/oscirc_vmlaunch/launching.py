@@ -25,7 +25,7 @@ from oscirc_blockstore.errors import BusyError, DeadlineExceededError, LocalErro
 from oscirc_vmlaunch import accelerators, console, firmware, overlays, processes, programs, qmp, sockets
 from oscirc_vmlaunch.accelerators import Choice
 from oscirc_vmlaunch.instances import Instance, Instances, State, name_holder
-from oscirc_vmlaunch.machine import MACHINE_TYPES, Display, Endpoint, Flash, MachineSpec, build_arguments
+from oscirc_vmlaunch.machine import DISK_DEVICE, MACHINE_TYPES, Display, Endpoint, Flash, MachineSpec, build_arguments
 from oscirc_vmlaunch.processes import ProcessIdentity
 from oscirc_vmlaunch.records import RunRecord
 
@@ -46,6 +46,23 @@ class StoppedBy(Enum):
     POWER_BUTTON = "the guest shut down"
     QUIT = "QEMU was told to quit"
     SIGNAL = "QEMU was killed"
+
+
+class PausedBy(Enum):
+    """Why a guest is paused."""
+
+    USER = "user"
+    DISK = "disk"
+    """Its disk could not be read or written: for want of the network, unless its mount knows another cause."""
+    FULL_DISK = "full disk"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What an instance is doing, and why it is paused, if it is."""
+
+    state: State
+    paused_by: PausedBy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +96,27 @@ def find(instance: Instance) -> RunningMachine | None:
     return RunningMachine(instance, run.process, Choice(run.accelerator, run.accelerator_reason))
 
 
-async def state(instance: Instance) -> State:
-    """What an instance is doing; a running one is asked whether it is paused, in bounded time."""
+async def condition(instance: Instance) -> Condition:
+    """What an instance is doing; a running one is asked whether it is paused, and why, in bounded time."""
     machine = find(instance)
     if machine is None:
-        return instance.state()
+        return Condition(instance.state())
     with contextlib.suppress(OscircError):
         async with machine.monitor(deadline_s=_STATUS_DEADLINE_S) as monitor:
-            if await monitor.status() not in ("running", "shutdown"):
-                return State.PAUSED
-    return instance.state()
+            status = await monitor.status()
+            if status == "io-error":
+                with contextlib.suppress(OscircError):
+                    if await monitor.disk_is_full(DISK_DEVICE):
+                        return Condition(State.PAUSED, PausedBy.FULL_DISK)
+                return Condition(State.PAUSED, PausedBy.DISK)
+            if status not in ("running", "shutdown"):
+                return Condition(State.PAUSED, PausedBy.USER)
+    return Condition(instance.state())
+
+
+async def state(instance: Instance) -> State:
+    """The same without a reason."""
+    return (await condition(instance)).state
 
 
 async def start(

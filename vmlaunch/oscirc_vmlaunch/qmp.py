@@ -121,6 +121,15 @@ class Monitor:
                 )
         raise LocalError(f"QEMU knows no disk {device}")
 
+    async def disk_is_full(self, device: str) -> bool:
+        """Whether a write of the guest's disk with this qdev id failed for lack of space and is waited for."""
+        entries = await self.execute("query-block")
+        for entry in cast("list[object]", entries if isinstance(entries, list) else []):
+            fields = _mapping(entry)
+            if device in str(fields.get("qdev", "")).split("/"):
+                return fields.get("io-status") == "nospace"
+        return False
+
     async def next_event(self, *, deadline_s: float) -> Event | None:
         """The next event, or None when none came in time; DisconnectedError once QEMU is gone and all are fetched."""
         with contextlib.suppress(TimeoutError):

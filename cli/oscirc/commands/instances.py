@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from oscirc import mount_facts, pause
+from oscirc.mount_facts import Facts
 from oscirc.options import json_option
 from oscirc.output import print_json, print_table, say
 
@@ -22,15 +24,21 @@ def load(name: str) -> Instance:
     return Instances().load(name)
 
 
-async def facts_of(instance: Instance) -> dict[str, object]:
-    """What `ps` and `status` say about one instance."""
+async def facts_of(instance: Instance, mounted: Facts | None = None) -> Facts:
+    """What `ps` and `status` say about one instance; its mount is asked where that matters, unless given."""
     from oscirc_vmlaunch import launching
 
     record = instance.record
     machine = launching.find(instance)
+    condition = await launching.condition(instance)
+    if mounted is None:
+        mounted = mount_facts.at(record.mount_point) if condition.paused_by is launching.PausedBy.DISK else {}
+    cause = pause.cause_of(condition.paused_by.value if condition.paused_by else "", mounted)
     return {
         "name": instance.name,
-        "state": (await launching.state(instance)).value,
+        "state": condition.state.value,
+        "paused_by": cause,
+        "state_in_words": pause.in_words(condition.state.value, cause, mounted),
         "image": record.reference,
         "version": record.version,
         "manifest": record.manifest_digest,
@@ -46,6 +54,13 @@ async def facts_of(instance: Instance) -> dict[str, object]:
     }
 
 
+async def facts_of_all() -> list[Facts]:
+    """Those of every instance."""
+    from oscirc_vmlaunch.instances import Instances
+
+    return [await facts_of(instance) for instance in Instances().load_all()]
+
+
 @click.command()
 @json_option
 def ps(*, as_json: bool) -> None:
@@ -55,17 +70,13 @@ def ps(*, as_json: bool) -> None:
     Example:
       oscirc ps
     """
-    from oscirc_vmlaunch.instances import Instances
-
-    async def collect() -> list[dict[str, object]]:
-        return [await facts_of(instance) for instance in Instances().load_all()]
-
-    found = asyncio.run(collect())
+    found = asyncio.run(facts_of_all())
     if as_json:
         print_json({"instances": found})
     elif not found:
         say("no instances; make one with: oscirc boot PUBLISHER/IMAGE")
     else:
+        found = [{**facts, "state": pause.briefly(str(facts["state"]), str(facts["paused_by"]))} for facts in found]
         columns = ("name", "state", "image", "version", "accelerator", "memory_mib", "ports")
         rows = [[" ".join(v) if isinstance(v := fact[c], list) else str(v) for c in columns] for fact in found]
         print_table([column.upper() for column in columns], rows)

@@ -76,7 +76,7 @@ def _facts(remote: Remote) -> list[dict[str, object]]:
 
 def _standings(name: str) -> dict[str, list[dict[str, object]]]:
     """What the mounts of this remote that run now say of each mirror, by its address."""
-    from oscirc.commands.mounts import mount_facts
+    from oscirc import mount_facts
     from oscirc_blockstore.errors import OscircError
     from oscirc_fusedriver import records
 
@@ -85,9 +85,8 @@ def _standings(name: str) -> dict[str, list[dict[str, object]]]:
         if record.remote != name or not record.process.alive():
             continue
         with contextlib.suppress(OscircError):  # it may be ending
-            mirrors = mount_facts(record)["mirrors"]
-            for mirror in mirrors if isinstance(mirrors, list) else []:
-                told.setdefault(mirror["name"], []).append({"mountpoint": record.mountpoint, **mirror})
+            for mirror in mount_facts.mirrors_of(mount_facts.running(record)):
+                told.setdefault(str(mirror["name"]), []).append({"mountpoint": record.mountpoint, **mirror})
     return told
 
 

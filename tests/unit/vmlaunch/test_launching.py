@@ -20,8 +20,9 @@ from oscirc_blockstore.errors import (
 from oscirc_vmlaunch import console, launching
 from oscirc_vmlaunch.accelerators import boot_sector
 from oscirc_vmlaunch.instances import Instances, State
-from oscirc_vmlaunch.launching import StoppedBy
+from oscirc_vmlaunch.launching import Condition, PausedBy, StoppedBy
 from oscirc_vmlaunch.machine import PortForward
+from oscirc_vmlaunch.records import RunRecord
 
 pytestmark = pytest.mark.skipif(
     shutil.which("qemu-system-x86_64") is None or shutil.which("qemu-img") is None,
@@ -115,6 +116,31 @@ def test_a_stopped_machine_starts_again_with_a_fresh_log_on_a_mount_elsewhere(la
         assert instance.overlay.stat().st_ino == overlay
 
     launch(scenario)
+
+
+@pytest.mark.parametrize(
+    ("status", "disks", "expected"),
+    [
+        ("running", [], Condition(State.RUNNING)),
+        ("paused", [], Condition(State.PAUSED, PausedBy.USER)),
+        ("io-error", [{"qdev": "/machine/peripheral/disk/virtio-backend", "io-status": "failed"}], PausedBy.DISK),
+        ("io-error", [{"qdev": "other", "io-status": "nospace"}, {"qdev": "disk"}], PausedBy.DISK),
+        ("io-error", [{"qdev": "disk", "io-status": "nospace"}], PausedBy.FULL_DISK),
+        ("io-error", None, PausedBy.DISK),
+    ],
+)
+def test_a_pause_has_a_cause(instances, make_record, spawn, fake_qemu, status, disks, expected):
+    async def go():
+        instance = instances.create(make_record())
+        instance.write_run(RunRecord(spawn("sleep", "60"), "tcg", "test", "/base", "2026-01-01T00:00:00+00:00"))
+        async with fake_qemu(instance.command_socket) as qemu:
+            qemu.set_status(status)
+            qemu.answers["query-block"] = disks
+            return await launching.condition(instance)
+
+    if isinstance(expected, PausedBy):
+        expected = Condition(State.PAUSED, expected)
+    assert asyncio.run(go()) == expected
 
 
 def test_a_paused_start_waits_for_the_console(launch, disk, tmp_path):

@@ -1,0 +1,80 @@
+"""`oscirc status` as a user types it: beside a network that goes away, a mirror that lies, and a map of the disk."""
+
+import time
+
+import pytest
+from support.fault_server import FaultServer, flip_bit
+
+from .conftest import BLOCK
+from .test_survival import mount
+
+
+@pytest.fixture
+def mirror(published):
+    with FaultServer(published.repository.tree) as server:
+        yield server
+
+
+def readable(disk, block):
+    with disk.open("rb", buffering=0) as file:
+        file.seek(block * BLOCK)
+        try:
+            return file.read(4096)
+        except OSError:
+            return None
+
+
+def test_the_map_of_a_mount_is_drawn_and_told(published, mirror, reader, tmp_path):
+    disk = mount(reader, mirror, published, tmp_path / "mnt")
+    with disk.open("rb", buffering=0) as file:
+        file.seek(40 * BLOCK)
+        file.read(4096)
+    told = reader.json("status", tmp_path / "mnt", "--map")
+    assert told["whole"]
+    assert told["block_count"] * told["block_size"] == len(published.disk)
+    assert sum(count for _, count in told["runs"]) == told["block_count"] == sum(told["blocks"].values())
+    states = [name for name, count in told["runs"] for _ in range(count)]
+    assert states[40] == "demanded"
+    assert told["blocks"]["absent"] > 0
+    drawn = reader.run("status", "--map")  # the only mount there is
+    assert "D" in drawn.splitlines()[0]
+    assert "\x1b" not in drawn
+    assert f"{told['blocks']['absent']} blocks" in drawn
+
+
+def test_without_a_mount_there_is_no_map(reader):
+    assert "none" in reader.refused("status", "--map", code=2)
+    reader.refused("status", "nothing-of-this-name", "--map", code=3)
+
+
+def test_an_outage_stands_in_the_status(published, mirror, reader, tmp_path):
+    disk = mount(reader, mirror, published, tmp_path / "mnt", "--deadline", "2")
+    mirror.close()
+    assert readable(disk, 50) is None
+    facts = reader.json("status", tmp_path / "mnt")
+    assert facts["network_problem"]
+    assert facts["network_gone_s"] > 0
+    assert "NETWORK" in reader.run("status", tmp_path / "mnt")
+    assert "NETWORK" in reader.run("status")
+    mirror.start()
+    until = time.monotonic() + 20
+    while readable(disk, 50) is None:  # for a moment, what just failed fails at once
+        assert time.monotonic() < until
+    assert reader.json("status", tmp_path / "mnt")["network_problem"] == ""
+
+
+def test_a_mirror_that_lied_is_named_in_the_status_and_among_the_mirrors(published, mirror, reader, tmp_path):
+    with FaultServer(published.repository.tree) as honest:
+        reader.run("remote", "add", "m", f"{mirror.url}#{published.pin}")
+        reader.run("remote", "mirrors", "m", "--add", honest.url)
+        mirror.inject("blocks/*", flip_bit())
+        disk = mount(reader, mirror, published, tmp_path / "mnt")
+        assert disk.read_bytes() == published.disk
+        facts = reader.json("status", tmp_path / "mnt")
+        assert [(m["name"], m["lied"]) for m in facts["mirrors"]] == [(mirror.url, True), (honest.url, False)]
+        shown = reader.run("status", tmp_path / "mnt")
+        assert f"WRONG BYTES were served by {mirror.url}; none of them was used" in shown
+        listed = reader.run("remote", "mirrors", "m").splitlines()
+        assert [line.split()[:2] for line in listed[1:]] == [[mirror.url, "remote"], [honest.url, "you"]]
+        assert "LIED" in listed[1]
+        assert "LIED" not in listed[2]
