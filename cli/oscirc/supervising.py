@@ -8,30 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sys
 
-from oscirc import composition
+from oscirc import composition, supervision
 from oscirc_blockstore.errors import OscircError
-from oscirc_vmlaunch import launching, watching
+from oscirc_vmlaunch import launching
 from oscirc_vmlaunch.instances import Instances
 
-_log = logging.getLogger(__name__)
 
-
-async def _watch(name: str) -> str:
+async def _watch(name: str) -> str | None:
+    """Supervise until the guest's end; its mount point then, or None when another process does."""
     instance = Instances().load(name)
-    machine = launching.find(instance)
-    if machine is not None:
-        log = instance.directory / "supervisor.log"
-        handler = logging.FileHandler(log, delay=True)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        _log.addHandler(handler)
-        _log.setLevel(logging.INFO)
-        await watching.watch(machine, lambda report: _log.info("%s", report.message))
-        handler.close()
-    with contextlib.suppress(OscircError):
-        await launching.stop(instance, timeout_s=0)
+    with supervision.alone(instance) as first:
+        if not first:
+            return None
+        machine = launching.find(instance)
+        if machine is not None:
+            with supervision.logged(instance) as report:
+                await supervision.watch(machine, report)
+        with contextlib.suppress(OscircError):
+            await launching.stop(instance, timeout_s=0)
     return instance.record.mount_point
 
 
@@ -41,7 +37,8 @@ def main() -> int:
         mount_point = asyncio.run(_watch(sys.argv[1]))
     except OscircError:
         return 1
-    composition.release_mount(mount_point)
+    if mount_point is not None:
+        composition.release_mount(mount_point)
     return 0
 
 

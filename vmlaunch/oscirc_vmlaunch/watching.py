@@ -7,6 +7,7 @@ says when it runs again. Rules:
 - Only a guest that stopped because of its disk (`io-error`) is resumed; one that a user paused stays paused.
 - Running again means that a request of the disk has succeeded, not that QEMU was told `cont`.
 - With `storage_ready` the guest is only let run when that says yes, so that its clock stands still for the whole time.
+- With `explain` whoever serves the disk says why a read failed; empty words leave it to QEMU's.
 - It holds the monitor made for it (watch.sock) and leaves the one for commands free.
 - The console's log is kept bounded here, because nobody else is there to do it.
 """
@@ -62,10 +63,11 @@ async def watch(
     report: Callable[[Report], None],
     *,
     storage_ready: Callable[[], Awaitable[bool]] | None = None,
+    explain: Callable[[], Awaitable[str]] | None = None,
     patience: Patience | None = None,
 ) -> None:
     """Supervise a machine until its QEMU ends. Cancelling it leaves the machine as it is."""
-    supervision = _Supervision(report, storage_ready, patience or Patience())
+    supervision = _Supervision(report, storage_ready, explain, patience or Patience())
     supervising = asyncio.ensure_future(_keep_supervising(machine, supervision))
     ending = asyncio.ensure_future(machine.wait())
     try:
@@ -95,10 +97,12 @@ class _Supervision:
         self,
         report: Callable[[Report], None],
         storage_ready: Callable[[], Awaitable[bool]] | None,
+        explain: Callable[[], Awaitable[str]] | None,
         patience: Patience,
     ) -> None:
         self._report = report
         self._storage_ready = storage_ready
+        self._explain = explain
         self._patience = patience
         self._fault: dict[str, object] = {}
         self._paused_at: float | None = None
@@ -119,7 +123,7 @@ class _Supervision:
             self._note(event)
         if self._paused_at is None:
             self._paused_at = time.monotonic()
-            self._report(Report(Happening.PAUSED, _reason(self._fault)))
+            self._report(Report(Happening.PAUSED, await self._reason()))
         status, pause_s = "io-error", self._patience.first_s
         while status == "io-error":
             await asyncio.sleep(pause_s)
@@ -130,6 +134,14 @@ class _Supervision:
         self._fault, self._paused_at = {}, None
         if status == "running":
             self._report(Report(Happening.RUNNING_AGAIN, f"the guest runs again after {seconds:.0f} s", seconds))
+
+    async def _reason(self) -> str:
+        """Why the guest is paused; a read that failed is explained by who serves the disk, if that knows."""
+        if self._explain is not None and self._fault.get("operation") != "write" and not self._fault.get("nospace"):
+            explained = await self._explain()
+            if explained:
+                return f"paused: {explained}"
+        return _reason(self._fault)
 
     async def _try(self, monitor: qmp.Monitor) -> str:
         """Let a guest run that stopped at its disk: QEMU's state once a request succeeded or failed again."""

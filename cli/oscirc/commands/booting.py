@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from oscirc import supervision
 from oscirc.options import Seconds, json_option
 from oscirc.output import print_json, say, warn
 from oscirc_blockstore.errors import OscircError
@@ -211,7 +210,7 @@ async def _run(
         say(f"{instance.name}: {machine.accelerator.accelerator} ({machine.accelerator.reason})")
         await _stay(machine, login)
         return
-    supervise(instance.name)
+    supervision.start(instance.name)
     if wait_for:
         await _wait(machine, wait_for, timeout_s)
     facts = {
@@ -249,7 +248,7 @@ async def _wait(machine: RunningMachine, wait_for: str, timeout_s: float) -> Non
 
 async def _stay(machine: RunningMachine, login: str) -> None:
     """The console in this terminal, the supervisor beside it."""
-    from oscirc_vmlaunch import console, launching, watching
+    from oscirc_vmlaunch import console, launching
 
     instance = machine.instance
     say(f"Ctrl-] leaves it running.{f' Log in: {login}.' if login else ''}")
@@ -258,7 +257,7 @@ async def _stay(machine: RunningMachine, login: str) -> None:
         async with machine.monitor() as monitor:
             await monitor.resume()
 
-    supervisor = asyncio.ensure_future(watching.watch(machine, tell))
+    supervisor = asyncio.ensure_future(supervision.watch(machine, tell))
     try:
         ended = await console.attach(instance.console_socket, attached=let_run)
     except asyncio.CancelledError:
@@ -268,7 +267,7 @@ async def _stay(machine: RunningMachine, login: str) -> None:
         supervisor.cancel()
         await asyncio.gather(supervisor, return_exceptions=True)
     if ended is console.Ended.DETACHED:
-        supervise(instance.name)
+        supervision.start(instance.name)
         say(f"\r\n{instance.name} goes on; attach with: oscirc console {instance.name}")
         return
     await machine.wait(10)
@@ -279,15 +278,3 @@ async def _stay(machine: RunningMachine, login: str) -> None:
 def tell(report: Report) -> None:
     """What the supervisor sees, for the terminal."""
     say(f"\r\noscirc: {report.message}\r")
-
-
-def supervise(name: str) -> None:
-    """A process of its own that resumes the guest after outages and tidies up after its end."""
-    subprocess.Popen(
-        [sys.executable, "-m", "oscirc.supervising", name],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd="/",
-    )

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oscirc import mount_facts, pause
+from oscirc import mount_facts, pause, supervision
 from oscirc.mount_facts import Facts
 from oscirc.options import json_option
 from oscirc.output import print_json, print_table, say
 
 if TYPE_CHECKING:
+    from oscirc_vmlaunch.console import Ended
     from oscirc_vmlaunch.instances import Instance
 
 
@@ -114,15 +115,35 @@ def console(name: str) -> None:
       oscirc console web
     """
     from oscirc_blockstore.errors import UsageError
-    from oscirc_vmlaunch import console as terminal
     from oscirc_vmlaunch import launching
 
     instance = load(name)
     if launching.find(instance) is None:
         raise UsageError(f"{name} is not running", hint=f"start it with: oscirc boot {name}")
     say("attached; Ctrl-] detaches")
-    ended = asyncio.run(terminal.attach(instance.console_socket, log=instance.console_log))
+    ended = asyncio.run(_attach(instance))
     say(f"\n{name}: {ended.value}")
+
+
+async def _attach(instance: Instance) -> Ended:
+    """The console, and beside it what the supervisor says; there is one after this, whatever became of an earlier."""
+    from oscirc_vmlaunch import console as terminal
+
+    async def attached() -> None:
+        supervision.start(instance.name)
+        facts = await facts_of(instance)
+        if facts["paused_by"]:
+            tell(str(facts["state_in_words"]))
+
+    def tell(message: str) -> None:
+        say(f"\r\noscirc: {message}\r")
+
+    telling = asyncio.ensure_future(supervision.follow(instance.directory / supervision.LOG_NAME, tell))
+    try:
+        return await terminal.attach(instance.console_socket, log=instance.console_log, attached=attached)
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
 
 
 @click.command()

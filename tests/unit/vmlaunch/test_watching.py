@@ -175,3 +175,34 @@ def test_a_log_beyond_its_limit_is_set_aside(tmp_path):
         appending.write(b"on")
     assert log.read_bytes() == b"on"
     assert (tmp_path / "console.log.old").read_bytes() == b"23456789ab"
+
+
+def test_who_serves_the_disk_explains_why_it_is_paused(watched):
+    async def explain():
+        return "the network is gone since noon"
+
+    async def scenario(qemu, reports):
+        qemu.answers["cont"] = after_tries(1)
+        fails(qemu)
+        await until(lambda: len(reports) == 2)
+
+    assert watched(scenario, explain=explain)[0].message == "paused: the network is gone since noon"
+
+
+def test_a_failed_write_or_silence_is_explained_by_qemu(watched):
+    words = iter(["", "never asked for"])
+
+    async def explain():
+        return next(words)
+
+    async def scenario(qemu, reports):
+        qemu.answers["cont"] = after_tries(1)
+        fails(qemu)
+        await until(lambda: len(reports) == 2)
+        qemu.answers["cont"] = after_tries(10**9)
+        fails(qemu, operation="write", nospace=True)
+        await until(lambda: len(reports) == 3)
+
+    reports = watched(scenario, explain=explain)
+    assert "the network seems to be gone" in reports[0].message
+    assert "disk is full" in reports[2].message
