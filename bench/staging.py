@@ -1,4 +1,4 @@
-"""What the boot benchmarks stand on: a published disk with a profile and one without, a trace of another boot, and nginx.
+"""What the boot benchmarks stand on: a published disk with a profile and one without, another boot's trace, and nginx.
 
 A stage is prepared once per disk below `<disks>/stages/<name>` and used again while the disk is the same: the published
 tree (`bench/profiled` has a boot profile, `bench/plain` has none; the blocks are the same), the whole disk as one zstd
@@ -127,9 +127,7 @@ def _publish(directory: Path, disk: Path) -> str:
     return repository.url.partition("#")[2]
 
 
-def _record(
-    station: Workstation, output: Path, memory: int, cpus: int, runs: int, *, keep: Path | None = None
-) -> None:
+def _record(station: Workstation, output: Path, memory: int, cpus: int, runs: int, *, keep: Path | None = None) -> None:
     machine = ("--accel", "tcg", "--memory", memory, "--cpus", cpus, "--runs", runs, "--timeout", _BOOT_S)
     traces = ("--keep-traces", keep) if keep else ()
     print(f"recording a boot with {memory} MiB and {cpus} processors", flush=True)
@@ -162,7 +160,7 @@ http {{
 
 @contextlib.contextmanager
 def nginx(stage: Stage, work: Path) -> Iterator[int]:
-    """nginx over the stage's static files: the repository at /repo, the whole disks at /files; gives its port."""
+    """The web server nginx over the stage's static files: the repository at /repo, the whole disks at /files; gives its port."""
     port = free_port()
     work.mkdir(parents=True, exist_ok=True)
     files = work / "files"
