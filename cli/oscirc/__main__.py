@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "mount": ("mounts", "mount", "Mount an image: MOUNTPOINT/disk.raw, fetched as it is read."),
     "umount": ("mounts", "umount", "Unmount an image."),
     "status": ("status", "status", "What mounts and instances fetched, cached and wait for."),
+    "metrics": ("metrics", "metrics", "The same for Prometheus, printed or served."),
     "boot": ("booting", "boot", "Boot an image in QEMU, before it is downloaded."),
     "ps": ("instances", "ps", "List instances."),
     "stop": ("instances", "stop", "Shut an instance down."),

@@ -1,8 +1,12 @@
 """`oscirc status` as a user types it: beside a network that goes away, a mirror that lies, and a map of the disk."""
 
+import subprocess
 import time
+import urllib.request
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support.commands import end
 from support.fault_server import FaultServer, flip_bit
 
 from .conftest import BLOCK
@@ -78,3 +82,29 @@ def test_a_mirror_that_lied_is_named_in_the_status_and_among_the_mirrors(publish
         assert [line.split()[:2] for line in listed[1:]] == [[mirror.url, "remote"], [honest.url, "you"]]
         assert "LIED" in listed[1]
         assert "LIED" not in listed[2]
+
+
+def test_metrics_are_printed_and_served_for_all_mounts_on_one_page(published, mirror, reader, tmp_path):
+    for place in ("one", "two"):
+        disk = mount(reader, mirror, published, tmp_path / place)
+        assert disk.read_bytes() == published.disk
+
+    def received(text):
+        found = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == "oscirc_received_bytes_total" and sample.labels["mirror"] == mirror.url:
+                    found[sample.labels["mountpoint"]] = sample.value
+        return found
+
+    printed = received(reader.run("metrics"))
+    assert set(printed) == {str(tmp_path / "one"), str(tmp_path / "two")}
+    assert printed[str(tmp_path / "one")] > len(published.disk)
+    serving = reader.start("metrics", "--listen", "127.0.0.1:0", stderr=subprocess.PIPE, text=True)
+    try:
+        address = serving.stderr.readline().split()[-1]
+        with urllib.request.urlopen(address, timeout=20) as answer:  # noqa: S310  # what our own process printed
+            assert received(answer.read().decode()) == printed
+    finally:
+        end(serving)
+        serving.stderr.close()
