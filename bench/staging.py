@@ -160,7 +160,7 @@ http {{
 
 @contextlib.contextmanager
 def nginx(stage: Stage, work: Path) -> Iterator[int]:
-    """The web server nginx over the stage's static files: the repository at /repo, the whole disks at /files; gives its port."""
+    """Serve the stage's static files with nginx: the repository at /repo, the whole disks at /files; gives its port."""
     port = free_port()
     work.mkdir(parents=True, exist_ok=True)
     files = work / "files"
