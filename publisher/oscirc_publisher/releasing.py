@@ -11,6 +11,7 @@ way: the change stands there already, and nothing is left to do.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ from oscirc_publisher.uploading import Accepted, send_role
 _CONFLICT = 409
 _MAX_ROUNDS = 8
 _MAX_VERSION = 1 << 53
+SHOWING_PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+"""A release counts from the server's commit and is shown when its files have followed, a moment later: looked again."""
 
 Clock = Callable[[], datetime]
 Merge = Callable[[ImageIndex], ImageIndex]
@@ -81,6 +84,7 @@ class Signatory:
         repository: str = "",
         also_trusted: Sequence[Ed25519PublicKey] = (),
         clock: Clock = utc_now,
+        pauses_s: Sequence[float] = SHOWING_PAUSES_S,
     ) -> None:
         self.rest = rest
         self.publisher = check_publisher(publisher)
@@ -88,6 +92,7 @@ class Signatory:
         self.clock = clock
         self._repository = repository or rest.url
         self._trusted = (key.public, *also_trusted)
+        self._pauses_s = pauses_s
 
     def served_role(self) -> SignedRole:
         """The role that the server shows, verified.
@@ -95,22 +100,26 @@ class Signatory:
         Raises `SignatureRefusedError` or `RollbackError` for one that is not ours or not the newest, `NotFoundError`
         when the repository knows no such publisher.
         """
-        version = self._stated_version()
-        remembered = self.key.remembered(self._repository, self.publisher)
-        if version < remembered:
-            raise RollbackError(
-                f"the server shows version {version} of the role of {self.publisher}, "
-                f"but version {remembered} was signed and accepted before",
-                hint="the server lost or hides releases: tell its administrator, and do not sign over them",
-            )
-        if version == 0:
-            return no_role(self.publisher)
-        try:
-            raw = self.rest.fetch(f"metadata/{version}.{self.publisher}.json", MAX_ROLE_BYTES)
-        except NotServedError:
-            raise SignatureRefusedError(
-                f"the server states version {version} of the role of {self.publisher} and does not show it"
-            ) from None
+        for pause_s in (*self._pauses_s, None):
+            version = self._stated_version()
+            remembered = self.key.remembered(self._repository, self.publisher)
+            if version < remembered:
+                raise RollbackError(
+                    f"the server shows version {version} of the role of {self.publisher}, "
+                    f"but version {remembered} was signed and accepted before",
+                    hint="the server lost or hides releases: tell its administrator, and do not sign over them",
+                )
+            if version == 0:
+                return no_role(self.publisher)
+            try:
+                raw = self.rest.fetch(f"metadata/{version}.{self.publisher}.json", MAX_ROLE_BYTES)
+                break
+            except NotServedError:
+                if pause_s is None:
+                    raise SignatureRefusedError(
+                        f"the server states version {version} of the role of {self.publisher} and does not show it"
+                    ) from None
+                time.sleep(pause_s)
         role = parse_role(raw, self.publisher, version, self._trusted)
         self.key.remember(self._repository, self.publisher, version)
         return role

@@ -16,7 +16,7 @@ from oscirc_blockstore.errors import (
     UnreachableError,
 )
 from oscirc_blockstore.image_index import ImageIndex
-from oscirc_publisher import changing
+from oscirc_publisher import changing, releasing
 from oscirc_publisher.publishing import publish
 from oscirc_publisher.releasing import Signatory, date_text
 from oscirc_publisher.signing import PublisherKey
@@ -78,8 +78,24 @@ def test_a_server_that_shows_an_older_role_as_the_newest_is_refused(repository, 
 
 def test_a_server_that_boasts_of_a_version_it_cannot_show_is_refused(repository, released):
     repository.publishers["alice"].role_version = 7
+    impatient = Signatory(released.rest, "alice", released.key, pauses_s=(0.0, 0.0))
     with pytest.raises(SignatureRefusedError, match="does not show it"):
-        changing.resign(released)
+        changing.resign(impatient)
+
+
+def test_a_release_whose_files_follow_a_moment_later_is_waited_for(repository, released, monkeypatch):
+    """The server's commit comes before its files: whoever looks between the two must not give up."""
+    late = repository.files.pop(role_path(repository))
+    pauses = []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            repository.files[role_path(repository)] = late
+
+    monkeypatch.setattr(releasing.time, "sleep", pause)
+    assert released.served_role().version == 2
+    assert pauses == list(releasing.SHOWING_PAUSES_S[:2])
 
 
 def test_a_role_that_was_altered_is_refused(repository, released):
