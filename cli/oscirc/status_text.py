@@ -56,6 +56,7 @@ def _prefetch(facts: Facts) -> str:
         "following": f"another mount fetches the bundle {profile}",
         "complete": f"the bundle {profile} is here",
         "profile": f"the profile {profile} is being fetched",
+        "foresight": "what boots usually read is being fetched (no boot of this image was recorded)",
         "filling": "all the rest is being fetched",
         "idle": "done",
         "failed": f"the bundle could not be had: {prefetch['last_problem']}",

@@ -69,6 +69,7 @@ class ImageReader:
         *,
         deadline_s: float = DEFAULT_DEADLINE_S,
         clock: Clock = SYSTEM_CLOCK,
+        table: TableView | None = None,
         ahead: AheadPolicy | None = None,
         prefetcher: FetchesAhead | None = None,
     ) -> None:
@@ -83,7 +84,7 @@ class ImageReader:
         self._clock = clock
         self._outage = Outage(source.mirror_status, clock)
         self._unanswered: range | None = None
-        self._table = TableView(manifest.geometry, manifest.root)
+        self._table = table or TableView(manifest.geometry, manifest.root)
         self._shift = manifest.geometry.shift
         self._block_size = manifest.geometry.block_size
         self._zeros = bytes(self._block_size)

@@ -10,16 +10,20 @@ from pathlib import Path
 
 from oscirc_remote import paths
 from oscirc_remote.cache import BLOCK_MEMORY_BYTES, NODE_MEMORY_BYTES, CachedSource
+from oscirc_remote.deadlines import Deadline
 from oscirc_remote.early import EarlyBundle
 from oscirc_remote.fetching import HttpFrameSource
-from oscirc_remote.image import DEFAULT_DEADLINE_S, AheadPolicy, ImageReader
+from oscirc_remote.image import DEFAULT_DEADLINE_S, ImageReader
+from oscirc_remote.image_blocks import ImageBlocks
 from oscirc_remote.local_files import make_directory
+from oscirc_remote.look_ahead import LookAhead
 from oscirc_remote.mirrors import MirroredSource
 from oscirc_remote.prefetch import Prefetcher, PrefetchOptions
 from oscirc_remote.rate_limits import RateLimit
 from oscirc_remote.references import Reference
 from oscirc_remote.remotes import Remotes
 from oscirc_remote.resolving import Resolved
+from oscirc_remote.table_view import TableView
 
 
 def open_source(
@@ -48,7 +52,6 @@ def open_image(
     node_memory_bytes: int = NODE_MEMORY_BYTES,
     prefetch: PrefetchOptions | None = None,
     early: EarlyBundle | None = None,
-    ahead: AheadPolicy | None = None,
 ) -> ImageReader:
     """The reader of a resolved image; `cache_directory` is the user's own unless given. Close it when done.
 
@@ -58,13 +61,26 @@ def open_image(
     directory = cache_directory or paths.cache_directory()
     mirrors = _mirrored(resolved.remote.sources())
     source = _cached(mirrors, directory, block_memory_bytes=block_memory_bytes, node_memory_bytes=node_memory_bytes)
-    prefetcher = None
-    if prefetch is not None:
-        prefetcher = Prefetcher(
-            resolved.manifest_digest, resolved.manifest, source, mirrors, directory, options=prefetch, early=early
-        )
-        prefetcher.start()
-    return ImageReader(resolved.manifest, source, deadline_s=deadline_s, ahead=ahead, prefetcher=prefetcher)
+    manifest = resolved.manifest
+    table = TableView(manifest.geometry, manifest.root)
+    if prefetch is None:
+        return ImageReader(manifest, source, deadline_s=deadline_s, table=table)
+    look_ahead = LookAhead(
+        manifest.geometry.block_count, ImageBlocks(table, source, lambda: Deadline.after(deadline_s)).is_worth
+    )
+    prefetcher = Prefetcher(
+        resolved.manifest_digest,
+        manifest,
+        source,
+        mirrors,
+        directory,
+        options=prefetch,
+        look_ahead=look_ahead,
+        table=table,
+        early=early,
+    )
+    prefetcher.start()
+    return ImageReader(manifest, source, deadline_s=deadline_s, table=table, ahead=look_ahead, prefetcher=prefetcher)
 
 
 def start_early(

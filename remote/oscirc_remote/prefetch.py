@@ -1,4 +1,7 @@
-"""What a mount fetches before it is asked for: a bundle, or a profile's blocks; then, if wished, all the rest.
+"""What a mount fetches before it is asked for: a bundle, a profile's blocks, or what boots usually read; then all.
+
+Where no boot of the image was recorded, `foresight` says what a boot will read, and guesses of neighbours
+(`look_ahead`) run beside it; where one was, they begin when its blocks are here. The rest only if wished.
 
 One thread per mount, started with the reader and ended with it. Nothing here decides what a read returns, and nothing
 that fails here is an error of reading: the worst is that a read waits for its own request.
@@ -16,10 +19,11 @@ from pathlib import Path
 from oscirc_blockstore import accelerators, profile
 from oscirc_blockstore.accelerators import Accelerator, Listing
 from oscirc_blockstore.bundle import Entry
-from oscirc_blockstore.digests import ZERO_DIGEST, Digest, verify
+from oscirc_blockstore.digests import Digest, verify
 from oscirc_blockstore.errors import NotServedError, OscircError, TransportError
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.table import NODE_SIZE
+from oscirc_remote import foresight
 from oscirc_remote.arrivals import Arrivals
 from oscirc_remote.bundle_stream import BundleStream
 from oscirc_remote.cache import CachedSource
@@ -28,6 +32,8 @@ from oscirc_remote.downloads import Download
 from oscirc_remote.early import EarlyBundle, Started
 from oscirc_remote.flights import Flight
 from oscirc_remote.http_client import HttpClient
+from oscirc_remote.image_blocks import ImageBlocks
+from oscirc_remote.look_ahead import LookAhead
 from oscirc_remote.mirrors import MirroredSource
 from oscirc_remote.rate_limits import RateLimit
 from oscirc_remote.sources import Urgency
@@ -51,6 +57,7 @@ class PrefetchOptions:
 
     bundles: bool = True
     profile: str = DEFAULT_PROFILE
+    guesses: bool = True
     fill_bytes_per_s: float | None = None
 
 
@@ -66,6 +73,8 @@ class Prefetcher:
         cache_directory: Path,
         *,
         options: PrefetchOptions,
+        look_ahead: LookAhead,
+        table: TableView,
         early: EarlyBundle | None = None,
     ) -> None:
         self._manifest_digest = manifest_digest
@@ -74,6 +83,8 @@ class Prefetcher:
         self._streams = _Streams(mirrors)
         self._cache_directory = cache_directory
         self._options = options
+        self._look_ahead = look_ahead
+        self._image = ImageBlocks(table, source, self._deadline)
         self._early = early
         self._arrivals = Arrivals()
         self._cancellation = Cancellation()
@@ -82,7 +93,7 @@ class Prefetcher:
         self._state = "starting"
         self._problem = ""
         self._lock = threading.Lock()
-        self._settled = False
+        self._settled = self._recorded = False
         self._waiting: list[Callable[[], None]] = []
         self.on_block: Callable[[int], None] = lambda _position: None
         self._thread = threading.Thread(target=self._run, name="oscirc-prefetch", daemon=True)
@@ -154,10 +165,17 @@ class Prefetcher:
             recorded = listing.find(accelerators.PROFILE, self._options.profile)
             if self._bundle is not None:
                 self._run_bundle(self._bundle, started)
+                self._recorded = not self._stream_failed()
             self._arrivals.end()
             if recorded is not None and (self._bundle is None or self._stream_failed()):
                 self._state = "profile"
                 self._ahead(self._profile_entries(recorded))
+        self._arrivals.end()
+        if self._options.guesses:
+            self._look_ahead.guess()
+            if not self._recorded:
+                self._state = "foresight"
+                self._foresee()
         self._settle()
         if self._options.fill_bytes_per_s is not None and not self._closing:
             self._state = "filling"
@@ -213,14 +231,38 @@ class Prefetcher:
         recorded = profile.parse(raw)
         if recorded.manifest != self._manifest_digest:
             return
-        geometry = self._manifest.geometry
-        table = TableView(geometry, self._manifest.root)
+        self._recorded = True
         for position in recorded.positions:
-            if position >= geometry.block_count or self._closing:
+            if position >= self._image.count:
                 return
-            digest = table.digest_at(position, lambda node: self._source.fetch(node, NODE_SIZE, self._deadline()))
-            if digest is not None and digest != ZERO_DIGEST:
-                yield Entry(digest, geometry.block_size)
+            yield from self._entry(position)
+
+    def _entry(self, position: int) -> Iterator[Entry]:
+        digest = None if self._closing else self._image.digest_at(position)
+        if digest is not None:
+            yield Entry(digest, self._image.block_size)
+
+    def _foresee(self) -> None:
+        """Once reads have begun: what a boot will read, never further ahead of them than they have shown it right."""
+        self._look_ahead.wait_for_reads(lambda: self._closing or self._fills)
+        if self._closing:
+            return
+        looked_at, foreseen = foresight.plan(self._image)
+        self._look_ahead.foresee([*looked_at, *foreseen])
+        self._ahead(entry for position in foreseen for entry in self._with_room(position))
+
+    def _with_room(self, position: int) -> Iterator[Entry]:
+        for entry in self._entry(position):
+            if not self._source.has(entry.digest):
+                if not (self._look_ahead.has_room() or self._fills):
+                    self._settle()  # it keeps up with the guest: the kernel's own read-ahead may help now
+                    self._look_ahead.wait_for_room(lambda: self._closing)
+                self._look_ahead.fetching(position)
+                yield entry
+
+    @property
+    def _fills(self) -> bool:
+        return self._options.fill_bytes_per_s is not None
 
     def _ahead(self, wanted: Iterator[Entry]) -> None:
         """Fetch these in order, never more than a few beyond what has come."""

@@ -6,8 +6,9 @@ blocks in 138 runs, 60 % of first touches are followed by a touch of the next bl
 - the first touch of a new place asks for the next `START` blocks with data;
 - a touch that continues a run asks for twice as many as the run is long, up to `LONGEST`.
 
-Guesses that nobody wanted are counted. When they exceed `WASTE_SHARE` of what was touched it is silent until hits or
-further reads have paid for them, whatever the access pattern. Figures: ADR 9.
+Guesses that nobody wanted are counted. When they exceed `waste_share` of what was touched it is silent until hits or
+further reads have paid for them, whatever the access pattern. Positions that are fetched anyway (`foresee`) count as
+touched: reads of them ask for nothing, and a read beside them continues their run. Figures: ADR 9.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class ReadAhead:
         self._touched: OrderedDict[int, None] = OrderedDict()
         self._guessed: OrderedDict[int, Mechanism] = OrderedDict()
         self._touches = 0
+        self.waste_share = WASTE_SHARE
         self.tallies = {mechanism: Tally() for mechanism in Mechanism}
 
     def on_access(self, first_position: int, last_position: int) -> Sequence[int]:
@@ -64,6 +66,11 @@ class ReadAhead:
             if position not in self._touched:
                 found += self._on_first_touch(position)
         return [position for position in found if position > last_position]
+
+    def foresee(self, position: int) -> None:
+        """This one is, or will be, fetched without a guess."""
+        if position not in self._touched and position not in self._guessed:
+            _remember(self._touched, position, None)
 
     def _on_first_touch(self, position: int) -> list[int]:
         self._touches += 1
@@ -85,7 +92,7 @@ class ReadAhead:
 
     def _may_guess(self) -> bool:
         waste = sum(tally.guessed - tally.wanted for tally in self.tallies.values())
-        return waste <= GRACE + WASTE_SHARE * self._touches
+        return waste <= GRACE + self.waste_share * self._touches
 
     def _next(self, position: int, count: int) -> list[int]:
         """The next so many positions that are not known and worth it; looks no further than four times as far."""

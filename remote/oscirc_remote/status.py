@@ -62,7 +62,8 @@ class PrefetchStatus:
     """What is fetched before it is asked for.
 
     `state`: `off`, `starting`, `streaming` (a bundle), `following` (another mount streams it), `complete`, `failed`,
-    `profile`, `filling`, `idle`. `blocks` came in the bundle; bytes are as they travel.
+    `profile`, `foresight` (what boots usually read), `filling`, `idle`. `blocks` came in the bundle; bytes are as they
+    travel.
     """
 
     state: str = "off"

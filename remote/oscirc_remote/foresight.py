@@ -1,0 +1,118 @@
+"""What a boot of this image will probably read, found on the image itself: where no boot of it was recorded.
+
+The file systems of the disk are looked into (ext4, on partitions or the whole disk) and the files are found there that
+boots of Linux systems usually read (`boot_paths.txt`), in the order in which they read them. What the guest's own file
+system driver reads first, inode tables and directories, has been fetched on the way. Figures: ADR 9.
+
+Everything looked at is part of the signed image and verified as such; it is still somebody else's data: how much is
+fetched to make a plan is bounded (`MAX_LOOKED_AT`), and a plan is advice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from typing import Protocol
+
+from oscirc_blockstore import boot_paths
+from oscirc_blockstore.boot_paths import Pattern, Place
+from oscirc_blockstore.disk_source import ByteRange
+from oscirc_blockstore.errors import DocumentRefusedError
+from oscirc_blockstore.ext4 import Ext4
+from oscirc_blockstore.partitions import HEAD_BYTES, find_partitions
+
+MAX_LOOKED_AT = 1024
+MAX_POSITIONS = 1 << 16
+MAX_FILE_SYSTEMS = 16
+_TABLES_WHOLE_BYTES = 64 << 20
+_SUPERBLOCK = ByteRange(1024, 2048)
+
+
+class Blocks(Protocol):
+    """The blocks of a disk, by position."""
+
+    block_size: int
+    disk_size: int
+
+    def fetch_all(self, positions: Iterable[int]) -> None:
+        """Have these fetched at once, and wait; one that cannot be had is no error here."""
+
+    def block(self, position: int) -> bytes:
+        """The bytes of one block; raises what the network does."""
+
+
+class Disk:
+    """Bytes of a disk by offset, for whoever plans. Raises `DocumentRefusedError` when it has looked at too much."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+        self.looked_at: dict[int, None] = {}
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes; fewer only at the end of the disk."""
+        stop = min(offset + size, self._blocks.disk_size)
+        if offset >= stop:
+            return b""
+        positions = self.positions([ByteRange(offset, stop)])
+        self._note(positions)
+        start = positions.start * self._blocks.block_size
+        return b"".join(map(self._blocks.block, positions))[offset - start : stop - start]
+
+    def prepare(self, ranges: Iterable[ByteRange]) -> None:
+        """These will be read next."""
+        wanted = dict.fromkeys(position for piece in ranges for position in self.positions([piece]))
+        missing = [position for position in wanted if position not in self.looked_at]
+        self._note(missing)
+        self._blocks.fetch_all(missing)
+
+    def positions(self, ranges: Iterable[ByteRange]) -> range:
+        """The blocks from the first to the last byte of these."""
+        pieces = [piece for piece in ranges if piece.size]
+        if not pieces:
+            return range(0)
+        size, last = self._blocks.block_size, (self._blocks.disk_size - 1) // self._blocks.block_size
+        return range(pieces[0].start // size, min((pieces[-1].stop - 1) // size, last) + 1)
+
+    def _note(self, positions: Iterable[int]) -> None:
+        self.looked_at.update(dict.fromkeys(positions))
+        if len(self.looked_at) > MAX_LOOKED_AT:
+            raise DocumentRefusedError("looking for the files that a boot reads takes too much of the disk")
+
+
+def plan(blocks: Blocks) -> tuple[list[int], list[int]]:
+    """Positions of what was looked at, and of what a boot reads then, in order; raises what the network does.
+
+    Both are empty where no file system that can be read was found.
+    """
+    disk = Disk(blocks)
+    places: list[Place] = []
+    try:
+        disk.prepare([ByteRange(0, min(HEAD_BYTES, blocks.disk_size))])
+        partitions = find_partitions(disk.read, blocks.disk_size)[:MAX_FILE_SYSTEMS]
+        disk.prepare([ByteRange(part.start + _SUPERBLOCK.start, part.start + _SUPERBLOCK.stop) for part in partitions])
+        for partition in partitions:
+            places += _files(disk, partition)
+    except DocumentRefusedError:
+        pass
+    places.sort(key=lambda place: place.pattern)
+    found = dict.fromkeys(position for place in places for position in disk.positions([place.range]))
+    return list(disk.looked_at), [position for position in found if position not in disk.looked_at][:MAX_POSITIONS]
+
+
+def _files(disk: Disk, partition: ByteRange) -> Iterable[Place]:
+    try:
+        file_system = Ext4(disk.read, partition)
+        disk.prepare([file_system.descriptors])
+        tables = list(file_system.inode_tables())
+        if sum(table.size for table in tables) <= _TABLES_WHOLE_BYTES:
+            disk.prepare(tables)
+        return boot_paths.expand(file_system, _patterns(), disk.prepare)
+    except DocumentRefusedError:
+        return ()
+
+
+@cache
+def _patterns() -> list[Pattern]:
+    text = resources.files("oscirc_remote").joinpath("boot_paths.txt").read_text(encoding="utf-8")
+    return boot_paths.parse(text)

@@ -1,0 +1,92 @@
+"""What reads of one image tell whoever fetches ahead: where they were, what comes next, how far ahead is far enough.
+
+Between the reader, which tells each read, and the prefetcher, which waits here:
+
+- until reads have begun in earnest (`wait_for_reads`): a mount that nobody boots from fetches nothing on a guess;
+- for room (`wait_for_room`): of what was foreseen only so much may lie ahead of the reads as they have wanted of it
+  (`LEAD_GROWTH` times as many blocks, at least `LEAD_START` and at most `LEAD_MOST`). Who reads something else than
+  was foreseen has paid for few blocks.
+
+Guesses of neighbours (`readahead`) are silent until `guess` is called: while a bundle or a profile comes, what will be
+read is known better.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from oscirc_remote.readahead import ReadAhead
+
+START_TOUCHES = 4
+LEAD_START, LEAD_GROWTH, LEAD_MOST = 48, 4, 512
+FORESEEN_WASTE_SHARE = 0.15
+_LOOK_S = 0.5
+
+
+class LookAhead:
+    """One image's `AheadPolicy`. Safe for threads."""
+
+    def __init__(self, block_count: int, is_worth: Callable[[int], bool]) -> None:
+        self._read_ahead = ReadAhead(block_count, is_worth)
+        self._changed = threading.Condition()
+        self._begun: set[int] = set()
+        self._guessing = False
+        self._foreseen: set[int] = set()
+        self._ahead = self._wanted = 0
+
+    def on_access(self, first_position: int, last_position: int) -> Sequence[int]:
+        """A read touched these positions: those worth fetching now, in order."""
+        with self._changed:
+            self._note(first_position, last_position)
+            if self._guessing:
+                return self._read_ahead.on_access(first_position, last_position)
+            for position in range(first_position, last_position + 1):
+                self._read_ahead.foresee(position)
+            return ()
+
+    def _note(self, first_position: int, last_position: int) -> None:
+        if len(self._begun) < START_TOUCHES:
+            self._begun.update(range(first_position, last_position + 1))
+        for position in range(first_position, last_position + 1):
+            if position in self._foreseen:
+                self._foreseen.discard(position)
+                self._wanted += 1
+                self._ahead -= 1
+        self._changed.notify_all()
+
+    def guess(self) -> None:
+        """From now on neighbours are guessed."""
+        with self._changed:
+            self._guessing = True
+
+    def foresee(self, positions: Sequence[int]) -> None:
+        """These are fetched without being guessed, or would be if they were not here."""
+        with self._changed:
+            self._read_ahead.waste_share = FORESEEN_WASTE_SHARE
+            for position in positions:
+                self._read_ahead.foresee(position)
+
+    def wait_for_reads(self, is_over: Callable[[], bool]) -> None:
+        """Until a guest, or whoever, has begun to read."""
+        self._wait(lambda: len(self._begun) >= START_TOUCHES, is_over)
+
+    def has_room(self) -> bool:
+        """Whether one more foreseen block may be fetched now."""
+        return self._ahead < min(LEAD_MOST, LEAD_START + LEAD_GROWTH * self._wanted)
+
+    def wait_for_room(self, is_over: Callable[[], bool]) -> None:
+        """Until reads have caught up with what was foreseen."""
+        self._wait(self.has_room, is_over)
+
+    def fetching(self, position: int) -> None:
+        """A foreseen block is fetched now, ahead of the reads."""
+        with self._changed:
+            if position not in self._foreseen:
+                self._foreseen.add(position)
+                self._ahead += 1
+
+    def _wait(self, until: Callable[[], bool], is_over: Callable[[], bool]) -> None:
+        with self._changed:
+            while not until() and not is_over():
+                self._changed.wait(_LOOK_S)
