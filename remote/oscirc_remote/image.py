@@ -40,8 +40,8 @@ FAILING = "reads of this image are being failed on request"
 class AheadPolicy(Protocol):
     """Guesses what will be read next."""
 
-    def on_access(self, first_position: int, last_position: int) -> Sequence[int]:
-        """A read touched these positions: those worth fetching now, in order."""
+    def on_access(self, first_position: int, last_position: int, *, waited: bool) -> Sequence[int]:
+        """A read touched these positions, and had to wait or not: those worth fetching now, in order."""
 
 
 class FetchesAhead(Protocol):
@@ -125,7 +125,7 @@ class ImageReader:
             block = self._resident_block(first)
             if block is None:
                 return None
-            self._look_ahead(first, first)
+            self._look_ahead(first, first, waited=False)
             return memoryview(block)[offset - start : stop - start]
         blocks = []
         for position in range(first, last + 1):
@@ -133,7 +133,7 @@ class ImageReader:
             if block is None:
                 return None
             blocks.append(block)
-        self._look_ahead(first, last)
+        self._look_ahead(first, last, waited=False)
         return self._cut(blocks, offset - start, stop - start)
 
     def _resident_block(self, position: int) -> bytes | None:
@@ -217,19 +217,19 @@ class ImageReader:
         digests = [self._table.digest_at(position, load) or ZERO_DIGEST for position in positions]
         wanted = list(dict.fromkeys(digest for digest in digests if digest != ZERO_DIGEST))
         self._source.start(wanted, self._block_size, deadline)
-        self._look_ahead(positions.start, positions.stop - 1)  # after the requests of those who wait
+        self._look_ahead(positions.start, positions.stop - 1, waited=True)  # after the requests of those who wait
         fetched = self._source.fetch_each(wanted, self._block_size, lambda: deadline, PARALLEL_BLOCKS)
         by_digest = dict(fetched)
         return [by_digest.get(digest, self._zeros) for digest in digests]
 
-    def _look_ahead(self, first: int, last: int) -> None:
+    def _look_ahead(self, first: int, last: int, *, waited: bool) -> None:
         """Tell the read-ahead where a read was, and have fetched what it thinks comes next."""
         ahead = self._ahead
         if ahead is None or (first, last) == self._looked_at:
             return
         self._looked_at = (first, last)
         with self._ahead_lock:
-            positions = ahead.on_access(first, last)
+            positions = ahead.on_access(first, last, waited=waited)
         for position in positions:
             digest = self._table.digest_at(position, self._resident_node)
             if digest is not None and digest != ZERO_DIGEST and not self._source.has(digest):

@@ -35,12 +35,12 @@ class LookAhead:
         self._foreseen: set[int] = set()
         self._ahead = self._wanted = 0
 
-    def on_access(self, first_position: int, last_position: int) -> Sequence[int]:
-        """A read touched these positions: those worth fetching now, in order."""
+    def on_access(self, first_position: int, last_position: int, *, waited: bool) -> Sequence[int]:
+        """A read touched these positions, and had to wait or not: those worth fetching now, in order."""
         with self._changed:
             self._note(first_position, last_position)
             if self._guessing:
-                return self._read_ahead.on_access(first_position, last_position)
+                return self._read_ahead.on_access(first_position, last_position, waited=waited)
             for position in range(first_position, last_position + 1):
                 self._read_ahead.foresee(position)
             return ()

@@ -7,7 +7,7 @@ blocks in 138 runs, 60 % of first touches are followed by a touch of the next bl
 - a touch that continues a run asks for twice as many as the run is long, up to `LONGEST`.
 
 Guesses that nobody wanted are counted. When they exceed `waste_share` of what was touched it is silent until hits or
-further reads have paid for them, whatever the access pattern. Positions that are fetched anyway (`foresee`) count as
+further reads have paid for them, but for runs longer than `LONG_RUN`: those still get the next few. Positions that are fetched anyway (`foresee`) count as
 touched: reads of them ask for nothing, and a read beside them continues their run. Figures: ADR 9.
 """
 
@@ -24,6 +24,7 @@ LONGEST = 24
 REMEMBERED = 1 << 18
 GROWTH = 2
 GRACE = 16
+LONG_RUN, LONG_RUN_AHEAD = 6, 4
 WASTE_SHARE = 0.28
 
 _Value = TypeVar("_Value")
@@ -59,12 +60,18 @@ class ReadAhead:
         self.waste_share = WASTE_SHARE
         self.tallies = {mechanism: Tally() for mechanism in Mechanism}
 
-    def on_access(self, first_position: int, last_position: int) -> Sequence[int]:
-        """A read touched these positions: those worth fetching now, in order; none twice while it is remembered."""
+    def on_access(self, first_position: int, last_position: int, *, waited: bool = True) -> Sequence[int]:
+        """A read touched these positions: those worth fetching now, in order; none twice while it is remembered.
+
+        Of a read that did not have to wait, only what was guessed counts: the rest was here for another reason.
+        """
         found: list[int] = []
         for position in range(first_position, last_position + 1):
-            if position not in self._touched:
-                found += self._on_first_touch(position)
+            if waited or position in self._guessed:
+                if position not in self._touched:
+                    found += self._on_first_touch(position)
+            else:
+                self.foresee(position)
         return [position for position in found if position > last_position]
 
     def foresee(self, position: int) -> None:
@@ -82,9 +89,13 @@ class ReadAhead:
         while run < LONGEST and position - 1 - run in self._touched:
             run += 1
         mechanism = Mechanism.RUN if run else Mechanism.START
-        if not self._may_guess():
+        if self._may_guess():
+            count = min(GROWTH * run, LONGEST) if run else START
+        elif run >= LONG_RUN:
+            count = LONG_RUN_AHEAD
+        else:
             return []
-        guesses = self._next(position, min(GROWTH * run, LONGEST) if run else START)
+        guesses = self._next(position, count)
         self.tallies[mechanism].guessed += len(guesses)
         for guess in guesses:
             _remember(self._guessed, guess, mechanism)
