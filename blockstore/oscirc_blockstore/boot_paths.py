@@ -10,6 +10,7 @@ characters within one component. Behind it may stand, after white space, how muc
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ from oscirc_blockstore.ext4 import ROOT_INODE, Ext4, Inode
 
 MAX_FILES = 20_000
 MAX_DIRECTORIES = 2_000
+MAX_MATCHES = 100_000
 WHOLE = 1 << 40
 _KIB = 1024
 _NUMBERS = re.compile(r"(\d+)")
@@ -109,15 +111,18 @@ def expand(
         frontier.append((frontier[0][0].literal.get("boot", _Node()), ROOT_INODE))
     directories = 0
     while frontier and directories < MAX_DIRECTORIES:
-        prepare([file_system.inode_place(number) for _, number in frontier])
+        prepare(_inode_places(file_system, (number for _, number in frontier)))
         found = [(node, directory) for node, number in frontier if (directory := _directory(file_system, number))]
-        prepare([piece for _, directory in found for piece in file_system.ranges(directory)])
+        prepare([piece for _, directory in found for piece in _pieces(file_system, directory)])
         directories += len(found)
         frontier = []
         for node, directory in found:
             frontier += _look_into(file_system, node, directory, matches)
+        if len(matches) > MAX_MATCHES:
+            raise DocumentRefusedError("far more files than any system has match what boots read")
+        del frontier[MAX_DIRECTORIES:]
     chosen = _chosen(matches, patterns)
-    prepare([file_system.inode_place(match.inode) for match in chosen])
+    prepare(_inode_places(file_system, (match.inode for match in chosen)))
     return [
         Place(match.pattern, piece)
         for match in chosen
@@ -132,8 +137,26 @@ def _has_usr(file_system: Ext4, prepare: Callable[[Iterable[ByteRange]], None]) 
     return "usr" in file_system.entries(root)
 
 
+def _inode_places(file_system: Ext4, numbers: Iterable[int]) -> list[ByteRange]:
+    places = []
+    for number in numbers:
+        with contextlib.suppress(DocumentRefusedError):
+            places.append(file_system.inode_place(number))
+    return places
+
+
+def _pieces(file_system: Ext4, inode: Inode) -> list[ByteRange]:
+    try:
+        return file_system.ranges(inode)
+    except DocumentRefusedError:
+        return []
+
+
 def _directory(file_system: Ext4, number: int) -> Inode | None:
-    inode = file_system.inode(number)
+    try:
+        inode = file_system.inode(number)
+    except DocumentRefusedError:
+        return None
     return inode if inode.is_directory else None
 
 
@@ -173,9 +196,9 @@ def _natural(name: str) -> list[tuple[int, str]]:
 def _content(file_system: Ext4, number: int, pattern: Pattern) -> list[ByteRange]:
     try:
         inode = file_system.inode(number)
-        pieces = file_system.ranges(inode) if inode.is_regular else []
     except DocumentRefusedError:
         return []
+    pieces = _pieces(file_system, inode) if inode.is_regular else []
     left = min(inode.size, pattern.head_bytes)
     content = []
     for piece in pieces:

@@ -6,7 +6,8 @@ Linux kernel's documentation, Documentation/filesystems/ext4. All numbers are li
 Rules:
 
 1. The file system is somebody else's: every number is bounded before it is used, every loop ends, and what cannot be
-   right raises `DocumentRefusedError`. Checksums are not compared: the bytes are the publisher's, signed.
+   right raises `DocumentRefusedError`. So does a file system whose extents and directory entries take more than
+   `max_steps` to look at, in all: trees may lead in circles. Checksums are not compared: the bytes are signed.
 2. Read-only, and from `read` alone: offset and size on the disk, absolute; it raises what it likes.
 3. Files that are not made of extents (inline data, the block maps of ext3) have no ranges here.
 """
@@ -27,6 +28,7 @@ ROOT_INODE = 2
 MAX_GROUPS = 1 << 20
 MAX_EXTENTS = 100_000
 MAX_DIRECTORY_BYTES = 16 << 20
+MAX_STEPS = 2_000_000
 _SUPERBLOCK_AT, _SUPERBLOCK_BYTES = 1024, 1024
 _MAGIC = 0xEF53
 _EXTENTS_MAGIC, _EXTENTS_DEPTH = 0xF30A, 5
@@ -74,8 +76,9 @@ class Inode:
 class Ext4:
     """The file system that begins at byte `start` of a disk; raises `DocumentRefusedError` where there is none."""
 
-    def __init__(self, read: Read, partition: ByteRange) -> None:
+    def __init__(self, read: Read, partition: ByteRange, *, max_steps: int = MAX_STEPS) -> None:
         self._read_disk = read
+        self._steps_left = max_steps
         self._partition = partition
         raw = self._read(_SUPERBLOCK_AT, _SUPERBLOCK_BYTES)
         inodes, blocks_low, first_block, log_block = (struct.unpack_from("<I", raw, at)[0] for at in (0, 4, 20, 24))
@@ -167,6 +170,7 @@ class Ext4:
         magic, count, _, depth = struct.unpack_from("<HHHH", raw, 0)
         if magic != _EXTENTS_MAGIC or 12 + 12 * count > len(raw) or depth > depth_left:
             raise DocumentRefusedError("an extent tree that cannot be")
+        self._step(1 + count)
         for at in range(12, 12 + 12 * count, 12):
             if len(found) >= MAX_EXTENTS:
                 raise DocumentRefusedError("a file in too many pieces")
@@ -194,8 +198,13 @@ class Ext4:
                 raise DocumentRefusedError("a directory that is too large")
             raw = self._read(piece.start - self._partition.start, piece.size)
             for at in range(0, len(raw), self.block_size):
-                _parse_directory_block(raw[at : at + self.block_size], found)
+                self._step(1 + _parse_directory_block(raw[at : at + self.block_size], found))
         return found
+
+    def _step(self, count: int) -> None:
+        self._steps_left -= count
+        if self._steps_left < 0:
+            raise DocumentRefusedError("a file system that takes too long to look at")
 
     def _block(self, number: int) -> int:
         """Bytes from the partition's start; bounded."""
@@ -213,15 +222,17 @@ class Ext4:
         return raw
 
 
-def _parse_directory_block(raw: bytes, found: dict[str, int]) -> None:
-    """Linear entries. Blocks of a hashed index look like one empty entry and so give nothing."""
-    at = 0
+def _parse_directory_block(raw: bytes, found: dict[str, int]) -> int:
+    """Linear entries; how many. Blocks of a hashed index look like one empty entry and so give nothing."""
+    at = count = 0
     while at + _ENTRY_BYTES <= len(raw):
         inode, length, name_length, kind = struct.unpack_from("<IHBB", raw, at)
         if length < _ENTRY_BYTES + name_length or at + length > len(raw):
-            return
+            break
+        count += 1
         name = raw[at + _ENTRY_BYTES : at + _ENTRY_BYTES + name_length]
         if inode and name not in {b".", b".."} and kind != _CHECKSUM_ENTRY:
             with contextlib.suppress(UnicodeDecodeError):
                 found[name.decode()] = inode
         at += length
+    return count

@@ -5,7 +5,7 @@ boots of Linux systems usually read (`boot_paths.txt`), in the order in which th
 system driver reads first, inode tables and directories, has been fetched on the way. Figures: ADR 9.
 
 Everything looked at is part of the signed image and verified as such; it is still somebody else's data: how much is
-fetched to make a plan is bounded (`MAX_LOOKED_AT`), and a plan is advice.
+fetched and looked at to make a plan is bounded (`MAX_LOOKED_AT`, `MAX_STEPS`), and a plan is advice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from oscirc_blockstore.partitions import HEAD_BYTES, find_partitions
 
 MAX_LOOKED_AT = 1024
 MAX_POSITIONS = 1 << 16
-MAX_FILE_SYSTEMS = 16
+MAX_FILE_SYSTEMS = 8
+MAX_STEPS = 400_000
 _TABLES_WHOLE_BYTES = 64 << 20
 _SUPERBLOCK = ByteRange(1024, 2048)
 
@@ -102,7 +103,7 @@ def plan(blocks: Blocks) -> tuple[list[int], list[int]]:
 
 def _files(disk: Disk, partition: ByteRange) -> Iterable[Place]:
     try:
-        file_system = Ext4(disk.read, partition)
+        file_system = Ext4(disk.read, partition, max_steps=MAX_STEPS)
         disk.prepare([file_system.descriptors])
         tables = list(file_system.inode_tables())
         if sum(table.size for table in tables) <= _TABLES_WHOLE_BYTES:

@@ -1,0 +1,127 @@
+"""Plans made on real file systems, and on disks that want to make planning expensive."""
+
+import random
+import struct
+
+import pytest
+from support import ext4_images
+
+from oscirc_blockstore.boot_paths import expand, parse
+from oscirc_blockstore.disk_source import ByteRange
+from oscirc_blockstore.errors import UnreachableError
+from oscirc_blockstore.ext4 import Ext4
+from oscirc_remote import foresight
+
+BLOCK = 1 << 16
+MIB = 1 << 20
+READ = {
+    "boot/vmlinuz-6.1.0-10-amd64": 3 * MIB,
+    "boot/initrd.img-6.1.0-10-amd64": 4 * MIB,
+    "usr/lib/systemd/systemd": MIB,
+    "usr/lib/x86_64-linux-gnu/libc.so.6": 2 * MIB,
+}
+UNREAD = {"usr/share/doc/book": 3 * MIB, "home/me/film": 4 * MIB, "boot/vmlinuz-6.1.0-9-amd64": 3 * MIB}
+
+
+class DiskBlocks:
+    """`foresight.Blocks` over a file; counts."""
+
+    block_size = BLOCK
+
+    def __init__(self, path):
+        self.raw = path.read_bytes()
+        self.disk_size = len(self.raw)
+        self.prepared = set()
+        self.rounds = 0
+        self.alone = []
+
+    def fetch_all(self, positions):
+        self.prepared.update(positions)
+        self.rounds += 1
+
+    def block(self, position):
+        if position not in self.prepared:
+            self.alone.append(position)
+            self.prepared.add(position)
+        return self.raw[position * BLOCK : (position + 1) * BLOCK]
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory):
+    source = random.Random(3)
+    files = {name: source.randbytes(size) for name, size in {**UNREAD, **READ}.items()}
+    path = tmp_path_factory.mktemp("foresight") / "disk"
+    start = MIB
+    ext4_images.make(path, files, start=start, size=48 * MIB)
+    raw = bytearray(path.read_bytes())
+    raw[510:512], raw[450] = b"\x55\xaa", 0x83
+    struct.pack_into("<II", raw, 454, start // 512, 48 * MIB // 512)
+    path.write_bytes(raw)
+    return path
+
+
+def positions_of(path, *names):
+    read = ext4_images.reader(path)
+    file_system = Ext4(read, ByteRange(MIB, path.stat().st_size))
+    places = expand(file_system, parse("\n".join(names)))
+    return [at for place in places for at in range(place.range.start // BLOCK, (place.range.stop - 1) // BLOCK + 1)]
+
+
+def test_the_files_that_boots_read_are_foreseen_in_order_and_no_others(system):
+    blocks = DiskBlocks(system)
+    looked_at, foreseen = foresight.plan(blocks)
+    wanted = positions_of(system, *READ)
+    assert set(wanted) <= {*looked_at, *foreseen}
+    unread = set(positions_of(system, *UNREAD)) - set(wanted)
+    assert len(unread.intersection(foreseen)) <= 2 * len(READ)  # where files share a block
+    kernel = positions_of(system, "boot/vmlinuz-6.1.0-10-amd64")[1:-1]
+    libc = positions_of(system, "usr/lib/x86_64-linux-gnu/libc.so.6")[1:-1]
+    assert max(map(foreseen.index, kernel)) < min(map(foreseen.index, libc))
+
+
+def test_planning_asks_in_a_few_rounds_and_for_nothing_alone(system):
+    """On a link with a long round trip every block that is asked for alone costs one."""
+    blocks = DiskBlocks(system)
+    foresight.plan(blocks)
+    assert blocks.alone == []
+    assert blocks.rounds < 20
+
+
+def test_what_was_looked_at_is_little(system):
+    looked_at, foreseen = foresight.plan(DiskBlocks(system))
+    assert len(looked_at) < len(foreseen) / 2
+
+
+def test_a_disk_without_a_file_system_that_is_known_gives_no_plan(tmp_path):
+    path = tmp_path / "disk"
+    path.write_bytes(random.Random(4).randbytes(MIB))
+    looked_at, foreseen = foresight.plan(DiskBlocks(path))
+    assert (len(looked_at), foreseen) == (1, [])
+
+
+def test_an_empty_disk_gives_no_plan(tmp_path):
+    path = tmp_path / "disk"
+    path.write_bytes(b"")
+    assert foresight.plan(DiskBlocks(path)) == ([], [])
+
+
+def test_looking_has_an_end(system, monkeypatch):
+    monkeypatch.setattr(foresight, "MAX_LOOKED_AT", 3)
+    blocks = DiskBlocks(system)
+    _, foreseen = foresight.plan(blocks)
+    assert foreseen == []
+    assert len(blocks.prepared) <= 3
+
+
+def test_a_plan_has_an_end(system, monkeypatch):
+    monkeypatch.setattr(foresight, "MAX_POSITIONS", 5)
+    assert len(foresight.plan(DiskBlocks(system))[1]) == 5
+
+
+def test_the_network_s_errors_are_the_caller_s(system):
+    class Dead(DiskBlocks):
+        def block(self, position):
+            raise UnreachableError("nobody is there")
+
+    with pytest.raises(UnreachableError):
+        foresight.plan(Dead(system))
