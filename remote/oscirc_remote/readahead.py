@@ -7,8 +7,9 @@ blocks in 138 runs, 60 % of first touches are followed by a touch of the next bl
 - a touch that continues a run asks for twice as many as the run is long, up to `LONGEST`.
 
 Guesses that nobody wanted are counted. When they exceed `waste_share` of what was touched it is silent until hits or
-further reads have paid for them, but for runs longer than `LONG_RUN`: those still get the next few. Positions that are fetched anyway (`foresee`) count as
-touched: reads of them ask for nothing, and a read beside them continues their run. Figures: ADR 9.
+further reads have paid for them, but for runs longer than `LONG_RUN`: those still get the next few. Positions that are
+fetched anyway (`foresee`) count as touched: reads of them ask for nothing, and a read beside them continues their run.
+Figures: ADR 9.
 """
 
 from __future__ import annotations
