@@ -1,20 +1,24 @@
 """Read traces: what a guest asked of its disk, in order. Text, one read a line, so that any tool can look at it.
 
 The first line is `oscirc-trace-1 <disk bytes> <manifest digest>`; the others are `<offset> <length> <milliseconds>`,
-bytes of the disk and time since the start. A last line that was cut off (the recorder died) is passed over.
+bytes of the disk and time since the start. A recording that came to its end has the line `end`. A last line that was
+cut off (the recorder died) is passed over; `ends` tells whether a trace is whole.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from oscirc_blockstore.digests import Digest, parse_hex
-from oscirc_blockstore.errors import DocumentRefusedError
+from oscirc_blockstore.errors import DocumentRefusedError, LocalError
 from oscirc_blockstore.profile import MAX_POSITIONS
 from oscirc_blockstore.table import MAX_DISK_SIZE
 
 FORMAT = "oscirc-trace-1"
+END_LINE = "end\n"
 MAX_READS = 5_000_000
 MAX_LINE_CHARS = 200
 MAX_READ_BYTES = 64 << 20  # a kernel asks for a MiB or so at once; a line that says more would touch a whole disk
@@ -60,7 +64,7 @@ def parse(lines: Iterable[str]) -> tuple[TraceHead, Iterator[TracedRead]]:
 
 def _reads(head: TraceHead, lines: Iterator[str]) -> Iterator[TracedRead]:
     for number, line in enumerate(lines):
-        if not line.endswith("\n"):
+        if not line.endswith("\n") or line == END_LINE:
             return
         words = line[:MAX_LINE_CHARS].split()
         if len(words) != 3 or not all(map(_is_number, words)) or number >= MAX_READS:  # noqa: PLR2004
@@ -69,6 +73,18 @@ def _reads(head: TraceHead, lines: Iterator[str]) -> Iterator[TracedRead]:
         if read.offset + read.length > head.disk_size or read.length > MAX_READ_BYTES:
             raise DocumentRefusedError(f"line {number + 2} of the trace reads beyond the disk's end, or too much")
         yield read
+
+
+def ends(file: Path) -> bool:
+    """Whether the recording in this file came to its end: not where its recorder died, or could not write any more."""
+    raw_end = END_LINE.encode()
+    try:
+        with file.open("rb") as opened:
+            size = opened.seek(0, os.SEEK_END)
+            opened.seek(max(0, size - len(raw_end) - 1))
+            return opened.read() == b"\n" + raw_end
+    except OSError as error:
+        raise LocalError(f"cannot read the trace {file}: {error.strerror}") from None
 
 
 def _is_number(word: str) -> bool:

@@ -15,9 +15,13 @@ from oscirc_blockstore.profile import MAX_PROFILE_BYTES, Profile
 if TYPE_CHECKING:
     from oscirc.composition import VersionReference
     from oscirc.output import Bar
+    from oscirc.recording import RecordingOptions
     from oscirc_blockstore.digests import Digest
     from oscirc_blockstore.disk_source import DiskSource
+    from oscirc_blockstore.manifest import SystemFacts
+    from oscirc_fusedriver.readers import MountOptions, PreparedImage
     from oscirc_publisher.accelerating import Accelerated
+    from oscirc_publisher.disks import DiskFormat
     from oscirc_publisher.rest import RestClient
     from oscirc_remote.resolving import Resolved
 
@@ -44,6 +48,34 @@ def read_profiles(files: Sequence[Path]) -> list[Profile]:
         if names.count(name) > 1:
             raise UsageError(f"two of the profiles are called {name!r}", hint="record one under another --name")
     return read
+
+
+def record_before_release(
+    client: RestClient,
+    wanted: VersionReference,
+    disk: Path,
+    declared: DiskFormat | None,
+    system: SystemFacts,
+    block_size: int,
+    options: RecordingOptions,
+) -> list[Profile]:
+    """Boot the disk on this machine, before anybody else can, and record it; nothing where that was done before.
+
+    Raises what ends a boot that does not reach its prompt: such a disk is not to be released.
+    """
+    from oscirc import recording
+    from oscirc_blockstore.digests import ZERO_DIGEST
+    from oscirc_publisher.accelerating import VersionName, has_profile
+
+    if has_profile(client, VersionName(wanted.publisher, wanted.image, wanted.version), options.name):
+        say(f"the profile {options.name} of {wanted.version} is there already")
+        return []
+    place = disk.resolve()
+
+    def prepare(_: MountOptions) -> PreparedImage:
+        return recording.prepare_disk(place, declared, block_size)
+
+    return [recording.record(prepare, system, ZERO_DIGEST, block_size, options)]
 
 
 def add_profiles(

@@ -69,6 +69,55 @@ def token_file_option(function: Callable[P, R]) -> Callable[P, R]:
     )(function)
 
 
+def recording_options(prefix: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """How boots are recorded: `--until`, `--settle`, `--runs`, `--timeout`, `--accel`, each with `prefix` before it."""
+
+    def add(function: Callable[P, R]) -> Callable[P, R]:
+        for option in reversed(
+            [
+                click.option(
+                    f"--{prefix}until",
+                    default="login:",
+                    show_default=True,
+                    metavar="REGEX",
+                    help="What the console shows when a boot is over.",
+                ),
+                click.option(
+                    f"--{prefix}settle",
+                    type=Seconds(),
+                    default=3.0,
+                    show_default=True,
+                    help="Seconds to go on recording after that.",
+                ),
+                click.option(
+                    f"--{prefix}runs",
+                    type=click.IntRange(1, 20),
+                    default=2,
+                    show_default=True,
+                    help="Boots to merge, each on another machine.",
+                ),
+                click.option(
+                    f"--{prefix}timeout",
+                    type=Seconds(),
+                    default=300.0,
+                    show_default=True,
+                    help="Seconds that a recorded boot may take.",
+                ),
+                click.option(
+                    f"--{prefix}accel",
+                    type=click.Choice(["auto", "kvm", "tcg"]),
+                    default="auto",
+                    show_default=True,
+                    help="How recorded boots run.",
+                ),
+            ]
+        ):
+            function = option(function)
+        return function
+
+    return add
+
+
 def _from_file(path: Path, what: str) -> str:
     if str(path) == "-":
         return sys.stdin.readline().strip("\r\n")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from oscirc_blockstore.digests import Digest
     from oscirc_blockstore.manifest import SystemFacts
     from oscirc_fusedriver.readers import MountOptions, PreparedImage
+    from oscirc_publisher.disks import DiskFormat
     from oscirc_vmlaunch.accelerators import Request
     from oscirc_vmlaunch.machine import FirmwareKind
 
@@ -55,6 +56,17 @@ class RecordingOptions:
         return self.memory_mib or max(memory, minimum_memory_mib), self.cpus or cpus
 
 
+def prepare_disk(disk: Path, declared: DiskFormat | None, block_size: int) -> PreparedImage:
+    """A disk on this machine as something to boot and record; to be called in the driver's process."""
+    from oscirc_blockstore.digests import ZERO_DIGEST
+    from oscirc_fusedriver.local_reader import LocalReader
+    from oscirc_fusedriver.readers import MountDescription, PreparedImage
+    from oscirc_publisher.disks import open_disk
+
+    description = MountDescription("", str(disk), ZERO_DIGEST.hex(), "", "")
+    return PreparedImage(LocalReader(open_disk(disk, declared)), description, block_size)
+
+
 def record(
     prepare: Callable[[MountOptions], PreparedImage],
     system: SystemFacts,
@@ -69,7 +81,16 @@ def record(
         say(f"run {number + 1} of {options.runs}: {memory} MiB, {cpus} processors; until {options.until!r} is shown")
         with _private_directory() as work:
             file = work / "trace"
-            _run(prepare, system, work / "mnt", file, memory, cpus, options)
+            try:
+                _run(prepare, system, work / "mnt", file, memory, cpus, options)
+            except OscircError as error:
+                error.args = (f"run {number + 1} ({memory} MiB, {cpus} processors): {error}",)
+                raise
+            if not trace.ends(file):
+                raise LocalError(
+                    f"the trace of run {number + 1} is not whole: it would make a profile that lacks what came later",
+                    hint=f"is there room in {work.parent}?",
+                )
             with file.open(encoding="ascii", errors="replace") as lines:
                 _, reads = trace.parse(lines)
                 positions = trace.first_touch_order(reads, block_size)

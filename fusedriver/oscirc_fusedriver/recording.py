@@ -1,7 +1,8 @@
 """Writes what a guest reads to a trace file (`oscirc_blockstore.trace`) while it is served.
 
 Lines are gathered and written now and then, from the thread that serves reads: a write to a local file every few
-thousand reads. A file that cannot be written ends the recording, never a read; `problem` says why. It is bounded.
+thousand reads. A file that cannot be written ends the recording, never a read; `problem` says why, and the trace then
+lacks its last line (`trace.ends`). It is bounded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 
 from oscirc_blockstore.errors import LocalError
-from oscirc_blockstore.trace import MAX_READS, TracedRead, TraceHead
+from oscirc_blockstore.trace import END_LINE, MAX_READS, TracedRead, TraceHead
 
 _GATHERED = 1000
 _FLUSH_S = 1.0
@@ -43,7 +44,8 @@ class Recorder:
             self._write()
         if self.reads >= MAX_READS:
             self.problem = f"the recording ended after {MAX_READS} reads"
-            self.close()
+            self._write()
+            self._end()
 
     def _write(self) -> None:
         raw, self._lines = "".join(self._lines).encode(), []
@@ -58,6 +60,7 @@ class Recorder:
     def close(self) -> None:
         """Write what is left and close the file."""
         if self._descriptor >= 0:
+            self._lines.append(END_LINE)
             self._write()
         self._end()
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import IO
 
 from oscirc_blockstore import bundle
-from oscirc_blockstore.accelerators import PROFILE, Accelerator
+from oscirc_blockstore.accelerators import BUNDLE, PROFILE, Accelerator
 from oscirc_blockstore.digests import Digest, digest_of
+from oscirc_blockstore.errors import NotFoundError
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.profile import Profile
 from oscirc_publisher.bundling import Load, Progress, built_bundle
@@ -77,6 +78,16 @@ def add_profile(
                 client.call("PUT", f"{path}?sha256={accelerator.sha256.hex()}", body, timeout_s=_TIMEOUT_S)
                 new = True
         return Accelerated(profile.name, built.accelerator.length, built.blocks, built.raw_bytes, new)
+
+
+def has_profile(client: RestClient, name: VersionName, profile: str) -> bool:
+    """Whether the version is released and has a profile and a bundle of that name."""
+    try:
+        answer = client.call_json("GET", f"{name.path}/accelerators")
+    except NotFoundError:
+        return False
+    kinds = {each.get("kind") for each in _objects(answer) if each.get("name") == profile}
+    return {PROFILE, BUNDLE} <= kinds
 
 
 def _objects(answer: dict[str, object]) -> list[dict[str, object]]:

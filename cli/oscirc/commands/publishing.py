@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oscirc.options import json_option, key_option, passphrase_file_option, token_file_option
+from oscirc.options import json_option, key_option, passphrase_file_option, recording_options, token_file_option
 from oscirc.output import human_bytes, print_json, progress, say, warn
 
 if TYPE_CHECKING:
     from oscirc.output import Bar
     from oscirc_publisher.accelerating import Accelerated
+    from oscirc_publisher.disks import DiskFormat
     from oscirc_publisher.publishing import PublishResult
     from oscirc_publisher.releasing import Released, Signatory
 
@@ -67,6 +68,7 @@ class _Shown:
     type=click.Path(path_type=Path),
     help="A boot profile (oscirc record), or auto: boot the disk here and record one. Repeatable.",
 )
+@recording_options("record-")
 @json_option
 def publish(  # one parameter for each option
     context: click.Context,
@@ -90,6 +92,11 @@ def publish(  # one parameter for each option
     level: int | None,
     block_size: int | None,
     profile_files: tuple[Path, ...],
+    record_until: str,
+    record_settle: float,
+    record_runs: int,
+    record_timeout: float,
+    record_accel: str,
     as_json: bool,
 ) -> None:
     """Publish a disk (raw or qcow2) as a new version of an image.
@@ -97,11 +104,15 @@ def publish(  # one parameter for each option
     Only blocks that the server lacks are sent. Run it again after an interruption: it goes on where it was. The same
     disk under the same version again changes nothing.
 
+    With --profile auto the disk is booted here first, a few times, and what its boots read becomes the profile with
+    which clients fetch a boot in one stream. A disk that does not come to its prompt is not released.
+
     \b
     Example:
       oscirc publish debian.qcow2 alice/debian@12.1 --key alice --os debian --os-version 12 --firmware uefi
+      oscirc publish debian.raw alice/debian@12.2 --key alice --firmware uefi --profile auto
     """
-    from oscirc import accelerating, composition
+    from oscirc import accelerating, composition, recording
     from oscirc_blockstore import frame
     from oscirc_blockstore.errors import DocumentRefusedError, UsageError
     from oscirc_blockstore.manifest import SystemFacts
@@ -123,10 +134,26 @@ def publish(  # one parameter for each option
         raise UsageError(str(error)) from None
     if changelog_file is not None:
         changelog = _text_of(changelog_file)
+    form: DiskFormat | None = "qcow2" if declared == "qcow2" else "raw" if declared == "raw" else None
+    size = DEFAULT_BLOCK_SIZE if block_size is None else block_size
     profiles = accelerating.read_profiles([file for file in profile_files if str(file) != accelerating.AUTO])
-    source = open_disk(disk, "qcow2" if declared == "qcow2" else "raw" if declared == "raw" else None)
+    automatic = recording.RecordingOptions(
+        until=record_until,
+        settle_s=record_settle,
+        runs=record_runs,
+        timeout_s=record_timeout,
+        accelerator=record_accel,
+    )
+    if Path(accelerating.AUTO) in profile_files and any(each.name == automatic.name for each in profiles):
+        raise UsageError(f"a profile called {automatic.name!r} is given, and --profile auto records one of that name")
+    source = open_disk(disk, form)
     try:
         with composition.signatory(wanted, key, passphrase_file, token_file) as signatory:
+            if Path(accelerating.AUTO) in profile_files:
+                signatory.served_role()  # what would be refused is refused before minutes are spent
+                profiles += accelerating.record_before_release(
+                    signatory.rest, wanted, disk, form, system, size, automatic
+                )
             with progress("publish", None, quiet=as_json) as bar:
                 result = publish_disk(
                     source,
@@ -137,7 +164,7 @@ def publish(  # one parameter for each option
                     channel=None if no_channel else channel,
                     changelog=changelog,
                     level=frame.DEFAULT_LEVEL if level is None else level,
-                    block_size=DEFAULT_BLOCK_SIZE if block_size is None else block_size,
+                    block_size=size,
                     progress=_Shown(bar),
                 )
             if not result.changed and not no_channel and channel not in result.channels:

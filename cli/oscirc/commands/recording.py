@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oscirc.options import Seconds, json_option
+from oscirc.options import json_option, recording_options
 from oscirc.output import human_bytes, print_json, say, warn
 
 if TYPE_CHECKING:
@@ -23,11 +23,7 @@ if TYPE_CHECKING:
     help="The profile's file (default: <image>-<version>.<name>.profile.json).",
 )
 @click.option("--name", default="boot", show_default=True, help="The profile's name: clients use 'boot' by default.")
-@click.option("--until", default="login:", show_default=True, metavar="REGEX", help="What the console shows at last.")
-@click.option("--settle", type=Seconds(), default=3.0, show_default=True, help="Seconds to go on after that.")
-@click.option("--runs", type=click.IntRange(1, 20), default=2, show_default=True, help="Boots to merge.")
-@click.option("--timeout", type=Seconds(), default=300.0, show_default=True, help="Seconds that a boot may take.")
-@click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True)
+@recording_options()
 @click.option("--memory", type=click.IntRange(1), help="Memory in MiB of every run (default: another for each).")
 @click.option("--cpus", type=click.IntRange(1, 255), help="Processors of every run (default: another for each).")
 @click.option("--keep-traces", type=click.Path(path_type=Path), help="Keep the read traces in this directory.")

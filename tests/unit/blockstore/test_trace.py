@@ -4,7 +4,7 @@ import pytest
 
 from oscirc_blockstore import trace
 from oscirc_blockstore.digests import digest_of
-from oscirc_blockstore.errors import DocumentRefusedError
+from oscirc_blockstore.errors import DocumentRefusedError, LocalError
 from oscirc_blockstore.trace import TracedRead, TraceHead
 
 HEAD = TraceHead(1 << 40, digest_of(b"manifest"))
@@ -61,3 +61,24 @@ def test_a_trace_that_touches_more_than_a_profile_holds_is_refused(monkeypatch):
     monkeypatch.setattr(trace, "MAX_POSITIONS", 2)
     with pytest.raises(DocumentRefusedError, match="more than 2"):
         trace.first_touch_order([TracedRead(0, 3 * 65_536, 0)], 65_536)
+
+
+def test_a_trace_is_whole_when_its_recording_came_to_its_end(tmp_path):
+    file = tmp_path / "trace"
+    head = TraceHead(1 << 20, digest_of(b"m"))
+    for text, whole in (
+        (f"{head}0 4096 0\nend\n", True),
+        (f"{head}0 4096 0\n", False),
+        (f"{head}0 40", False),
+        ("", False),
+    ):
+        file.write_text(text)
+        assert trace.ends(file) is whole
+    with pytest.raises(LocalError):
+        trace.ends(tmp_path / "none")
+
+
+def test_the_line_at_the_end_is_not_a_read():
+    head = TraceHead(1 << 20, digest_of(b"m"))
+    _, reads = trace.parse([str(head), "0 4096 0\n", "end\n"])
+    assert list(reads) == [trace.TracedRead(0, 4096, 0)]
