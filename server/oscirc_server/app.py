@@ -12,11 +12,13 @@ from fastapi import APIRouter, FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from oscirc_server.admission import Admission
 from oscirc_server.api import accelerators, drafts, health, images, problems, publishers, roles, tokens
 from oscirc_server.api.context import Context, attach
 from oscirc_server.initialising import API_PATH
 from oscirc_server.installation import Installation
 from oscirc_server.resigning import keep_up
+from oscirc_server.services import fleet
 from oscirc_server.services.uploads import Uploader
 from oscirc_server.static import StaticTree
 from oscirc_server.web import pages
@@ -70,7 +72,8 @@ def create_app(installation: Installation) -> ASGIApp:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         uploader = Uploader(installation)
-        attach(app, Context(installation, uploader))
+        sharing = Admission(fleet.EACH_NETWORK, fleet.ALL_NETWORKS, installation.clock())
+        attach(app, Context(installation, uploader, sharing))
         stop = asyncio.Event()
         upkeep = asyncio.create_task(keep_up(installation, stop))
         try:

@@ -24,6 +24,14 @@ class StalledError(TransportError):
     """The client stopped sending in the middle of a body."""
 
 
+class TooManyRequestsError(TransportError):
+    """More often than is allowed without a token."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message, hint=f"not before {retry_after_s:.0f} s have passed")
+        self.retry_after_s = retry_after_s
+
+
 class UnauthenticatedError(TrustError):
     """No token, or one that is unknown, expired or revoked."""
 

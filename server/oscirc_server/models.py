@@ -175,17 +175,18 @@ class AcceleratorRow(Base):
 
 
 class ProfileRun(Base):
-    """The first-touch order of one boot, sent by somebody who wanted to; merged into the fleet's profile."""
+    """The first-touch order of one boot, sent by somebody who wanted to; `sender` is a keyed hash of its network."""
 
     __tablename__ = "profile_runs"
 
     id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
     manifest: Mapped[bytes] = mapped_column(LargeBinary(32))
     name: Mapped[str] = mapped_column(String(63))
+    sender: Mapped[bytes] = mapped_column(LargeBinary(16))
     raw: Mapped[bytes] = mapped_column(LargeBinary)
     created_s: Mapped[int] = mapped_column(BigInteger)
 
-    __table_args__ = (Index("profile_runs_of", "manifest", "name"),)
+    __table_args__ = (Index("profile_runs_of", "manifest", "name", "sender", unique=True),)
 
 
 class AuditRow(Base):

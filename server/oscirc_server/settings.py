@@ -85,6 +85,7 @@ class Settings:
     shutdown_s: int = 20
     keep_alive_s: int = 75
     max_connections: int = 1024
+    shared_boots: bool = True
     log_level: str = "info"
 
     @property

@@ -48,9 +48,17 @@ def _administration(data: Path, database: str | None, blocks: str | None) -> Adm
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
+@click.option("--no-shared-boots", is_flag=True, help="Take no boots that users share.")
 @click.pass_context
 def serve(
-    context: click.Context, *, data: Path, listen: str, database: str | None, blocks: str | None, log_level: str
+    context: click.Context,
+    *,
+    data: Path,
+    listen: str,
+    database: str | None,
+    blocks: str | None,
+    log_level: str,
+    no_shared_boots: bool,
 ) -> None:
     """Run a repository server until Ctrl-C or SIGTERM.
 
@@ -71,7 +79,14 @@ def serve(
         base = where.url(where.port) if where.port else None
         _initialise(data, None, None, base, None, database, blocks, as_json=False)
     run(
-        Settings(data_dir=data, listen=where, database_url=database, blocks_url=blocks, log_level=log_level),
+        Settings(
+            data_dir=data,
+            listen=where,
+            database_url=database,
+            blocks_url=blocks,
+            log_level=log_level,
+            shared_boots=not no_shared_boots,
+        ),
         ready=lambda url: click.echo(f"listening on {url}"),
     )
 

@@ -15,7 +15,7 @@ from oscirc_blockstore.accelerators import Accelerator
 from oscirc_blockstore.digests import Digest, parse_hex
 from oscirc_blockstore.errors import UsageError
 from oscirc_server.api.bodies import body_chunks, documented_raw, raw_body
-from oscirc_server.api.context import CurrentInstallation
+from oscirc_server.api.context import CurrentInstallation, context_of
 from oscirc_server.api.security import Caller
 from oscirc_server.services import accelerators, fleet
 
@@ -115,6 +115,14 @@ def remove_accelerator(
     accelerators.remove(installation, (publisher, image, version), kind, name, actor=principal.token_id)
 
 
+def sender(request: Request) -> bytes:
+    """The network that a run comes from, if it may send one now; asked before the body is read."""
+    context = context_of(request)
+    network = fleet.network_of(context.installation, request.client.host if request.client else "")
+    fleet.admit(context.installation, context.sharing, network)
+    return network
+
+
 @router.post(
     _VERSION + "/profiles/{name}/runs",
     status_code=HTTPStatus.ACCEPTED,
@@ -125,8 +133,12 @@ def add_run(
     image: str,
     version: str,
     name: str,
+    network: Annotated[bytes, Depends(sender)],
     body: Annotated[bytes, Depends(raw_body(fleet.MAX_RUN_BYTES))],
     installation: CurrentInstallation,
 ) -> RunDocument:
-    """Take the first-touch order of one boot (a profile of one run) for the fleet's profile. Needs no token."""
-    return RunDocument(runs=fleet.add_run(installation, (publisher, image, version), name, body))
+    """Take the first-touch order of one boot (a profile of one run) for the fleet's profile. Needs no token.
+
+    A network counts once: what it sends replaces what it sent before.
+    """
+    return RunDocument(runs=fleet.add_run(installation, (publisher, image, version), name, body, network))

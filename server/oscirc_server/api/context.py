@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 
+from oscirc_server.admission import Admission
 from oscirc_server.installation import Installation
 from oscirc_server.services.uploads import Uploader
 
@@ -17,6 +18,7 @@ class Context:
 
     installation: Installation
     uploader: Uploader
+    sharing: Admission
 
 
 def attach(app: FastAPI, context: Context) -> None:

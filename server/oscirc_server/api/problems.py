@@ -7,6 +7,7 @@ went wrong on the server's own side (5xx) is told in general terms and logged in
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -35,6 +36,7 @@ from oscirc_server.errors import (
     RoleConflictError,
     ScopeError,
     StalledError,
+    TooManyRequestsError,
     UnauthenticatedError,
 )
 
@@ -47,6 +49,7 @@ STATUS: tuple[tuple[type[OscircError], HTTPStatus], ...] = (
     (UnauthenticatedError, HTTPStatus.UNAUTHORIZED),
     (ScopeError, HTTPStatus.FORBIDDEN),
     (StalledError, HTTPStatus.REQUEST_TIMEOUT),
+    (TooManyRequestsError, HTTPStatus.TOO_MANY_REQUESTS),
     (StoreFullError, HTTPStatus.INSUFFICIENT_STORAGE),
     (BusyError, HTTPStatus.SERVICE_UNAVAILABLE),
     (UsageError, HTTPStatus.BAD_REQUEST),
@@ -97,6 +100,8 @@ def problem_of(error: OscircError) -> JSONResponse:
         facts.pop("hint", None)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = "5"
+    if isinstance(error, TooManyRequestsError):
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="oscirc"'
     return problem(kind.__name__, status, detail, facts=facts, headers=headers)

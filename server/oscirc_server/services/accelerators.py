@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable
 from typing import IO
 
-from sqlalchemy import select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore import bundle, image_index, profile
@@ -20,6 +20,7 @@ from oscirc_blockstore.accelerators import (
     BUNDLE,
     MAX_ACCELERATORS,
     MAX_CHANNELS,
+    MAX_HINT_BYTES,
     PROFILE,
     Accelerator,
     Hint,
@@ -36,9 +37,12 @@ from oscirc_blockstore.names import check_channel, check_image, check_publisher
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_server.errors import ConflictError
 from oscirc_server.installation import Installation
-from oscirc_server.models import AcceleratorRow, Document, ImageRow, ManifestRow
+from oscirc_server.models import AcceleratorRow, Document, ImageRow, ManifestRow, ProfileRun
 from oscirc_server.services import audit
 from oscirc_server.storage import Storage
+
+FLEET_PREFIX = "fleet-"
+_HINT_HEAD_BYTES = 512  # the document around its channels
 
 _log = logging.getLogger(__name__)
 
@@ -81,14 +85,15 @@ def put(
 ) -> Accelerator:
     """Keep a whole, hashed file as the accelerator of that kind and name, instead of any that was there."""
     check_channel(name)
+    if name.startswith(FLEET_PREFIX):
+        raise UsageError(f"names with {FLEET_PREFIX}… are the server's own", hint="choose another name")
     with installation.database.read() as session:
         digest, manifest = manifest_of(session, *names)
     accelerator = _judged(digest, manifest, kind, name, sha256, file)
     installation.storage.replace_from(accelerator.path, file)
     publisher, image, version = names
     with installation.database.write() as session:
-        rows = list(session.scalars(select(AcceleratorRow).where(AcceleratorRow.manifest == digest)))
-        if len(rows) >= MAX_ACCELERATORS and not any((row.kind, row.name) == (kind, name) for row in rows):
+        if not _has_room(session, digest, kind, name):
             raise ConflictError(f"a version has at most {MAX_ACCELERATORS} accelerators", hint="remove one first")
         _merge(session, digest, accelerator, installation.now_s())
         subject = f"{publisher}/{image}@{version}"
@@ -97,14 +102,24 @@ def put(
     return accelerator
 
 
-def keep_profile(installation: Installation, publisher: str, image: str, merged: profile.Profile, name: str) -> None:
-    """List a profile that the server made."""
+def keep_profile(installation: Installation, publisher: str, image: str, merged: profile.Profile) -> bool:
+    """List a profile that the server made instead of the one it made before; False where the list is full."""
     raw = merged.serialise()
-    accelerator = Accelerator(PROFILE, name, digest_of(raw), len(raw))
+    accelerator = Accelerator(PROFILE, merged.name, digest_of(raw), len(raw))
     installation.storage.replace(accelerator.path, raw)
     with installation.database.write() as session:
+        if not _has_room(session, merged.manifest, PROFILE, merged.name):
+            return False
+        before = session.get(AcceleratorRow, (merged.manifest, PROFILE, merged.name))
+        replaced = None if before is None else before.sha256
         _merge(session, merged.manifest, accelerator, installation.now_s())
+        session.flush()
+        if replaced is not None and session.scalar(_named(replaced)):
+            replaced = None
     project(installation, publisher, [image], merged.manifest)
+    if replaced is not None:  # made by the hour: they are not to gather until the next start
+        installation.storage.remove(f"accel/{replaced.hex()}")
+    return True
 
 
 def remove(installation: Installation, names: tuple[str, str, str], kind: str, name: str, *, actor: str) -> None:
@@ -115,6 +130,9 @@ def remove(installation: Installation, names: tuple[str, str, str], kind: str, n
         if row is None:
             raise NotFoundError(f"{names[0]}/{names[1]}@{names[2]} has no {kind[:16]} called {name[:63]!r}")
         session.delete(row)
+        if name.startswith(FLEET_PREFIX):  # else the next run would bring it back
+            base = name.removeprefix(FLEET_PREFIX)
+            session.execute(delete(ProfileRun).where(ProfileRun.manifest == digest, ProfileRun.name == base))
         subject = f"{names[0]}/{names[1]}@{names[2]}"
         audit.record(session, installation.now_s(), actor, "accelerator.remove", subject, kind=kind, name=name)
     project(installation, names[0], [names[1]], digest)
@@ -134,12 +152,21 @@ def listing(session: Session, manifest: Digest) -> Listing:
 
 
 def hint(session: Session, index: ImageIndex) -> Hint:
-    """What there is for what the channels of an image point at; withdrawn versions are not hinted at."""
-    channels = {}
+    """What there is for what the channels of an image point at; withdrawn versions are not hinted at.
+
+    Channels that a hint has no room for are left out: their clients ask for the listing, a round trip later.
+    """
+    channels: dict[str, Listing] = {}
+    room = MAX_HINT_BYTES - _HINT_HEAD_BYTES
     for channel in list(index.channels)[:MAX_CHANNELS]:
         version = index.channel(channel)
-        if version.yanked is None:
-            channels[channel] = listing(session, version.manifest)
+        if version.yanked is not None:
+            continue
+        listed = listing(session, version.manifest)
+        room -= len(listed.serialise()) + len(channel) + 4  # two quotes, a colon and a comma around it
+        if room < 0:
+            break
+        channels[channel] = listed
     return Hint(index.publisher, index.image, channels)
 
 
@@ -185,6 +212,16 @@ def project_all(installation: Installation) -> None:
 def _write(storage: Storage, path: str, raw: bytes) -> None:
     if storage.get(path, len(raw)) != raw:
         storage.replace(path, raw)
+
+
+def _named(sha256: bytes) -> Select[int]:
+    return select(func.count()).select_from(AcceleratorRow).where(AcceleratorRow.sha256 == sha256)
+
+
+def _has_room(session: Session, manifest: Digest, kind: str, name: str) -> bool:
+    """Whether one of that kind and name may be listed: it is there already, or the list is not full."""
+    rows = list(session.scalars(select(AcceleratorRow).where(AcceleratorRow.manifest == manifest)))
+    return len(rows) < MAX_ACCELERATORS or any((row.kind, row.name) == (kind, name) for row in rows)
 
 
 def _merge(session: Session, manifest: Digest, accelerator: Accelerator, now_s: int) -> None:

@@ -14,9 +14,14 @@ from starlette.types import ASGIApp
 class AppTransport(httpx.BaseTransport):
     """Runs each request to its end in the portal's event loop."""
 
-    def __init__(self, portal: BlockingPortal, app: ASGIApp) -> None:
+    def __init__(self, portal: BlockingPortal, app: ASGIApp, address: str = "127.0.0.1") -> None:
         self._portal = portal
-        self._inner = httpx.ASGITransport(app, raise_app_exceptions=False)
+        self._app = app
+        self._inner = httpx.ASGITransport(app, raise_app_exceptions=False, client=(address, 1234))
+
+    def seen_from(self, address: str) -> AppTransport:
+        """The same application, for a client at another address."""
+        return AppTransport(self._portal, self._app, address)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         return self._portal.call(self._handle, request.method, request.url, list(request.headers.raw), request.read())
@@ -26,6 +31,11 @@ class AppTransport(httpx.BaseTransport):
             httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(body))
         )
         return httpx.Response(answer.status_code, headers=answer.headers.raw, content=await answer.aread())
+
+
+def client_at(address: str, http: httpx.Client) -> httpx.Client:
+    """Another client of the same application, at another address."""
+    return httpx.Client(transport=http._transport.seen_from(address), base_url=http.base_url)
 
 
 @contextlib.contextmanager
