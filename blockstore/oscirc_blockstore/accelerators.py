@@ -28,6 +28,7 @@ MAX_CHANNELS = 200
 MAX_FILE_BYTES = 1 << 40
 BUNDLE = "bundle"
 PROFILE = "profile"
+KINDS = (BUNDLE, PROFILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def _known(values: Sequence[object]) -> list[Accelerator]:
     for value in values:
         fields = Fields(value, "an accelerator")
         kind = fields.text("kind", 63)
-        if kind not in (BUNDLE, PROFILE):
+        if kind not in KINDS:
             continue
         try:
             name = check_channel(fields.text("name", 63))

@@ -4,6 +4,8 @@ Layout: `<root>/ab/<digest in hexadecimal>`, and `<root>/tmp/` for files that ar
 rename, so a reader sees all of it or nothing; a process that dies leaves at most a temporary file, swept when older
 than an hour. It holds refetchable bytes only, so nothing is synced: a file that a power cut truncated fails its hash
 like any other damage, is removed, counted in `damaged` and fetched again. Safe for threads and processes together.
+
+A file's modification time says when it was last used, to six hours: what evicts goes by it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from oscirc_blockstore.digests import DIGEST_SIZE, Digest, digest_of
 from oscirc_blockstore.errors import LocalError, StoreFullError
 
 _STALE_TEMPORARY_S = 3600
+USE_NOTED_S = 6 * 3600
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -71,6 +74,7 @@ class LocalStore:
             return None  # unreadable is as good as absent: the caller fetches
         try:
             raw = os.pread(descriptor, size + 1, 0)
+            _note_use(descriptor)
         except OSError:
             raw = b""
         finally:
@@ -105,7 +109,7 @@ class LocalStore:
                 os.unlink(temporary)  # noqa: PTH108
             if error.errno in _FULL:
                 raise StoreFullError(
-                    f"no space left in {self.root}", hint="free space or run: oscirc cache clear"
+                    f"no space left in {self.root}", hint="free space, or run: oscirc cache gc"
                 ) from None
             raise LocalError(f"cannot write to {self.root}: {error.strerror}") from None
 
@@ -123,3 +127,9 @@ class LocalStore:
                 for file in os.scandir(directory.path):
                     if len(file.name) == 2 * DIGEST_SIZE and not file.name.strip("0123456789abcdef"):
                         yield Digest(bytes.fromhex(file.name))
+
+
+def _note_use(descriptor: int) -> None:
+    if os.fstat(descriptor).st_mtime < time.time() - USE_NOTED_S:
+        with contextlib.suppress(OSError):  # a cache that others own, or that is read-only
+            os.utime(descriptor)

@@ -46,8 +46,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "console": ("instances", "console", "Attach the terminal to an instance's serial console."),
     "log": ("instances", "log", "Print an instance's console log."),
     "rm": ("instances", "rm", "Remove a stopped instance and its overlay."),
-    "pull": ("cache", "pull", "Fetch all of an image into the cache."),
-    "cache": ("cache", "cache", "The cache of blocks (info, verify, clear)."),
+    "pull": ("pulling", "pull", "Fetch all of an image into the cache, or what its boot reads."),
+    "pin": ("pulling", "pin", "Keep an image in the cache."),
+    "unpin": ("pulling", "unpin", "Let it go when room is needed."),
+    "pins": ("pulling", "pins", "The images that are pinned."),
+    "cache": ("cache", "cache", "The cache of blocks (info, verify, gc, clear)."),
     "doctor": ("doctor", "doctor", "Check what this machine has and what it lacks."),
 }
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oscirc import hoarding
+from oscirc.fetching_ahead import AS_PREFERRED
 from oscirc.options import passphrase, token
 from oscirc_blockstore.errors import BusyError, OscircError, TransportError, UsageError
 from oscirc_blockstore.names import check_publisher
@@ -17,6 +19,7 @@ from oscirc_remote.remotes import Remote, Remotes
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    from oscirc.fetching_ahead import AheadWish
     from oscirc_fusedriver.readers import MountOptions, PreparedImage
     from oscirc_fusedriver.records import MountRecord
     from oscirc_publisher.releasing import Signatory
@@ -110,39 +113,46 @@ def stored_bytes(client: RestClient, publisher: str, image: str, version: str) -
 
 
 def resolve_and_open(
-    wanted: Reference, options: MountOptions, *, allow_revoked: bool, tell: Callable[[str], None]
+    wanted: Reference, options: MountOptions, ahead: AheadWish, *, allow_revoked: bool, tell: Callable[[str], None]
 ) -> PreparedImage:
     """Resolve a reference and open it, its bundle started meanwhile; to be called in the driver's process."""
     from oscirc_remote.opening import start_early
     from oscirc_remote.resolving import resolve_for_boot
 
-    ahead = fetch_ahead_options(options)
-    early = start_early(wanted, ahead, Remotes()) if ahead is not None else None
+    fetched = fetch_ahead_options(options, ahead)
+    early = start_early(wanted, fetched, Remotes()) if fetched is not None else None
     try:
         resolved = resolve_for_boot(wanted, allow_revoked=allow_revoked)
+        ahead.check_profile(resolved)
     except BaseException:
         if early is not None:
             early.drop()
         raise
     for warning in resolved.warnings:
         tell(warning)
-    return image_reader_of(resolved, options, early)
+    return image_reader_of(resolved, options, ahead, early)
 
 
-def fetch_ahead_options(options: MountOptions) -> PrefetchOptions | None:
+def fetch_ahead_options(options: MountOptions, ahead: AheadWish) -> PrefetchOptions | None:
     """What a mount fetches before it is asked for; nothing where it is to see what a guest asks."""
-    from oscirc_remote.prefetch import PrefetchOptions
-
-    return None if options.direct_io else PrefetchOptions()
+    return None if options.direct_io else ahead.options()
 
 
-def image_reader_of(resolved: Resolved, options: MountOptions, early: EarlyBundle | None = None) -> PreparedImage:
+def image_reader_of(
+    resolved: Resolved, options: MountOptions, ahead: AheadWish = AS_PREFERRED, early: EarlyBundle | None = None
+) -> PreparedImage:
     """What the driver serves for a resolved image; to be called in the driver's process."""
     from oscirc_fusedriver.readers import MountDescription, PreparedImage
     from oscirc_remote.opening import open_image
 
     return PreparedImage(
-        open_image(resolved, deadline_s=options.deadline_s, prefetch=fetch_ahead_options(options), early=early),
+        open_image(
+            resolved,
+            deadline_s=options.deadline_s,
+            prefetch=fetch_ahead_options(options, ahead),
+            early=early,
+            quota=hoarding.quota(),
+        ),
         MountDescription(
             remote=resolved.remote.name,
             reference=str(resolved.reference),
@@ -154,7 +164,7 @@ def image_reader_of(resolved: Resolved, options: MountOptions, early: EarlyBundl
     )
 
 
-def mount_for_instance(resolved: Resolved, options: MountOptions) -> MountRecord:
+def mount_for_instance(resolved: Resolved, options: MountOptions, ahead: AheadWish = AS_PREFERRED) -> MountRecord:
     """A live mount of this very disk: one that is there already, else one of our own below the runtime directory."""
     from oscirc_fusedriver import mounting
 
@@ -166,7 +176,7 @@ def mount_for_instance(resolved: Resolved, options: MountOptions) -> MountRecord
     with contextlib.suppress(OSError):  # it may be there, or be a dead mount, which `mount` cleans up
         place.mkdir(mode=0o700)
     try:
-        return mounting.mount(lambda: image_reader_of(resolved, options), place, options=options)
+        return mounting.mount(lambda: image_reader_of(resolved, options, ahead), place, options=options)
     except BusyError:
         concurrent = live_mount_of(resolved.manifest_digest.hex())  # another boot was quicker
         if concurrent is None:

@@ -122,6 +122,40 @@ def of_all() -> list[Facts]:
     return [of(record) for record in records.list_records()]
 
 
+def unmounted(text: str) -> Facts | None:
+    """Those of an image that was resolved here before, whether it is mounted or not; None for anything else."""
+    from oscirc_blockstore.errors import NameRefusedError, NotFoundError
+    from oscirc_remote import paths, preferences, readiness
+    from oscirc_remote.pins import Pins
+    from oscirc_remote.resolving import resolve
+
+    try:
+        resolved = resolve(text, offline=True, allow_revoked=True)
+    except (NameRefusedError, NotFoundError):
+        return None
+    manifest, digest = resolved.manifest, resolved.manifest_digest
+    here = readiness.look(paths.cache_directory(), digest, manifest, preferences.load().profile)
+    return {
+        "mounted": False,
+        "image": f"{resolved.publisher}/{resolved.image}@{resolved.version_label}",
+        "remote": resolved.remote.name,
+        "manifest": digest.hex(),
+        "disk_bytes": manifest.geometry.disk_size,
+        "block_size": manifest.geometry.block_size,
+        "needed_blocks": here.blocks,
+        "needed_bytes": here.blocks * manifest.geometry.block_size,
+        "cached_blocks": here.blocks_here,
+        "cached_bytes": here.blocks_here * manifest.geometry.block_size,
+        "cached_percent": percent(here.blocks_here, here.blocks),
+        "profile_blocks": here.profile.total,
+        "profile_blocks_cached": here.profile.here,
+        "ready_to_boot": here.is_ready_to_boot,
+        "safe_to_unplug": here.is_complete,
+        "pinned": any(pin.digest == digest for pin in Pins().list()),
+        "warnings": list(resolved.warnings),
+    }
+
+
 def at(mountpoint: str) -> Facts:
     """Those of the mount there; a mount that is gone without a trace counts as one whose driver died."""
     from oscirc_fusedriver import records

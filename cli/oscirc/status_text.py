@@ -75,6 +75,19 @@ def _readiness(facts: Facts) -> list[tuple[str, str]]:
     return lines
 
 
+def unmounted_lines(facts: Facts) -> list[str]:
+    """An image that is not mounted."""
+    pinned = "yes" if facts["pinned"] else f"no; keep it with: oscirc pin {facts['image']}"
+    size = human_bytes(whole(facts, "disk_bytes"))
+    rows = [
+        ("disk", f"{size}, {human_bytes(whole(facts, 'needed_bytes'))} of data"),
+        *_readiness(facts),
+        ("pinned", pinned),
+    ]
+    head = f"{facts['remote']}:{facts['image']}, not mounted"
+    return [head, *(f"  {label:<{_LABEL_WIDTH}}{text}" for label, text in rows)]
+
+
 def _attention(facts: Facts, now: float | None) -> list[tuple[str, str]]:
     lines = []
     if facts.get("network_problem"):

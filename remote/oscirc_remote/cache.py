@@ -17,20 +17,20 @@ from oscirc_blockstore.errors import LocalError, TransportError
 from oscirc_blockstore.local_store import LocalStore
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote.arrivals import NOTHING_ARRIVES, Arrivals
+from oscirc_remote.cache_layout import LOCK_FILE, STORE_DIRECTORY
 from oscirc_remote.counters import Counters
 from oscirc_remote.deadlines import Cancellation, Deadline
 from oscirc_remote.flight_locks import FlightLocks
 from oscirc_remote.flights import AHEAD_WINDOW, Flight, FlightTable
 from oscirc_remote.lru import ByteBoundedCache
 from oscirc_remote.origins import Origin, Origins
+from oscirc_remote.quota import Quota
 from oscirc_remote.sources import BlockSource, Urgency
 from oscirc_remote.status import CacheStatus, MirrorStatus
 
 BLOCK_MEMORY_BYTES = 64 << 20
 NODE_MEMORY_BYTES = 32 << 20
 FLIGHT_THREADS = 32
-LOCK_FILE = "flights.lock"
-STORE_DIRECTORY = "blocks"
 
 
 class CachedSource:
@@ -49,8 +49,10 @@ class CachedSource:
         node_memory_bytes: int = NODE_MEMORY_BYTES,
         threads: int = FLIGHT_THREADS,
         window: Callable[[], int] = lambda: AHEAD_WINDOW,
+        quota: Quota | None = None,
     ) -> None:
         self._inner = inner
+        self._quota = quota
         self._store = LocalStore(directory / STORE_DIRECTORY)
         self._blocks = ByteBoundedCache(block_memory_bytes)
         self._nodes = ByteBoundedCache(node_memory_bytes)
@@ -220,8 +222,16 @@ class CachedSource:
 
     def keep(self, digest: Digest, raw: bytes) -> None:
         """Write verified bytes to the store; one that is full or broken is counted, not raised."""
+        quota = self._quota
+        if quota is not None and quota.is_full():
+            self._counters.add("uncached_writes")
+            self._last_write_problem = quota.why()
+            return
         try:
             self._store.save(digest, raw)
         except LocalError as error:
             self._counters.add("uncached_writes")
             self._last_write_problem = str(error)
+            return
+        if quota is not None:
+            quota.kept(len(raw))

@@ -10,6 +10,7 @@ clamped to the disk's size, or raises.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from oscirc_remote.counters import Counters
 from oscirc_remote.deadlines import SYSTEM_CLOCK, Cancellation, Clock, Deadline
 from oscirc_remote.origins import Origin
 from oscirc_remote.outage import Outage
+from oscirc_remote.readiness import ProfileShare, ProfileWatch, Readiness
 from oscirc_remote.sources import CachingSource
 from oscirc_remote.status import PrefetchStatus, ReaderStatus
 from oscirc_remote.table_view import TableView, entries
@@ -60,7 +62,7 @@ class FetchesAhead(Protocol):
 
 
 class ImageReader:
-    """Reads one image. Safe for threads. It owns `source` and closes it."""
+    """Reads one image. Safe for threads. It owns `source`, and what is `held` while it reads, and closes both."""
 
     def __init__(
         self,
@@ -72,8 +74,12 @@ class ImageReader:
         table: TableView | None = None,
         ahead: AheadPolicy | None = None,
         prefetcher: FetchesAhead | None = None,
+        profile: ProfileWatch | None = None,
+        held: contextlib.ExitStack | None = None,
     ) -> None:
         self.manifest = manifest
+        self._profile = profile
+        self._held = held or contextlib.ExitStack()
         self._source = source
         self._ahead = ahead
         self._prefetcher = prefetcher
@@ -272,6 +278,8 @@ class ImageReader:
         cached, surveyed = self._survey()
         cache, prefetch = self._source.status(), self._prefetcher.status() if self._prefetcher else PrefetchStatus()
         network = self._outage.status()
+        profile = self._profile.share() if self._profile else ProfileShare()
+        readiness = Readiness(self.manifest.data_blocks, cached, profile)
         return ReaderStatus(
             disk_size=geometry.disk_size,
             block_size=geometry.block_size,
@@ -289,6 +297,9 @@ class ImageReader:
             waiting_reads=network.waiting_reads,
             network_problem=network.problem,
             network_gone_s=network.gone_s,
+            profile_blocks=profile.total,
+            profile_blocks_cached=profile.here,
+            ready_to_boot=readiness.is_ready_to_boot,
             **self._counters.snapshot(),
         )
 
@@ -345,3 +356,4 @@ class ImageReader:
         if self._prefetcher is not None:
             self._prefetcher.close()
         self._source.close()
+        self._held.close()

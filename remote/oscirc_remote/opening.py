@@ -5,21 +5,29 @@ Call these in the process that reads: threads, connections and locks do not surv
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from oscirc_remote import paths
+from oscirc_blockstore import accelerators
+from oscirc_blockstore.accelerators import Listing
+from oscirc_blockstore.errors import DocumentRefusedError, NotServedError, OscircError, TransportError
+from oscirc_blockstore.profile import DEFAULT_NAME
+from oscirc_remote import paths, uses
 from oscirc_remote.cache import BLOCK_MEMORY_BYTES, NODE_MEMORY_BYTES, CachedSource
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.early import EarlyBundle
 from oscirc_remote.fetching import HttpFrameSource
+from oscirc_remote.http_client import HttpClient
 from oscirc_remote.image import DEFAULT_DEADLINE_S, ImageReader
 from oscirc_remote.image_blocks import ImageBlocks
-from oscirc_remote.local_files import make_directory
+from oscirc_remote.local_files import make_directory, read_bytes
 from oscirc_remote.look_ahead import LookAhead
 from oscirc_remote.mirrors import MirroredSource
-from oscirc_remote.prefetch import Prefetcher, PrefetchOptions
+from oscirc_remote.prefetch import LISTING_S, Prefetcher, PrefetchOptions
+from oscirc_remote.quota import Quota
 from oscirc_remote.rate_limits import RateLimit
+from oscirc_remote.readiness import ProfileWatch, listing_file
 from oscirc_remote.references import Reference
 from oscirc_remote.remotes import Remotes
 from oscirc_remote.resolving import Resolved
@@ -33,6 +41,7 @@ def open_source(
     block_memory_bytes: int = BLOCK_MEMORY_BYTES,
     node_memory_bytes: int = NODE_MEMORY_BYTES,
     rate_limit: RateLimit | None = None,
+    quota: Quota | None = None,
 ) -> CachedSource:
     """Verified blocks from these base URLs (the preferred one first) through the cache in `cache_directory`."""
     return _cached(
@@ -40,6 +49,7 @@ def open_source(
         cache_directory or paths.cache_directory(),
         block_memory_bytes=block_memory_bytes,
         node_memory_bytes=node_memory_bytes,
+        quota=quota,
     )
 
 
@@ -52,19 +62,28 @@ def open_image(
     node_memory_bytes: int = NODE_MEMORY_BYTES,
     prefetch: PrefetchOptions | None = None,
     early: EarlyBundle | None = None,
+    rate_limit: RateLimit | None = None,
+    quota: Quota | None = None,
 ) -> ImageReader:
     """The reader of a resolved image; `cache_directory` is the user's own unless given. Close it when done.
 
     `prefetch` says what to fetch before it is asked for (None: nothing), `early` is a bundle that was started already;
-    it belongs to the reader from now on.
+    it belongs to the reader from now on. What the image needs is not evicted from the cache until the reader is closed;
+    `quota` minds the cache's limit.
     """
     directory = cache_directory or paths.cache_directory()
-    mirrors = _mirrored(resolved.remote.sources())
-    source = _cached(mirrors, directory, block_memory_bytes=block_memory_bytes, node_memory_bytes=node_memory_bytes)
+    mirrors = _mirrored(resolved.remote.sources(), rate_limit)
+    source = _cached(
+        mirrors, directory, block_memory_bytes=block_memory_bytes, node_memory_bytes=node_memory_bytes, quota=quota
+    )
     manifest = resolved.manifest
     table = TableView(manifest.geometry, manifest.root)
+    held = contextlib.ExitStack()
+    held.enter_context(uses.using(directory, manifest))
+    name = DEFAULT_NAME if prefetch is None else prefetch.profile
+    profile = ProfileWatch(directory, resolved.manifest_digest, name, source.has)
     if prefetch is None:
-        return ImageReader(manifest, source, deadline_s=deadline_s, table=table)
+        return ImageReader(manifest, source, deadline_s=deadline_s, table=table, profile=profile, held=held)
     look_ahead = LookAhead(
         manifest.geometry.block_count, ImageBlocks(table, source, lambda: Deadline.after(deadline_s)).is_worth
     )
@@ -78,9 +97,39 @@ def open_image(
         look_ahead=look_ahead,
         table=table,
         early=early,
+        rate_limit=rate_limit,
     )
     prefetcher.start()
-    return ImageReader(manifest, source, deadline_s=deadline_s, table=table, ahead=look_ahead, prefetcher=prefetcher)
+    return ImageReader(
+        manifest,
+        source,
+        deadline_s=deadline_s,
+        table=table,
+        ahead=look_ahead,
+        prefetcher=prefetcher,
+        profile=profile,
+        held=held,
+    )
+
+
+def listing_of(resolved: Resolved, cache_directory: Path | None = None) -> Listing | None:
+    """Which profiles and bundles there are for an image; None where nobody can be asked and nothing is remembered."""
+    directory = cache_directory or paths.cache_directory()
+    path = accelerators.listing_path(resolved.manifest_digest)
+    for url in resolved.remote.sources():
+        with contextlib.closing(HttpClient(url)) as client:
+            try:
+                return accelerators.parse_listing(
+                    client.get(path, accelerators.MAX_LISTING_BYTES, Deadline.after(LISTING_S))
+                )
+            except NotServedError:
+                return Listing(resolved.manifest_digest, ())
+            except (TransportError, DocumentRefusedError):
+                continue
+    with contextlib.suppress(OscircError):
+        raw = read_bytes(listing_file(directory, resolved.manifest_digest), accelerators.MAX_LISTING_BYTES)
+        return None if raw is None else accelerators.parse_listing(raw)
+    return None
 
 
 def start_early(
@@ -113,7 +162,12 @@ def _mirrored(urls: Sequence[str], rate_limit: RateLimit | None = None) -> Mirro
 
 
 def _cached(
-    mirrors: MirroredSource, directory: Path, *, block_memory_bytes: int, node_memory_bytes: int
+    mirrors: MirroredSource,
+    directory: Path,
+    *,
+    block_memory_bytes: int,
+    node_memory_bytes: int,
+    quota: Quota | None = None,
 ) -> CachedSource:
     return CachedSource(
         mirrors,
@@ -121,4 +175,5 @@ def _cached(
         block_memory_bytes=block_memory_bytes,
         node_memory_bytes=node_memory_bytes,
         window=mirrors.window,
+        quota=quota,
     )

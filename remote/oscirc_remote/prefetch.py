@@ -36,6 +36,7 @@ from oscirc_remote.image_blocks import ImageBlocks
 from oscirc_remote.look_ahead import LookAhead
 from oscirc_remote.mirrors import MirroredSource
 from oscirc_remote.rate_limits import RateLimit
+from oscirc_remote.readiness import keep_listing
 from oscirc_remote.sources import Urgency
 from oscirc_remote.status import PrefetchStatus
 from oscirc_remote.stream_files import StreamFiles
@@ -76,11 +77,12 @@ class Prefetcher:
         look_ahead: LookAhead,
         table: TableView,
         early: EarlyBundle | None = None,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         self._manifest_digest = manifest_digest
         self._manifest = manifest
         self._source = source
-        self._streams = _Streams(mirrors)
+        self._streams = _Streams(mirrors, rate_limit)
         self._cache_directory = cache_directory
         self._options = options
         self._look_ahead = look_ahead
@@ -159,8 +161,9 @@ class Prefetcher:
 
     def _fetch_ahead(self) -> None:
         started = self._early.claim(self._manifest_digest) if self._early is not None else None
-        listing = started.listing if started else self._listing()
+        listing = started.listing if started else self._listing() if self._options.bundles else None
         if listing is not None:
+            keep_listing(self._cache_directory, listing.serialise(), self._manifest_digest)
             self._bundle = listing.find(accelerators.BUNDLE, self._options.profile)
             recorded = listing.find(accelerators.PROFILE, self._options.profile)
             if self._bundle is not None:
@@ -319,8 +322,9 @@ class Prefetcher:
 class _Streams:
     """Connections of their own for bundles, below the standing of the mirrors."""
 
-    def __init__(self, mirrors: MirroredSource) -> None:
+    def __init__(self, mirrors: MirroredSource, rate_limit: RateLimit | None = None) -> None:
         self._mirrors = mirrors
+        self._rate_limit = rate_limit
         self._clients: dict[str, HttpClient] = {}
         self._lock = threading.Lock()
 
@@ -368,5 +372,5 @@ class _Streams:
     def _client(self, name: str) -> HttpClient:
         with self._lock:
             if name not in self._clients:
-                self._clients[name] = HttpClient(name)
+                self._clients[name] = HttpClient(name, rate_limit=self._rate_limit)
             return self._clients[name]

@@ -108,6 +108,14 @@ class ReceiptBook:
             if receipt is not None and (receipt.publisher, receipt.image) == (publisher, image):
                 yield receipt
 
+    def all(self) -> Iterator[Receipt]:
+        """Every receipt of every image; those that cannot be read, or stand under another name, are passed over."""
+        for directory in sorted(self._receipts.glob("[!.]*/[!.]*/")):
+            try:
+                yield from self.of(directory.parent.name, directory.name)
+            except NameRefusedError:
+                continue
+
     def find(self, reference: Reference) -> Receipt | None:
         """The receipt that a reference means; of several the one verified last."""
 

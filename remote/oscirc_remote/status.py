@@ -82,6 +82,7 @@ class ReaderStatus:
 
     `blocks_cached` of them stand in the cache; it is a lower bound unless `surveyed`, since looking at all of a
     very large image takes longer than an answer may. Stalls are reads that had to wait for the network.
+    `profile_blocks` are what its boot profile names, nodes included (0: none known); `ready_to_boot` when all are here.
     `waiting_reads` do so now; `network_problem` (empty: none known) has lasted for `network_gone_s`: see `outage`.
     """
 
@@ -104,6 +105,9 @@ class ReaderStatus:
     waiting_reads: int = 0
     network_problem: str = ""
     network_gone_s: float = 0.0
+    profile_blocks: int = 0
+    profile_blocks_cached: int = 0
+    ready_to_boot: bool = False
 
     @property
     def safe_to_unplug(self) -> bool:

@@ -17,9 +17,9 @@ from oscirc_blockstore.bundle import MAX_INDEX_BYTES, BundleIndex, parse_index
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import LocalError, OscircError
 from oscirc_remote.arrivals import Progress
+from oscirc_remote.cache_layout import ACCELERATORS_DIRECTORY
 from oscirc_remote.local_files import read_bytes, write_atomically
 
-DIRECTORY = "accel"
 _RECORD = struct.Struct("<Qd")
 _FLOCK = struct.Struct("hhqqi4x")
 
@@ -28,7 +28,7 @@ class StreamFiles:
     """The files of one bundle in a cache directory. One thread at a time."""
 
     def __init__(self, cache_directory: Path, sha256: Digest) -> None:
-        directory = cache_directory / DIRECTORY
+        directory = cache_directory / ACCELERATORS_DIRECTORY
         self._index_path = directory / f"{sha256.hex()}.index"
         self._descriptor = -1
         with contextlib.suppress(OSError):  # without them every process streams for itself

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from oscirc import supervision
+from oscirc.fetching_ahead import ahead_options, wish
 from oscirc.options import Seconds, json_option
 from oscirc.output import print_json, say, warn
 from oscirc_blockstore.errors import OscircError
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 )
 @click.option("--display", type=click.Choice(["none", "gtk", "sdl"]), default="none", show_default=True)
 @click.option("--allow-revoked", is_flag=True, help="Boot a version that was withdrawn for security reasons.")
+@ahead_options
 @json_option
 def boot(
     what: str,
@@ -61,6 +63,10 @@ def boot(
     deadline: float,
     display: str,
     allow_revoked: bool,
+    prefetch: bool | None,
+    profile: str | None,
+    fill: bool | None,
+    fill_rate: str | None,
     as_json: bool,
 ) -> None:
     """Boot an image in QEMU, before it is downloaded. The serial console is this terminal; Ctrl-] leaves it running.
@@ -78,12 +84,14 @@ def boot(
 
     started = time.monotonic()
     forwards = tuple(PortForward.parse(port) for port in ports)
+    ahead = wish(prefetch=prefetch, profile=profile, fill=fill, fill_rate=fill_rate)
     resolved, instance = _find(what, name, allow_revoked=allow_revoked)
     for warning in resolved.warnings:
         warn(warning)
     from oscirc import composition
 
-    mounted = composition.mount_for_instance(resolved, MountOptions(deadline_s=deadline))
+    ahead.check_profile(resolved)
+    mounted = composition.mount_for_instance(resolved, MountOptions(deadline_s=deadline), ahead)
     made = instance is None
     try:
         if instance is None:

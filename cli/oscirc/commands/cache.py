@@ -1,71 +1,13 @@
-"""`oscirc pull` and `oscirc cache info | verify | clear`: blocks on this workstation."""
+"""`oscirc cache info | verify | gc | clear`: blocks on this workstation."""
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable
 
 import click
 
 from oscirc.options import json_option
-from oscirc.output import Bar, human_bytes, print_json, progress, say, warn
-
-
-@click.command()
-@click.argument("reference")
-@click.option("--allow-revoked", is_flag=True, help="Fetch a version that was withdrawn for security reasons.")
-@json_option
-def pull(reference: str, *, allow_revoked: bool, as_json: bool) -> None:
-    """Fetch all of an image into the cache, so that it works without network. Goes on where it stopped.
-
-    \b
-    Example:
-      oscirc pull alice/debian
-    """
-    from oscirc_remote.opening import open_source
-    from oscirc_remote.pull import pull as pull_image
-    from oscirc_remote.resolving import resolve
-
-    started = time.monotonic()
-    resolved = resolve(reference, allow_revoked=allow_revoked)
-    for warning in resolved.warnings:
-        warn(warning)
-    manifest = resolved.manifest
-    block_size = manifest.geometry.block_size
-    with (
-        contextlib.closing(open_source(resolved.remote.sources())) as source,
-        progress("pull", manifest.data_blocks * block_size, quiet=as_json) as bar,
-    ):
-        counts = pull_image(manifest, source, progress=_moving(bar, block_size))
-    facts = {
-        "image": f"{resolved.publisher}/{resolved.image}@{resolved.version_label}",
-        "manifest": resolved.manifest_digest.hex(),
-        "data_bytes": manifest.data_blocks * block_size,
-        "fetched_blocks": counts.fetched_blocks,
-        "fetched_nodes": counts.fetched_nodes,
-        "fetched_bytes": counts.received_bytes,
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    if as_json:
-        print_json(facts)
-    else:
-        say(
-            f"{facts['image']}: {human_bytes(counts.received_bytes)} fetched "
-            f"({counts.fetched_blocks} of {manifest.data_blocks} blocks); safe to unplug"
-        )
-
-
-def _moving(bar: Bar, block_size: int) -> Callable[[int, int], None]:
-    """A progress callback in positions that moves a bar in bytes."""
-    shown = 0
-
-    def move(done: int, _total: int) -> None:
-        nonlocal shown
-        bar.update((done - shown) * block_size)
-        shown = done
-
-    return move
+from oscirc.output import human_bytes, print_json, progress, say
 
 
 @click.group()
@@ -76,26 +18,77 @@ def cache() -> None:
 @cache.command()
 @json_option
 def info(*, as_json: bool) -> None:
-    """How much is in the cache, and where it is."""
+    """How much is in the cache, how much of it must stay, and where it is."""
+    from oscirc import hoarding
     from oscirc_remote import paths
-    from oscirc_remote.cache import STORE_DIRECTORY
+    from oscirc_remote.cache_layout import STORE_DIRECTORY
 
     directory = paths.cache_directory() / STORE_DIRECTORY
-    files = [file for file in directory.glob("??/*") if file.is_file()]
-    size = sum(file.stat().st_size for file in files)
+    looked, limit = hoarding.evictor().run(0, dry_run=True), hoarding.limit_bytes()
+    facts = {
+        "directory": str(directory),
+        "blocks": looked.files_before,
+        "bytes": looked.bytes_before,
+        "needed_blocks": looked.needed_files,
+        "needed_bytes": looked.needed_bytes,
+        "limit_bytes": limit,
+        "busy": looked.busy,
+    }
     if as_json:
-        print_json({"directory": str(directory), "blocks": len(files), "bytes": size})
-    else:
-        click.echo(f"{directory}: {len(files)} blocks and nodes, {human_bytes(size)}")
+        print_json(facts)
+        return
+    if looked.busy:
+        say("somebody makes room in the cache just now: look again in a moment")
+        return
+    click.echo(f"{directory}: {looked.files_before} blocks and nodes, {human_bytes(looked.bytes_before)}")
+    click.echo(f"  must stay  {human_bytes(looked.needed_bytes)}: pinned, mounted, or the base of an instance")
+    click.echo(f"  limit      {'none (cache_limit in config.toml)' if limit is None else human_bytes(limit)}")
+
+
+@cache.command()
+@click.option("--limit", "limit_text", metavar="SIZE", help="Bring the cache below this, 20G or 10%.")
+@click.option("--dry-run", is_flag=True, help="Say what would go, and let it stay.")
+@json_option
+def gc(limit_text: str | None, *, dry_run: bool, as_json: bool) -> None:
+    """Remove what no pin, mount, instance or current version needs; with a limit, then the least recently used.
+
+    What is pinned, mounted or the base of an instance stays in any case. The limit is that of the preferences
+    (cache_limit) unless given here.
+
+    \b
+    Example:
+      oscirc cache gc --limit 20G --dry-run
+    """
+    from oscirc import hoarding
+
+    limit = hoarding.limit_bytes() if limit_text is None else hoarding.parsed_limit(limit_text)
+    result = hoarding.collect(limit, dry_run=dry_run)
+    if as_json:
+        print_json(
+            {
+                "bytes_before": result.bytes_before,
+                "removed_blocks": result.files_freed,
+                "removed_bytes": result.bytes_freed,
+                "left_bytes": result.bytes_left,
+                "needed_bytes": result.needed_bytes,
+                "limit_bytes": limit,
+                "dry_run": dry_run,
+            }
+        )
+        return
+    removed = f"{result.files_freed} blocks and nodes, {human_bytes(result.bytes_freed)}"
+    say(f"{removed} {'would be' if dry_run else ''} removed; {human_bytes(result.bytes_left)} left".replace("  ", " "))
+    if limit is not None and result.bytes_left > limit:
+        say(f"more must stay than the limit of {human_bytes(limit)} allows: see oscirc pins, oscirc status, oscirc ps")
 
 
 @cache.command()
 @json_option
 def verify(*, as_json: bool) -> None:
-    """Read every cached block and remove those that are damaged (they are fetched again when needed)."""
+    """Read every cached block and remove those that are damaged; they are fetched again when needed."""
     from oscirc_blockstore.local_store import LocalStore
     from oscirc_remote import paths
-    from oscirc_remote.cache import STORE_DIRECTORY
+    from oscirc_remote.cache_layout import STORE_DIRECTORY
 
     store = LocalStore(paths.cache_directory() / STORE_DIRECTORY)
     checked = 0
@@ -118,7 +111,7 @@ def clear() -> None:
     """Remove every cached block. Mounts go on and fetch again what they need."""
     from oscirc_blockstore.local_store import LocalStore
     from oscirc_remote import paths
-    from oscirc_remote.cache import STORE_DIRECTORY
+    from oscirc_remote.cache_layout import STORE_DIRECTORY
 
     store = LocalStore(paths.cache_directory() / STORE_DIRECTORY)
     count = 0

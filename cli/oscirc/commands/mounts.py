@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from oscirc.fetching_ahead import ahead_options, wish
 from oscirc.options import Seconds
 from oscirc.output import say, warn
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Record every read in this new file; implies --direct-io, and fetches nothing ahead.",
 )
+@ahead_options
 def mount(
     reference: str,
     mountpoint: Path,
@@ -40,6 +42,10 @@ def mount(
     allow_other: bool,
     direct_io: bool,
     trace: Path | None,
+    prefetch: bool | None,
+    profile: str | None,
+    fill: bool | None,
+    fill_rate: str | None,
 ) -> None:
     """Mount an image: MOUNTPOINT/disk.raw, verified and fetched as it is read.
 
@@ -56,6 +62,7 @@ def mount(
     from oscirc_remote import references
 
     wanted = references.parse(reference)
+    ahead = wish(prefetch=prefetch, profile=profile, fill=fill, fill_rate=fill_rate)
     options = MountOptions(
         allow_other=allow_other,
         direct_io=direct_io or trace is not None,
@@ -64,7 +71,7 @@ def mount(
     )
 
     def prepare() -> PreparedImage:
-        return composition.resolve_and_open(wanted, options, allow_revoked=allow_revoked, tell=warn)
+        return composition.resolve_and_open(wanted, options, ahead, allow_revoked=allow_revoked, tell=warn)
 
     def ready(record: MountRecord) -> None:
         name = f"{record.image}@{record.version}" if record.version else record.image

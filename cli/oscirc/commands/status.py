@@ -24,15 +24,19 @@ MAP_LIMIT_S, MAP_JSON_LIMIT_S = 30.0, 300.0
 
 
 @click.command()
-@click.argument("what", required=False, metavar="[MOUNTPOINT|INSTANCE]")
+@click.argument("what", required=False, metavar="[MOUNTPOINT|INSTANCE|REFERENCE]")
 @click.option("--map", "as_map", is_flag=True, help="Draw which blocks are zero, absent, cached, fetched ahead.")
 @json_option
 def status(what: str | None, *, as_map: bool, as_json: bool) -> None:
     """What mounts and instances fetched, cached and wait for. Without an argument: a line for each.
 
+    Of an image that is not mounted it says how much is here, whether that is enough to boot, and whether the network
+    can be unplugged.
+
     \b
     Example:
       oscirc status debian
+      oscirc status alice/debian
       oscirc status debian --map
     """
     if as_map:
@@ -49,7 +53,9 @@ def _show_one(facts: Facts, *, as_json: bool) -> None:
         return
     if "state" in facts:
         click.echo(f"instance {facts['name']}: {facts['state_in_words']}")
-    if "needed_bytes" in facts:
+    if not facts.get("mounted", True):
+        click.echo("\n".join(status_text.unmounted_lines(facts)))
+    elif "needed_bytes" in facts:
         click.echo("\n".join(status_text.mount_lines(facts)))
 
 
@@ -66,7 +72,10 @@ def _facts_of(what: str) -> Facts:
         f"nothing of oscirc is mounted at {what}, and no instance is called so", hint="see: oscirc ps"
     )
     if "/" in what:
-        raise unknown
+        facts = mount_facts.unmounted(what)
+        if facts is None:
+            raise unknown
+        return facts
     try:
         instance = load(what)
     except (NotFoundError, NameRefusedError):

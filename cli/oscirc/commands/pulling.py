@@ -1,0 +1,285 @@
+"""`oscirc pull`, and `oscirc pin | unpin | pins`: images that are to be here, and to stay."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from oscirc.options import json_option
+from oscirc.output import Bar, human_bytes, print_json, print_table, progress, say, warn
+from oscirc_blockstore.errors import DeadlineExceededError, NotFoundError, StoreFullError, UnreachableError
+
+if TYPE_CHECKING:
+    from oscirc_remote.image import ImageReader
+    from oscirc_remote.pins import Pin
+    from oscirc_remote.rate_limits import RateLimit
+    from oscirc_remote.resolving import Resolved
+
+PATIENCE_S = 60.0
+_LOOK_S = 0.2
+
+
+@click.command()
+@click.argument("reference")
+@click.option("--profile-only", is_flag=True, help="Fetch what a boot reads, and no more.")
+@click.option(
+    "--profile", default="boot", show_default=True, metavar="NAME", help="Which profile --profile-only means."
+)
+@click.option("--limit-rate", metavar="RATE", help="At most so many bytes a second, for example 2M.")
+@click.option("--pin", is_flag=True, help="Pin it too, so that it stays in the cache.")
+@click.option("--allow-revoked", is_flag=True, help="Fetch a version that was withdrawn for security reasons.")
+@json_option
+def pull(
+    reference: str,
+    *,
+    profile_only: bool,
+    profile: str,
+    limit_rate: str | None,
+    pin: bool,
+    allow_revoked: bool,
+    as_json: bool,
+) -> None:
+    """Fetch all of an image into the cache, so that it works without network. Goes on where it stopped.
+
+    Proxies are taken from the environment (http_proxy, https_proxy, no_proxy).
+
+    \b
+    Example:
+      oscirc pull alice/debian
+      oscirc pull alice/debian --profile-only --limit-rate 1M
+    """
+    from oscirc_remote.amounts import parse_rate
+    from oscirc_remote.pins import Pins
+    from oscirc_remote.rate_limits import RateLimit
+    from oscirc_remote.resolving import resolve
+
+    limit = None if limit_rate is None else RateLimit(parse_rate(limit_rate))
+    started = time.monotonic()
+    resolved = resolve(reference, allow_revoked=allow_revoked)
+    for warning in resolved.warnings:
+        warn(warning)
+    if pin:
+        Pins().add(resolved.manifest_digest, resolved.manifest, str(resolved.reference), resolved.version_label)
+    if profile_only:
+        facts = _pull_profile(resolved, profile, limit, quiet=as_json)
+    else:
+        facts = _pull_all(resolved, limit, quiet=as_json)
+    facts |= {
+        "image": f"{resolved.publisher}/{resolved.image}@{resolved.version_label}",
+        "manifest": resolved.manifest_digest.hex(),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    if as_json:
+        print_json(facts)
+        return
+    ready = "ready to boot" if profile_only else "safe to unplug"
+    fetched = human_bytes(int(str(facts["fetched_bytes"])))
+    say(f"{facts['image']}: {fetched} fetched ({facts['fetched_blocks']} blocks); {ready}")
+
+
+def _pull_all(resolved: Resolved, limit: RateLimit | None, *, quiet: bool) -> dict[str, object]:
+    from oscirc import hoarding
+    from oscirc_remote import paths, uses
+    from oscirc_remote.opening import open_source
+    from oscirc_remote.pull import pull as pull_image
+
+    manifest = resolved.manifest
+    block_size = manifest.geometry.block_size
+    with (
+        uses.using(paths.cache_directory(), manifest),
+        contextlib.closing(open_source(resolved.remote.sources(), rate_limit=limit, quota=hoarding.quota())) as source,
+        progress("pull", manifest.data_blocks * block_size, quiet=quiet) as bar,
+    ):
+        counts = pull_image(manifest, source, progress=_moving(bar, block_size))
+    return {
+        "data_bytes": manifest.data_blocks * block_size,
+        "fetched_blocks": counts.fetched_blocks,
+        "fetched_nodes": counts.fetched_nodes,
+        "fetched_bytes": counts.received_bytes,
+    }
+
+
+def _pull_profile(resolved: Resolved, profile: str, limit: RateLimit | None, *, quiet: bool) -> dict[str, object]:
+    from oscirc import hoarding
+    from oscirc.fetching_ahead import AheadWish
+    from oscirc_remote.opening import open_image
+    from oscirc_remote.prefetch import PrefetchOptions
+
+    AheadWish(profile=profile).check_profile(resolved)
+    options = PrefetchOptions(profile=profile, guesses=False)
+    with contextlib.closing(open_image(resolved, prefetch=options, rate_limit=limit, quota=hoarding.quota())) as reader:
+        _wait_for_profile(reader, quiet=quiet)
+        status = reader.status()
+    if not status.ready_to_boot:
+        if status.cache.uncached_writes:
+            raise StoreFullError(
+                f"the cache keeps nothing more: {status.cache.last_write_problem}",
+                hint="free space, raise cache_limit, or run: oscirc cache gc",
+            )
+        raise UnreachableError(
+            f"{status.profile_blocks_cached} of {status.profile_blocks} blocks of the profile could be fetched"
+            f"{f': {status.prefetch.last_problem}' if status.prefetch.last_problem else ''}",
+            hint="run it again to go on",
+        )
+    return {
+        "profile": profile,
+        "profile_blocks": status.profile_blocks,
+        "data_bytes": status.bytes_needed,
+        "fetched_blocks": status.cache.fetched_blocks + status.prefetch.blocks,
+        "fetched_nodes": status.cache.fetched_nodes,
+        "fetched_bytes": status.received_bytes,
+    }
+
+
+def _wait_for_profile(reader: ImageReader, *, quiet: bool) -> None:
+    """Until it is here or nobody has it; `DeadlineExceededError` after a minute without a byte."""
+    settled = threading.Event()
+    reader.on_settled(settled.set)
+    moved, shown = time.monotonic(), 0
+    with progress("pull", None, quiet=quiet) as bar:
+        while not settled.wait(_LOOK_S):
+            prefetch = reader.status().prefetch
+            if prefetch.streamed_bytes > shown:
+                bar.total = prefetch.bundle_bytes or None
+                bar.update(prefetch.streamed_bytes - shown)
+                moved, shown = time.monotonic(), prefetch.streamed_bytes
+            if time.monotonic() > moved + PATIENCE_S:
+                why = f": {prefetch.last_problem}" if prefetch.last_problem else ""
+                raise DeadlineExceededError(
+                    f"nothing came for {PATIENCE_S:.0f} s{why}",
+                    hint="run it again to go on",
+                )
+
+
+def _moving(bar: Bar, block_size: int) -> Callable[[int, int], None]:
+    """A progress callback in positions that moves a bar in bytes."""
+    shown = 0
+
+    def move(done: int, _total: int) -> None:
+        nonlocal shown
+        bar.update((done - shown) * block_size)
+        shown = done
+
+    return move
+
+
+@click.command()
+@click.argument("reference")
+@click.option("--allow-revoked", is_flag=True, help="Pin a version that was withdrawn for security reasons.")
+@json_option
+def pin(reference: str, *, allow_revoked: bool, as_json: bool) -> None:
+    """Keep an image in the cache, whatever its limit: what is here of it, and what comes. Pins the version of now.
+
+    \b
+    Example:
+      oscirc pin alice/debian && oscirc pull alice/debian
+    """
+    from oscirc_remote import paths, readiness
+    from oscirc_remote.pins import Pins
+    from oscirc_remote.resolving import resolve_for_boot
+
+    resolved = resolve_for_boot(reference, allow_revoked=allow_revoked)
+    for warning in resolved.warnings:
+        warn(warning)
+    digest = resolved.manifest_digest
+    new = Pins().add(digest, resolved.manifest, str(resolved.reference), resolved.version_label)
+    here = readiness.look(paths.cache_directory(), digest, resolved.manifest, "boot")
+    name = f"{resolved.publisher}/{resolved.image}@{resolved.version_label}"
+    if as_json:
+        print_json(
+            {
+                "image": name,
+                "manifest": digest.hex(),
+                "new": new,
+                "needed_blocks": here.blocks,
+                "cached_blocks": here.blocks_here,
+                "safe_to_unplug": here.is_complete,
+            }
+        )
+        return
+    say(f"{name} is pinned{'' if new else ' (it was before)'}; {here.blocks_here} of {here.blocks} blocks are here")
+    if not here.is_complete:
+        say(f"fetch the rest with: oscirc pull {resolved.reference}")
+
+
+@click.command()
+@click.argument("reference")
+def unpin(reference: str) -> None:
+    """Let an image go from the cache when room is needed. Name it as it was pinned, or by its manifest's digest.
+
+    \b
+    Example:
+      oscirc unpin alice/debian
+    """
+    from oscirc_remote.pins import Pins
+
+    pins = Pins()
+    meant = [each for each in pins.list() if _is_meant(each, reference)]
+    if not meant:
+        raise NotFoundError(f"{reference} is not pinned", hint="see: oscirc pins")
+    for each in meant:
+        pins.remove(each.digest)
+        say(f"{_name(each)} is no longer pinned")
+
+
+def _is_meant(each: Pin, text: str) -> bool:
+    wanted = text.removeprefix("sha256:")
+    names = {
+        each.reference,
+        each.reference.rpartition(":")[2],
+        _name(each),
+        f"{each.manifest.publisher}/{each.manifest.image}",
+    }
+    return text in names or (len(wanted) >= 8 and each.digest.hex().startswith(wanted))  # noqa: PLR2004
+
+
+def _name(each: Pin) -> str:
+    return f"{each.manifest.publisher}/{each.manifest.image}@{each.version}"
+
+
+@click.command()
+@json_option
+def pins(*, as_json: bool) -> None:
+    """The images that are pinned, and how much of each is here."""
+    from oscirc_remote import paths, readiness
+    from oscirc_remote.pins import Pins
+
+    found = [
+        (each, readiness.look(paths.cache_directory(), each.digest, each.manifest, "boot")) for each in Pins().list()
+    ]
+    if as_json:
+        print_json(
+            {
+                "pins": [
+                    {
+                        "image": _name(each),
+                        "reference": each.reference,
+                        "manifest": each.digest.hex(),
+                        "since": each.date,
+                        "needed_blocks": here.blocks,
+                        "cached_blocks": here.blocks_here,
+                        "ready_to_boot": here.is_ready_to_boot,
+                        "safe_to_unplug": here.is_complete,
+                    }
+                    for each, here in found
+                ]
+            }
+        )
+    elif not found:
+        say("nothing is pinned; pin an image with: oscirc pin REF")
+    else:
+        rows = [
+            (
+                _name(each),
+                each.date[:10],
+                f"{100 * here.blocks_here // max(1, here.blocks)} %",
+                "yes" if here.is_ready_to_boot else "no",
+            )
+            for each, here in found
+        ]
+        print_table(("IMAGE", "SINCE", "HERE", "READY TO BOOT"), rows)

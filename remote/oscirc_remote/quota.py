@@ -1,0 +1,87 @@
+"""A limit for the cache, minded by whoever writes to it: looks when it has written enough, in a thread of its own.
+
+Eviction takes seconds on a large cache, so no read waits for it; between two looks a cache may be a little over its
+limit. Where what must stay fills the limit, nothing more is kept until there is room again (`is_full`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from oscirc_blockstore.errors import OscircError
+from oscirc_remote.deadlines import SYSTEM_CLOCK, Clock
+from oscirc_remote.eviction import Evicted, Evictor
+
+log = logging.getLogger(__name__)
+
+LEAST_STEP_BYTES, MOST_STEP_BYTES = 16 << 20, 1 << 30
+STEPS = 50
+FULL_FOR_S = 60.0
+
+
+def _in_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="oscirc-evictor", daemon=True).start()
+
+
+class Quota:
+    """One process's view of the limit. Safe for threads."""
+
+    def __init__(
+        self,
+        evictor: Evictor,
+        limit_bytes: int,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        run: Callable[[Callable[[], None]], None] = _in_thread,
+    ) -> None:
+        self.limit_bytes = limit_bytes
+        self._evictor = evictor
+        self._clock = clock
+        self._run = run
+        self._step = min(max(limit_bytes // STEPS, LEAST_STEP_BYTES), MOST_STEP_BYTES, max(1, limit_bytes))
+        self._unlooked = self._step  # look at the first write
+        self._looking = False
+        self._full_until = 0.0
+        self._lock = threading.Lock()
+
+    def kept(self, size_bytes: int) -> None:
+        """So many bytes were written."""
+        with self._lock:
+            self._unlooked += size_bytes
+            if self._looking or self._unlooked < self._step:
+                return
+            self._looking, self._unlooked = True, 0
+        self._run(self._look)
+
+    def is_full(self) -> bool:
+        """Whether nothing more may be kept, because what must stay fills the limit. Looks again now and then."""
+        if not self._full_until:
+            return False
+        if self._clock.monotonic() >= self._full_until:
+            self.kept(self._step)
+        return bool(self._full_until)
+
+    def why(self) -> str:
+        """What to say about it."""
+        return f"what is pinned, mounted or an instance's base fills the cache's limit of {self.limit_bytes} bytes"
+
+    def _look(self) -> None:
+        try:
+            evicted = self._evictor.run(self.limit_bytes)
+            if not evicted.busy:
+                self._judge(evicted)
+        except OscircError as error:
+            log.warning("the cache's limit could not be kept: %s", error)
+        except Exception:
+            log.exception("an eviction ended")
+        finally:
+            with self._lock:
+                self._looking = False
+
+    def _judge(self, evicted: Evicted) -> None:
+        if evicted.bytes_freed:
+            log.info("evicted %d files, %d bytes", evicted.files_freed, evicted.bytes_freed)
+        full = evicted.bytes_left >= self.limit_bytes
+        self._full_until = self._clock.monotonic() + FULL_FOR_S if full else 0.0

@@ -1,0 +1,238 @@
+"""What a user keeps: `pull`, pins, the cache's limit, and `status` before the network is unplugged."""
+
+import http.server
+import os
+import signal
+import threading
+import urllib.request
+
+import pytest
+from support.commands import Workstation, serving
+from support.fault_server import FaultServer, flip_bit, stall
+
+from oscirc_blockstore.digests import digest_of
+from oscirc_blockstore.profile import Profile
+
+from .conftest import BLOCK
+
+IMAGE = "m:alice/tiny"
+BOOT = list(range(20, 40))
+
+
+@pytest.fixture(scope="module")
+def profiled(published):
+    """The image with a boot profile of twenty blocks."""
+    place = published.repository.directory / "boot.profile.json"
+    place.write_bytes(Profile(digest_of(b"any"), "boot", 1, tuple(BOOT)).serialise())
+    with serving(published.publisher, published.repository):
+        published.publisher.run("profile", "add", "test:alice/tiny@1", place)
+    yield published
+    with serving(published.publisher, published.repository):
+        published.publisher.run("profile", "remove", "test:alice/tiny@1", "boot")
+
+
+@pytest.fixture
+def mirror(published):
+    with FaultServer(published.repository.tree) as server:
+        yield server
+
+
+def add(station, mirror, published):
+    station.run("remote", "add", "m", f"{mirror.url}#{published.pin}")
+
+
+def cached(station):
+    directory = station.home / "cache" / "oscirc" / "blocks"
+    return {file.name: file for file in directory.glob("??/*")}
+
+
+def names(disk, positions=range(64)):
+    return {digest_of(disk[at * BLOCK : (at + 1) * BLOCK]).hex() for at in positions}
+
+
+def test_pull_brings_all_and_status_says_that_the_network_may_go(published, mirror, reader):
+    add(reader, mirror, published)
+    assert reader.refused("status", "alice/tiny", code=3)
+    pulled = reader.json("pull", IMAGE)
+    assert (pulled["fetched_blocks"], pulled["data_bytes"]) == (64, 64 * BLOCK)
+    facts = reader.json("status", IMAGE)
+    assert (facts["mounted"], facts["safe_to_unplug"], facts["ready_to_boot"], facts["cached_percent"]) == (
+        *(False, True, True),
+        100,
+    )
+    mirror.close()
+    assert "yes: all of the data is here" in reader.run("status", IMAGE)
+
+
+def test_an_interrupted_pull_fetches_only_what_is_missing(published, mirror, reader):
+    add(reader, mirror, published)
+    reader.json("show", IMAGE)
+    mirror.inject("blocks/*", stall(after_bytes=1000), times=1)
+    served = set()
+    for sign in (signal.SIGINT, signal.SIGKILL):
+        process = reader.start("pull", IMAGE, "--limit-rate", "400K")
+        while mirror.count("blocks/*") < len(served) + 12 and process.poll() is None:
+            pass
+        process.send_signal(sign)
+        assert process.wait(30) == (130 if sign == signal.SIGINT else -signal.SIGKILL)
+        served = {request.path for request in mirror.requests if request.path.startswith("blocks/")}
+    here = set(cached(reader))
+    assert 0 < len(here) < 65
+    before = mirror.count("blocks/*")
+    mirror.heal()
+    reader.json("pull", IMAGE)
+    assert mirror.count("blocks/*") - before == 65 - len(here)  # 64 blocks and a node
+    assert mirror.count("blocks/*") > 0
+    assert reader.json("pull", IMAGE)["fetched_blocks"] == 0
+
+
+def test_only_the_profile_is_pulled_and_then_it_is_ready_to_boot(profiled, mirror, reader):
+    add(reader, mirror, profiled)
+    pulled = reader.json("pull", IMAGE, "--profile-only")
+    assert pulled["profile_blocks"] == len(BOOT) + 1  # a node
+    assert set(cached(reader)) >= names(profiled.disk, BOOT)
+    assert not set(cached(reader)) & names(profiled.disk, range(20))
+    assert mirror.count("blocks/*") == 0
+    facts = reader.json("status", IMAGE)
+    assert (facts["ready_to_boot"], facts["safe_to_unplug"], facts["cached_percent"]) == (True, False, 31)
+    shown = reader.run("status", IMAGE)
+    assert "yes: 21 of 21 blocks" in shown
+    assert "no: 31 % of the data is here" in shown
+    again = reader.json("pull", IMAGE, "--profile-only")
+    assert again["fetched_blocks"] == 0
+
+
+def test_a_profile_that_there_is_not_is_said_with_those_that_there_are(profiled, mirror, reader, tmp_path):
+    add(reader, mirror, profiled)
+    assert "there are: boot" in reader.refused("pull", IMAGE, "--profile-only", "--profile", "desktop", code=3)
+    place = tmp_path / "mnt"
+    place.mkdir()
+    assert "there are: boot" in reader.refused("mount", IMAGE, place, "--profile", "desktop", code=3)
+    reader.run("mount", IMAGE, place, "--profile", "none")
+    assert reader.json("status", place)["prefetch"]["bundle_bytes"] == 0
+
+
+def test_without_a_profile_only_the_profile_cannot_be_pulled(published, mirror, reader):
+    add(reader, mirror, published)
+    mirror.inject("accel/*", lambda answer: setattr(answer, "status", 404))
+    assert "has no profile" in reader.refused("pull", IMAGE, "--profile-only", code=3)
+
+
+def test_what_is_pinned_stays_and_the_rest_goes_when_room_is_needed(published, mirror, reader, tmp_path):
+    add(reader, mirror, published)
+    reader.json("pull", IMAGE)
+    assert reader.json("pin", IMAGE)["safe_to_unplug"]
+    assert not reader.json("pin", IMAGE)["new"]
+    (pin,) = reader.json("pins")["pins"]
+    assert (pin["image"], pin["safe_to_unplug"]) == ("alice/tiny@1", True)
+    junk = reader.home / "cache" / "oscirc" / "blocks" / "00" / ("00" * 32)
+    junk.parent.mkdir(exist_ok=True)
+    junk.write_bytes(bytes(BLOCK))
+    os.utime(junk, (1, 1))
+    would = reader.json("cache", "gc", "--limit", "1K", "--dry-run")
+    assert (would["removed_blocks"], junk.exists()) == (1, True)
+    done = reader.json("cache", "gc", "--limit", "1K")
+    assert (done["removed_blocks"], done["left_bytes"], junk.exists()) == (1, done["needed_bytes"], False)
+    assert set(cached(reader)) >= names(published.disk)
+    reader.run("unpin", "alice/tiny")
+    assert reader.json("pins")["pins"] == []
+    reader.refused("unpin", "alice/tiny", code=3)
+    reader.json("cache", "gc")
+    assert set(cached(reader)) >= names(published.disk)  # a channel points at it
+    reader.json("cache", "gc", "--limit", "1K")
+    assert cached(reader) == {}
+
+
+def test_what_is_mounted_stays(published, mirror, reader, tmp_path):
+    add(reader, mirror, published)
+    reader.json("pull", IMAGE)
+    place = tmp_path / "mnt"
+    place.mkdir()
+    reader.run("mount", IMAGE, place)
+    assert reader.json("cache", "info")["needed_bytes"] >= 64 * BLOCK
+    reader.json("cache", "gc", "--limit", "1K")
+    mirror.close()
+    assert (place / "disk.raw").read_bytes() == published.disk
+    reader.run("umount", place)
+    assert reader.json("cache", "gc", "--limit", "1K")["left_bytes"] == 0
+
+
+def test_a_limit_is_kept_by_mounts_and_pulls_themselves(published, mirror, reader, tmp_path):
+    config = reader.home / "config" / "oscirc"
+    config.mkdir(parents=True)
+    (config / "config.toml").write_text('cache_limit = "2M"\n')
+    add(reader, mirror, published)
+    error = reader.refused("pull", IMAGE, code=6)
+    assert "limit" in error
+    assert "oscirc cache gc" in error
+    size = sum(file.stat().st_size for file in cached(reader).values())
+    assert size < 4 * 1024 * 1024  # a look every so often: a little over is allowed
+    place = tmp_path / "mnt"
+    place.mkdir()
+    reader.run("mount", IMAGE, place)
+    assert (place / "disk.raw").read_bytes() == published.disk  # the rest is read without being kept
+    assert reader.json("status", place)["uncached_writes"] > 0
+
+
+def test_a_flipped_bit_in_the_cache_is_found_and_fetched_again(published, mirror, reader):
+    add(reader, mirror, published)
+    reader.json("pull", IMAGE)
+    file = next(iter(cached(reader).values()))
+    raw = bytearray(file.read_bytes())
+    raw[100] ^= 1
+    file.write_bytes(raw)
+    assert reader.json("cache", "verify") == {"checked": 65, "damaged": 1}
+    assert reader.json("cache", "verify") == {"checked": 64, "damaged": 0}
+    pulled = reader.json("pull", IMAGE)
+    assert pulled["fetched_blocks"] + pulled["fetched_nodes"] == 1
+
+
+class Forwarding(http.server.BaseHTTPRequestHandler):
+    """A forward proxy for plain HTTP: absolute-form requests, fetched and passed on."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.server.seen.append(self.path)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(self.path, timeout=10) as answer:
+                status, body = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            status, body = error.code, error.read()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments):
+        pass
+
+
+def test_a_proxy_is_used_where_the_environment_names_one(published, mirror, tmp_path):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Forwarding) as proxy:
+        proxy.seen = []
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        try:
+            through = Workstation(tmp_path / "user", extra={"http_proxy": f"http://127.0.0.1:{proxy.server_port}"})
+            add(through, mirror, published)
+            assert through.json("pull", IMAGE)["fetched_blocks"] == 64
+            assert sum("/blocks/" in path for path in proxy.seen) == 65
+            assert mirror.count("blocks/*") == 65
+            past = Workstation(tmp_path / "past", extra={**through.extra, "no_proxy": "127.0.0.1"})
+            proxy.seen.clear()
+            add(past, mirror, published)
+            past.json("pull", IMAGE)
+            assert proxy.seen == []
+        finally:
+            proxy.shutdown()
+            thread.join(10)
+
+
+def test_a_lying_mirror_gives_a_pull_nothing(published, mirror, reader):
+    add(reader, mirror, published)
+    reader.json("show", IMAGE)
+    mirror.inject("blocks/*", flip_bit())
+    reader.refused("pull", IMAGE, code=7, timeout=200)
+    assert cached(reader) == {}
