@@ -3,6 +3,9 @@
 Asking again for a block that is a moment away takes the link from the bundle and comes later (measured, ADR 8). So a
 read waits when the block's end is at most `PATIENCE_S` away at the rate at which bytes come, and bytes do come; else it
 fetches for itself. Before the bundle's index is known it waits as well, for at most `PATIENCE_S` from the start.
+
+How fast bytes come and what they will be is the word of a stranger. So whatever is promised, one read waits for at most
+`LONGEST_WAIT_S` and half of its time in all (`patience`): the other half is for a request of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from oscirc_blockstore.digests import Digest
 from oscirc_remote.deadlines import SYSTEM_CLOCK, Clock, Deadline
 
 PATIENCE_S = 2.0
+LONGEST_WAIT_S = 4.0
 STALLED_S = 0.8
 _RATE_WINDOW_S = 1.0
 
@@ -26,6 +30,11 @@ class Progress:
 
     offset: int
     rate: float
+
+
+def patience(deadline: Deadline) -> Deadline:
+    """Until when a read under this deadline may wait for what arrives. Make it once for all blocks of the read."""
+    return deadline.at_most(min(LONGEST_WAIT_S, deadline.remaining_s() / 2))
 
 
 class Arrivals:
@@ -52,7 +61,7 @@ class Arrivals:
         self._wake()
 
     def moved(self, offset: int, arrived: Iterable[Digest] = (), rate: float | None = None) -> None:
-        """The stream has come to `offset`; these blocks are resident now. `rate` if somebody else has measured it."""
+        """The stream has come to `offset`; these have come, or will not. `rate` if somebody else has measured it."""
         now = self._clock.monotonic()
         with self._lock:
             for digest in arrived:
@@ -93,7 +102,7 @@ class Arrivals:
             return not self._progress.rate or left_bytes <= self._progress.rate * PATIENCE_S
 
     def wait(self, digest: Digest, deadline: Deadline) -> bool:
-        """Wait until it has arrived or is not worth waiting for; whether there was any waiting."""
+        """Wait until it has arrived, is not worth waiting for, or `patience` is over; whether there was any waiting."""
         waited = False
         while deadline.remaining_s() > 0 and self.expects(digest):
             waited = True

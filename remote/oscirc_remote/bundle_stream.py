@@ -32,23 +32,22 @@ from oscirc_blockstore.errors import (
     NotServedError,
     OscircError,
     TransportError,
-    UnreachableError,
 )
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.segment import SegmentSource, decode
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote.arrivals import Arrivals
+from oscirc_remote.bundle_feed import BundleFeed, NobodyLeft, StreamMirrors
 from oscirc_remote.counters import Counters
 from oscirc_remote.downloads import Download
 from oscirc_remote.saving import Saver
-from oscirc_remote.stream_files import StreamFiles
+from oscirc_remote.stream_files import TAG_BYTES, StreamFiles, Told, tag
 from oscirc_remote.wanted import Wanted
 
 UNASKED_BYTES = 4 << 20
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 FOLLOW_S = 0.01
-SILENCE_S = 30.0
 
 _LIES = (IntegrityError, DocumentRefusedError)
 
@@ -67,16 +66,6 @@ class Keeper(Protocol):
 
     def keep(self, digest: Digest, raw: bytes) -> None:
         """Write verified bytes to the store; what it does not take is no error."""
-
-
-class StreamMirrors(Protocol):
-    """Where bundles come from."""
-
-    def open(self, accelerator: Accelerator, start: int, stop: int, skip: frozenset[str]) -> Download | None:
-        """A download from the best mirror that is not to be skipped; None when none is left."""
-
-    def report(self, name: str, problem: OscircError | None) -> None:
-        """How a download went."""
 
 
 class BundleStream:
@@ -104,17 +93,20 @@ class BundleStream:
         self._arrivals = arrivals
         self._files = files
         self._leading = leading
-        self._download = early
-        self._download_stop = accelerator.length if early is not None else 0
+        self._feed = BundleFeed(accelerator, mirrors, early)
         self._on_block = on_block
-        self._wanted = Wanted(manifest.geometry, manifest.root)
+        self._root = manifest.root
+        self._geometry = manifest.geometry
+        self._wanted = Wanted(manifest.geometry, manifest.root, ())
         self._index: BundleIndex | None = None
+        self._entries: list[Entry] = []
+        self._numbers: dict[Digest, int] = {}
+        self._tag = bytes(TAG_BYTES)
         self._closing = threading.Event()
         self._saver = Saver()
-        self._rest = b""  # bytes after the index that came with it
         self._offset = 0
+        self._done_entries = 0
         self._came: list[Digest] = []
-        self._ends: dict[Digest, int] = {}
         self._unasked_bytes = 0
         self._problem: OscircError | None = None
         self.counters = Counters("blocks", "nodes", "failures")
@@ -134,16 +126,13 @@ class BundleStream:
             if self.state not in ("complete", "failed"):
                 self.state = "ended"
             self._arrivals.end()
-            if self._download is not None:
-                self._download.close()
+            self._feed.end()
             self._files.close()
 
     def close(self) -> None:
         """Let `run` return soon."""
         self._closing.set()
-        download = self._download
-        if download is not None:
-            download.close()
+        self._feed.close()
         self._arrivals.end()
 
     @property
@@ -153,17 +142,16 @@ class BundleStream:
 
     def left_out(self) -> Iterator[Entry]:
         """What it names, the table wants and is not here: for single requests, in order."""
-        for segment in self._index.segments if self._index else ():
-            for entry in segment.entries:
-                asked = entry.raw_size == NODE_SIZE or self._wanted.position_of(entry.digest) is not None
-                if asked and not self._keeper.has(entry.digest):
-                    yield entry
+        for entry in self._entries:
+            asked = entry.raw_size == NODE_SIZE or self._wanted.position_of(entry.digest) is not None
+            if asked and not self._keeper.has(entry.digest):
+                yield entry
 
     # leading
 
     def _lead(self) -> None:
-        if self._download is None and self._index is None:
-            self._learn(self._files.index())
+        if not self._feed.is_open and self._index is None:
+            self._use_kept_index()
         pause_s, tried = FIRST_PAUSE_S, frozenset[str]()
         while not self._closing.is_set():
             before = self._offset
@@ -172,82 +160,56 @@ class BundleStream:
             except (TransportError, IntegrityError, DocumentRefusedError) as error:
                 if self._closing.is_set():
                     return
-                name = self._drop_download(error)
+                name = self._feed.end(error)
                 self.counters.add("failures")
                 self._problem = error
                 if self._offset != before:
                     pause_s, tried = FIRST_PAUSE_S, frozenset()
                 tried |= {name}
-                continue
-            except _NobodyLeft:
+            except NobodyLeft:
                 if isinstance(self._problem, (NotServedError, *_LIES)):
                     self.state = "failed"
                     return
                 self._closing.wait(pause_s)
                 pause_s, tried = min(2 * pause_s, LONGEST_PAUSE_S), frozenset()
-                continue
-            self.state = "complete"
-            return
+            else:
+                self.state = "complete"
+                return
 
     def _fetch_missing(self, skip: frozenset[str]) -> None:
         """One pass over what is missing; raises what a mirror did."""
         if self._index is None:
             self._read_index(skip)
-        assert self._index is not None  # noqa: S101  # it was just read
-        runs = self._runs(self._index)
+        runs = self._runs()
         self._expect([segment for run in runs for segment in run])
         self.state = "streaming"
         for run in runs:
             start, stop = run[0].offset, run[-1].offset + run[-1].length
-            if self._download is None or start != self._offset or stop > self._download_stop:
-                self._change_download(start, stop, skip)
+            if start != self._offset or not self._feed.reaches(stop):
+                self._feed.aim(start, stop, skip)
             self._offset = start
             self._decode(run)
             if self._closing.is_set():
                 return
-        self._change_download(0, 0, skip)
+        self._feed.end()
 
     def _read_index(self, skip: frozenset[str]) -> None:
-        if self._download is None:
-            cold = not self._keeper.has(self._wanted.root)
+        if not self._feed.is_open:
+            cold = not self._keeper.has(self._root.digest)
             stop = self._accelerator.length if cold else self._accelerator.index_length or self._accelerator.length
-            self._change_download(0, stop, skip)
-        raw = self._take(b"", HEAD_SIZE)
+            self._feed.aim(0, stop, skip)
+        raw = self._feed.take(HEAD_SIZE)
         length = index_length(raw)
         if length > self._accelerator.length:
             raise DocumentRefusedError("a bundle's index is longer than the listing says the bundle is")
-        raw = self._take(raw, length)
-        raw, self._rest = raw[:length], raw[length:]
-        index = parse_index(raw)
-        if index.manifest != self._manifest_digest or index.block_size != self._block_size:
-            raise DocumentRefusedError("the bundle was made for another image")
-        if index.length != self._accelerator.length:
-            raise DocumentRefusedError("the bundle is not as long as it was listed")
+        raw += self._feed.take(length - HEAD_SIZE)
+        self._learn(raw)
         self._files.keep_index(raw)
         self._offset = length
-        self._learn(index)
-
-    def _take(self, raw: bytes, size: int) -> bytes:
-        pieces, held = [raw], len(raw)
-        while held < size:
-            piece = self._next_piece()
-            pieces.append(piece)
-            held += len(piece)
-        return b"".join(pieces)
-
-    def _next_piece(self) -> bytes:
-        if self._rest:
-            piece, self._rest = self._rest, b""
-            return piece
-        assert self._download is not None  # noqa: S101  # whoever reads has opened one
-        piece = self._download.read(SILENCE_S)
-        if not piece:
-            raise UnreachableError(f"{self._download.source} broke off in a bundle")
-        return piece
 
     def _decode(self, segments: Sequence[Segment]) -> None:
         for segment in segments:
-            source = SegmentSource(self, segment.length)
+            source = SegmentSource(self._feed, segment.length)
             for entry, raw in decode(segment, source):
                 self._found(entry.digest, raw)
                 self._offset = segment.offset + segment.length - source.left
@@ -255,14 +217,8 @@ class BundleStream:
                 if self._closing.is_set():
                     return
 
-    def read(self, size: int) -> bytes:
-        """The next bytes of the bundle, as a `ByteSource`."""
-        piece = self._next_piece()
-        if len(piece) > size:
-            piece, self._rest = piece[:size], piece[size:]
-        return piece
-
     def _found(self, digest: Digest, raw: bytes) -> None:
+        self._done_entries = self._numbers[digest] + 1
         if not self._wanted.accept(digest, raw):
             self._unasked_bytes += len(raw)
             if self._unasked_bytes > UNASKED_BYTES:
@@ -280,45 +236,46 @@ class BundleStream:
     def _tell(self) -> None:
         came, self._came = self._came, []
         self._arrivals.moved(self._offset, came)
-        progress = self._arrivals.progress
-        self._saver.put(lambda: self._files.tell(progress))  # others can read what was saved, no more
+        told = Told(self._offset, self._arrivals.progress.rate, self._done_entries, self._tag)
+        self._saver.put(lambda: self._files.tell(told))  # others can read what was saved, no more
 
-    def _change_download(self, start: int, stop: int, skip: frozenset[str]) -> None:
-        """End the present download and begin the one of these bytes, if any."""
-        if self._download is not None:
-            self._download.close()
-            self._download = None
-        self._rest = b""
-        if stop > start:
-            self._download = self._mirrors.open(self._accelerator, start, stop, skip)
-            if self._download is None:
-                raise _NobodyLeft
-            self._download_stop = stop
+    # the index, and what of it is missing
 
-    def _drop_download(self, error: OscircError) -> str:
-        download, self._download, self._rest = self._download, None, b""
-        if download is None:
-            return ""
-        download.close()
-        self._mirrors.report(download.source, error)
-        return download.source
+    def _use_kept_index(self) -> None:
+        """Go by the index that an earlier use, or whoever streams, left; a wrong one is taken away."""
+        raw = self._files.index()
+        if raw is None:
+            return
+        try:
+            self._learn(raw)
+        except DocumentRefusedError:
+            self._files.drop_index()
 
-    # what is missing
+    def _learn(self, raw: bytes) -> None:
+        """Take an index that was judged, and what is wanted from the nodes that are here already.
 
-    def _learn(self, index: BundleIndex | None) -> None:
-        """Take an index, and what is wanted from the nodes that are here already."""
-        self._index = index
-        for segment in index.segments if index else ():
-            for entry in segment.entries:
-                if entry.raw_size == NODE_SIZE:
-                    raw = self._keeper.resident(entry.digest, NODE_SIZE)
-                    if raw is not None:
-                        self._wanted.accept(entry.digest, raw)
+        Raises `DocumentRefusedError` for one that is not of the bundle that was listed for this image.
+        """
+        index = parse_index(raw)
+        if index.manifest != self._manifest_digest or index.block_size != self._geometry.block_size:
+            raise DocumentRefusedError("the bundle was made for another image")
+        if index.length != self._accelerator.length:
+            raise DocumentRefusedError("the bundle is not as long as it was listed")
+        self._index, self._tag = index, tag(raw)
+        self._entries = [entry for segment in index.segments for entry in segment.entries]
+        self._numbers = {entry.digest: number for number, entry in enumerate(self._entries)}
+        self._wanted = Wanted(self._geometry, self._root, self._numbers)
+        self._done_entries = 0
+        for entry in self._entries:
+            if entry.raw_size == NODE_SIZE:
+                node = self._keeper.resident(entry.digest, NODE_SIZE)
+                if node is not None:
+                    self._wanted.accept(entry.digest, node)
 
-    def _runs(self, index: BundleIndex) -> list[list[Segment]]:
+    def _runs(self) -> list[list[Segment]]:
         """Segments to fetch, in runs that follow one another in the file."""
         runs: list[list[Segment]] = []
-        for segment in index.segments:
+        for segment in self._index.segments if self._index else ():
             missing = sum(entry.raw_size for entry in segment.entries if not self._keeper.has(entry.digest))
             if not missing or 2 * missing < segment.raw_length:
                 continue
@@ -328,7 +285,8 @@ class BundleStream:
                 runs.append([segment])
         return runs
 
-    def _expect(self, segments: Sequence[Segment]) -> None:
+    def _expect(self, segments: Sequence[Segment]) -> dict[Digest, int]:
+        """Let reads wait for what these bring; where each of it ends in the file."""
         ends: dict[Digest, int] = {}
         for segment in segments:
             raw_end = 0
@@ -337,29 +295,35 @@ class BundleStream:
                 if not self._keeper.has(entry.digest):
                     ends[entry.digest] = segment.offset + segment.length * raw_end // segment.raw_length
         self._arrivals.expect(ends, self._offset)
-        self._ends = ends
+        return ends
 
     # following
 
     def _follow(self) -> None:
         """Know what another process streams, until it ends."""
         self.state = "following"
+        ends: dict[Digest, int] = {}
         while not self._closing.wait(FOLLOW_S) and not self._files.try_lock():
-            if self._index is None:
-                self._learn(self._files.index())
-                if self._index is not None:
-                    self._expect([segment for run in self._runs(self._index) for segment in run])
-                continue
             told = self._files.told()
-            came = [digest for digest, end in self._ends.items() if end <= told.offset and self._keeper.has(digest)]
+            if self._index is None or told.index not in (self._tag, bytes(TAG_BYTES)):
+                self._use_kept_index()
+                if self._index is not None:
+                    ends = self._expect([segment for run in self._runs() for segment in run])
+                continue
+            dealt_with = told.entries if told.index == self._tag else 0
+            came = [digest for digest in ends if self._numbers[digest] < dealt_with]
             for digest in came:
-                del self._ends[digest]
-                position = self._wanted.position_of(digest)
-                if position is not None:
-                    self._on_block(position)
+                del ends[digest]
+                self._note_arrival(digest)
             self._arrivals.moved(told.offset, came, rate=told.rate)
         self._leading = not self._closing.is_set()
 
-
-class _NobodyLeft(Exception):  # noqa: N818  # not an error of anybody's: the round over the mirrors is done
-    """Every mirror was tried in this round."""
+    def _note_arrival(self, digest: Digest) -> None:
+        """A block that another process fetched, or left out."""
+        if self._wanted.lacks_node(digest):
+            node = self._keeper.resident(digest, NODE_SIZE)
+            if node is not None:
+                self._wanted.accept(digest, node)
+        position = self._wanted.position_of(digest)
+        if position is not None and self._keeper.has(digest):
+            self._on_block(position)

@@ -16,7 +16,7 @@ from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import LocalError, TransportError
 from oscirc_blockstore.local_store import LocalStore
 from oscirc_blockstore.table import NODE_SIZE
-from oscirc_remote.arrivals import NOTHING_ARRIVES, Arrivals
+from oscirc_remote.arrivals import NOTHING_ARRIVES, Arrivals, patience
 from oscirc_remote.cache_layout import LOCK_FILE, STORE_DIRECTORY
 from oscirc_remote.counters import Counters
 from oscirc_remote.deadlines import Cancellation, Deadline
@@ -95,7 +95,7 @@ class CachedSource:
     def fetch(self, digest: Digest, raw_size: int, deadline: Deadline) -> bytes:
         """The verified bytes, from wherever they are had first; raises what `inner` raises."""
         raw = self.resident(digest, raw_size)
-        if raw is None and self._arrivals.wait(digest, deadline):
+        if raw is None and self._arrivals.wait(digest, patience(deadline)):
             raw = self.resident(digest, raw_size)
         return self._wait(self._join(digest, raw_size, deadline), raw_size, deadline) if raw is None else raw
 

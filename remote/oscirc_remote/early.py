@@ -120,7 +120,7 @@ class EarlyBundle:
             return Started(listing)
         files = StreamFiles(self._cache_directory, bundle.sha256)
         # an index that is here was left by an earlier use: then not all of the bundle may be needed
-        if files.index() is not None or not files.try_lock():
+        if files.has_index() or not files.try_lock():
             files.close()
             return Started(listing, bundle)
         return Started(listing, bundle, files, Download(client, bundle, 0, bundle.length, stall_s=STALL_S))

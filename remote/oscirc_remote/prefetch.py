@@ -49,6 +49,7 @@ AHEAD_S = 60.0
 AHEAD_QUEUED = 32
 STALL_S = 2.0
 LONE_STALL_S = 10.0
+SLOWEST = 16 << 10  # bytes per second, where another mirror may do better
 DEFAULT_PROFILE = profile.DEFAULT_NAME
 
 
@@ -343,11 +344,12 @@ class _Streams:
         for name in names:
             if name not in skip:
                 stall_s = STALL_S if len(names) > 1 else LONE_STALL_S
-                return Download(self._client(name), accelerator, start, stop, stall_s=stall_s)
+                slowest = SLOWEST if len(names) > 1 else 0.0
+                return Download(self._client(name), accelerator, start, stop, stall_s=stall_s, slowest=slowest)
         return None
 
-    def report(self, name: str, problem: OscircError | None) -> None:
-        self._mirrors.report(name, problem)
+    def report(self, name: str, problem: OscircError | None, *, received_bytes: int = 0, seconds: float = 0.0) -> None:
+        self._mirrors.report(name, problem, received_bytes=received_bytes, seconds=seconds)
 
     def get(self, path: str, limit_bytes: int, deadline: Deadline) -> bytes | None:
         """A document from the first mirror that has it; None where none does."""

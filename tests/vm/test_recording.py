@@ -45,6 +45,8 @@ def test_a_published_disk_is_recorded_first_and_boots_from_its_bundle(world, tmp
     station.json("boot", "test:alice/circuit", "--name", "one", "--accel", "tcg", "--wait-for", "circuit login:")
     status = station.json("status", "one")
     station.run("stop", "one", timeout=120)
+    for mount in station.json("status")["mounts"]:
+        station.run("umount", mount["mountpoint"])
     assert status["prefetch"]["blocks"] >= profile["blocks"] * 0.9
     assert status["fetched_blocks"] <= profile["blocks"] * 0.1 + 2
 

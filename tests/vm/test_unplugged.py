@@ -30,3 +30,5 @@ def test_a_pulled_image_boots_where_there_is_no_network(tmp_path, small_disk):
     assert (status["fetched_blocks"], status["fetched_bytes"], status["failed_reads"]) == (0, 0, 0)
     assert "circuit login:" in station.run("log", "one")
     station.run("stop", "one", timeout=120)
+    for mount in station.json("status")["mounts"]:
+        station.run("umount", mount["mountpoint"])
