@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oscirc.output import human_bytes, progress, say
 from oscirc_blockstore import profile as profiles
-from oscirc_blockstore.errors import DocumentRefusedError, LocalError, UsageError
+from oscirc_blockstore.errors import DocumentRefusedError, LocalError, NotFoundError, UsageError
+from oscirc_blockstore.names import check_channel
 from oscirc_blockstore.profile import MAX_PROFILE_BYTES, Profile
 
 if TYPE_CHECKING:
@@ -40,13 +42,21 @@ def read_profile(file: Path) -> Profile:
         raise UsageError(f"{file} is not a profile: {error}", hint="record one with: oscirc record REF") from None
 
 
-def read_profiles(files: Sequence[Path]) -> list[Profile]:
-    """The profiles in these files; two of one name are an error."""
-    read = [read_profile(file) for file in files]
+def _named(text: str) -> Profile:
+    """`FILE`, or `NAME=FILE` for the profile in it under another name."""
+    name, equals, rest = text.partition("=")
+    if not equals or "/" in name or Path(text).exists():
+        return read_profile(Path(text))
+    return replace(read_profile(Path(rest)), name=check_channel(name))
+
+
+def read_profiles(texts: Sequence[str]) -> list[Profile]:
+    """The profiles in these files, `FILE` or `NAME=FILE`; two of one name are an error."""
+    read = [_named(text) for text in texts]
     names = [each.name for each in read]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"two of the profiles are called {name!r}", hint="record one under another --name")
+            raise UsageError(f"two of the profiles are called {name!r}", hint="write NAME=FILE for one of them")
     return read
 
 
@@ -111,6 +121,41 @@ def add_profiles(
                     add_profile(client, name, resolved.manifest_digest, resolved.manifest, each, load, progress=show)
                 )
     return added
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How the profile `source`, of `runs` boots, differs from the one that it would replace; counts of blocks."""
+
+    source: str
+    target: str
+    runs: int
+    blocks: int
+    new_blocks: int
+    lost_blocks: int
+
+
+def compared(client: RestClient, resolved: Resolved, source: str, target: str) -> tuple[Profile, Difference]:
+    """The server's profile `source` under the name `target`, and how it differs from the `target` that is there."""
+    from oscirc_publisher.accelerating import VersionName, listed_profile
+
+    name = VersionName(resolved.publisher, resolved.image, resolved.version_label)
+    found = listed_profile(client, name, resolved.manifest_digest, source)
+    before: set[int] = set()
+    if target != source:
+        with contextlib.suppress(NotFoundError):
+            before = set(listed_profile(client, name, resolved.manifest_digest, target).positions)
+    blocks = set(found.positions)
+    difference = Difference(source, target, found.runs, len(blocks), len(blocks - before), len(before - blocks))
+    return replace(found, name=target), difference
+
+
+def tell_difference(difference: Difference) -> None:
+    """The same, for people."""
+    say(
+        f"{difference.source}: {difference.blocks} blocks, agreed on by {difference.runs} boots; "
+        f"{difference.new_blocks} of them are not in {difference.target}, which has {difference.lost_blocks} others"
+    )
 
 
 def add_to_published(

@@ -4,6 +4,7 @@
     {"op": "fail_reads", "enabled": true}     -> {"ok": true, "result": {"failing": true}}
     {"op": "unmount", "lazy": false}          -> {"ok": true, "result": {"detached": false}}
     {"op": "retry"}                           -> {"ok": true, "result": {"answers": true}}
+    {"op": "end_trace"}                       -> {"ok": true, "result": {"reads": 1385, "problem": ""}}
     {"op": "map", "start": 0}                 -> {"ok": true, "result": {…a part of the map of the disk's blocks…}}
     anything else                             -> {"ok": false, "result": {"error", "message", "hint", "exit_code"}}
 

@@ -45,6 +45,13 @@ def block_map(record: MountRecord, start: int, *, timeout_s: float = TIMEOUT_S) 
     return MapPart.from_json(request(record, {"op": "map", "start": start}, timeout_s=timeout_s))
 
 
+def end_trace(record: MountRecord, *, timeout_s: float = TIMEOUT_S) -> None:
+    """End the recording of reads; its file is whole then, or `LocalError`. `UsageError` where nothing is recorded."""
+    problem = request(record, {"op": "end_trace"}, timeout_s=timeout_s).get("problem")
+    if problem:
+        raise LocalError(str(problem))
+
+
 def ask_to_unmount(record: MountRecord, *, lazy: bool, timeout_s: float = TIMEOUT_S) -> bool:
     """True when the mount was in use and is detached; raises `BusyError` when it is in use and `lazy` is off."""
     return bool(request(record, {"op": "unmount", "lazy": lazy}, timeout_s=timeout_s).get("detached"))

@@ -67,7 +67,9 @@ class PreparedImage:
 class MountOptions:
     """How to serve. `deadline_s` is the reader's own; the driver gives up `grace_s` later whatever the reader does.
 
-    `direct_io` turns the page cache off, to see what a guest asks; `trace` is a file to record that in.
+    `direct_io` turns the page cache off, to see what a guest asks; `trace` is a file to record that in. With the page
+    cache a trace holds first touches only; while it is recorded, for `trace_s` at most, no pages are pushed, since what
+    is in the page cache already is not asked for.
     `read_ahead_kb` needs root to take effect. `timestamp_s` is every file time: constant, because a change would drop
     the page cache. The first read, of two pages, gets `ready_timeout_s`, or what two reads may take.
     """
@@ -77,6 +79,7 @@ class MountOptions:
     push_pages: bool = True
     read_ahead_kb: int = 1024
     trace: Path | None = None
+    trace_s: float | None = None
     deadline_s: float = 10
     grace_s: float = 2
     ready_timeout_s: float | None = None

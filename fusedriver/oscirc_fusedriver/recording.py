@@ -57,8 +57,13 @@ class Recorder:
             self.problem = f"the recording ended: {error.strerror}"
             self._end()
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is recorded any more, for whatever reason."""
+        return self._descriptor < 0
+
     def close(self) -> None:
-        """Write what is left and close the file."""
+        """Write what is left and close the file; what is read from now on is not recorded."""
         if self._descriptor >= 0:
             self._lines.append(END_LINE)
             self._write()

@@ -62,6 +62,7 @@ class Session:
         self._on_detached = on_detached
         self._counters = DriverCounters()
         self._read_ahead_kb = 0
+        self._reader_settled = False
         self._started = time.monotonic()
         self._ready = False
         self._record: MountRecord | None = None
@@ -75,9 +76,17 @@ class Session:
     def _pushes(self) -> bool:
         return self._options.push_pages and not self._options.direct_io and self._prepared.block_size > 0
 
+    @property
+    def _recording(self) -> bool:
+        return self._recorder is not None and not self._recorder.ended
+
     def _offer(self, offset: int, length: int) -> None:
-        if self._pusher is not None:
+        if self._pusher is not None and not self._recording:
             self._pusher.offer(offset, length)
+
+    def _offer_block(self, offset: int, length: int) -> None:
+        if self._pusher is not None and not self._recording:
+            self._pusher.offer_block(offset, length)
 
     def run(self, on_ready: OnReady) -> None:
         """Mount, call `on_ready` once a read has succeeded, return when it is unmounted; raises `OscircError`."""
@@ -100,7 +109,7 @@ class Session:
                     block_size=self._prepared.block_size,
                     counters=self._counters,
                 )
-                self._reader.on_block(self._pusher.offer_block)
+                self._reader.on_block(self._offer_block)
             trio.run(self._serve, on_ready)
             if not self._ready:
                 raise LocalError(f"{self._mountpoint} was unmounted before it could be read")
@@ -135,6 +144,7 @@ class Session:
             "unmount": self._answer_unmount,
             "retry": self._answer_retry,
             "map": self._answer_map,
+            "end_trace": self._answer_end_trace,
         }
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with trio.open_nursery() as nursery:
@@ -156,14 +166,22 @@ class Session:
             if isinstance(cause, OscircError):
                 raise cause.with_traceback(None)
             raise LocalError(f"{record.disk} cannot be read: {cause or problem}")
-        self._reader.on_settled(self._raise_read_ahead)
+        self._reader.on_settled(self._settled)
         self._ready = True
         self._operations.recorder = self._recorder  # from now on it is the users who read
         on_ready(record)
+        if self._recorder is not None and self._options.trace_s is not None:
+            await trio.sleep(self._options.trace_s)
+            self._end_trace()
+
+    def _settled(self) -> None:
+        self._reader_settled = True
+        self._raise_read_ahead()
 
     def _raise_read_ahead(self) -> None:
-        # not before: while a bundle comes, what the kernel reads ahead of it would be fetched twice, or out of turn
-        if self._record is not None:
+        # not before: while a bundle comes, what the kernel reads ahead of it would be fetched twice, or out of turn;
+        # and what it reads ahead is nothing that a guest asked for
+        if self._record is not None and self._reader_settled and (self._options.direct_io or not self._recording):
             self._read_ahead_kb = kernel.raise_read_ahead(self._record.device, self._options.read_ahead_kb)
 
     async def _watch(self, signals: AsyncIterator[int], loop: trio.CancelScope) -> None:
@@ -225,6 +243,17 @@ class Session:
         if not dataclasses.is_dataclass(part) or isinstance(part, type):
             raise UsageError("what is mounted here has no map of blocks")
         return dataclasses.asdict(part)
+
+    async def _answer_end_trace(self, _request: dict[str, object]) -> dict[str, object]:
+        if self._recorder is None:
+            raise UsageError("nothing is recorded here")
+        self._end_trace()
+        return {"reads": self._recorder.reads, "problem": self._recorder.problem}
+
+    def _end_trace(self) -> None:
+        if self._recorder is not None:
+            self._recorder.close()
+            self._raise_read_ahead()
 
     async def _answer_unmount(self, request: dict[str, object]) -> dict[str, object]:
         lazy = control.flag(request, "lazy", default=False)

@@ -8,10 +8,10 @@ from typing import IO
 
 from oscirc_blockstore import bundle
 from oscirc_blockstore.accelerators import BUNDLE, PROFILE, Accelerator
-from oscirc_blockstore.digests import Digest, digest_of
-from oscirc_blockstore.errors import NotFoundError
+from oscirc_blockstore.digests import Digest, digest_of, parse_hex, verify
+from oscirc_blockstore.errors import DocumentRefusedError, NotFoundError
 from oscirc_blockstore.manifest import Manifest
-from oscirc_blockstore.profile import Profile
+from oscirc_blockstore.profile import MAX_PROFILE_BYTES, Profile, parse
 from oscirc_publisher.bundling import Load, Progress, built_bundle
 from oscirc_publisher.rest import Body, RestClient
 
@@ -88,6 +88,23 @@ def has_profile(client: RestClient, name: VersionName, profile: str) -> bool:
         return False
     kinds = {each.get("kind") for each in _objects(answer) if each.get("name") == profile}
     return {PROFILE, BUNDLE} <= kinds
+
+
+def listed_profile(client: RestClient, name: VersionName, manifest_digest: Digest, profile: str) -> Profile:
+    """The profile of that name that the server has for the version; it is advice, whoever made it."""
+    for each in _objects(client.call_json("GET", f"{name.path}/accelerators")):
+        if (each.get("kind"), each.get("name")) == (PROFILE, profile):
+            digest = parse_hex(each.get("sha256"))
+            raw = client.fetch(Accelerator(PROFILE, profile, digest, 1).path, MAX_PROFILE_BYTES)
+            verify(raw, digest)
+            found = parse(raw)
+            if (found.manifest, found.name) != (manifest_digest, profile):
+                raise DocumentRefusedError(f"the server's profile {profile} is of another disk or another name")
+            return found
+    raise NotFoundError(
+        f"{name.publisher}/{name.image}@{name.version} has no profile called {profile}",
+        hint="see which there are: oscirc profile list",
+    )
 
 
 def _objects(answer: dict[str, object]) -> list[dict[str, object]]:

@@ -61,7 +61,7 @@ def built_bundle(
     """
     entries, places = _entries(profile, manifest, load)
     groups = list(bundle.cut(entries))
-    if not groups:
+    if not places:
         raise DocumentRefusedError("the profile names no block with data: there is nothing to bundle")
     total = sum(each.raw_size for each in entries)
 

@@ -3,10 +3,15 @@
 import json
 import signal
 import subprocess
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 from support.commands import Workstation, add_publisher, initialise, serving
+
+from oscirc_blockstore.digests import digest_of
+from oscirc_blockstore.profile import Profile
 
 pytestmark = [pytest.mark.guest, pytest.mark.fuse]
 PROMPT = ("--record-until", "circuit login:", "--record-accel", "tcg", "--record-settle", "0.5")
@@ -23,6 +28,13 @@ def world(tmp_path, small_disk):
 
 def publish(station, disk, *options, **how):
     return station.json("publish", disk, "test:alice/circuit@1", "--key", "alice", "--memory", "256", *options, **how)
+
+
+def until(condition, what, timeout_s=60):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
 
 
 def leftovers(station):
@@ -42,13 +54,44 @@ def test_a_published_disk_is_recorded_first_and_boots_from_its_bundle(world, tmp
     again = publish(station, disk, "--profile", "auto", *PROMPT)
     assert (again["already_released"], again["profiles"]) == (True, [])
 
-    station.json("boot", "test:alice/circuit", "--name", "one", "--accel", "tcg", "--wait-for", "circuit login:")
+    saved = tmp_path / "boot.json"
+    station.json(
+        *("boot", "test:alice/circuit", "--name", "one", "--accel", "tcg", "--wait-for", "circuit login:"),
+        *("--share-boot", "--save-boot", saved),
+    )
     status = station.json("status", "one")
+    log = station.home / "data" / "oscirc" / "instances" / "one" / "sharing.log"
+    until(log.exists, "the boot is shared")
+    assert "sent to" in log.read_text()
+    assert log.with_name("shared-boot.json").read_bytes() == saved.read_bytes()
     station.run("stop", "one", timeout=120)
     for mount in station.json("status")["mounts"]:
         station.run("umount", mount["mountpoint"])
     assert status["prefetch"]["blocks"] >= profile["blocks"] * 0.9
     assert status["fetched_blocks"] <= profile["blocks"] * 0.1 + 2
+    assert not list((station.home / "run" / "oscirc" / "boots").iterdir())
+    the_fleets_profile_becomes_the_bundle(station, saved, profile["blocks"])
+
+
+def the_fleets_profile_becomes_the_bundle(station, saved, recorded_blocks):
+    """Four other networks send the same boot; what they agree on is what was recorded, or nearly."""
+    reference = "test:alice/circuit@1"
+    url = json.loads((station.home / "data/oscirc/remotes/test/remote.json").read_text())["url"].partition("#")[0]
+    station.refused("profile", "bundle", reference, code=3)
+    for number in range(2, 6):
+        with httpx.Client(transport=httpx.HTTPTransport(local_address=f"127.0.0.{number}")) as network:
+            sent = network.post(
+                f"{url}/api/v1/images/alice/circuit/versions/1/profiles/boot/runs", content=saved.read_bytes()
+            )
+        assert sent.json() == {"runs": number}
+    looked = station.json("profile", "bundle", reference, "--from", "fleet-boot", "--dry-run")
+    assert looked["profiles"] == []
+    difference = looked["difference"]
+    assert (difference["runs"], difference["target"]) == (5, "boot")
+    assert difference["new_blocks"] + difference["lost_blocks"] <= recorded_blocks * 0.2
+    (made,) = station.json("profile", "bundle", reference)["profiles"]
+    assert (made["name"], made["uploaded"]) == ("boot", True)
+    assert station.json("profile", "bundle", reference, "--dry-run")["difference"]["new_blocks"] == 0
 
 
 def test_a_disk_that_does_not_boot_is_not_released(world, tmp_path):
@@ -57,7 +100,7 @@ def test_a_disk_that_does_not_boot_is_not_released(world, tmp_path):
     disk.write_bytes(bytes(1 << 20))
     error = station.refused(
         *("publish", disk, "test:alice/circuit@1", "--key", "alice", "--profile", "auto"),
-        *("--record-accel", "tcg", "--record-timeout", "8", "--record-until", "circuit login:"),
+        *("--record-accel", "tcg", "--record-timeout", "3", "--record-until", "circuit login:"),
         code=5,
         timeout=120,
     )
@@ -105,21 +148,37 @@ def test_a_profile_that_would_be_overwritten_is_refused_before_the_first_boot(wo
     assert output.read_text() == "mine"
 
 
-def test_a_recorded_profile_is_added_listed_and_removed(world, tmp_path):
+def test_profiles_are_published_added_under_other_names_listed_and_removed(world, tmp_path):
+    station, disk = world
+    file = tmp_path / "session.profile.json"
+    file.write_bytes(Profile(digest_of(b"an earlier version"), "boot", 2, (0, 5, 3)).serialise())
+    (published,) = publish(station, disk, "--profile", f"session={file}")["profiles"]
+    assert (published["name"], published["uploaded"]) == ("session", True)
+    reference = "test:alice/circuit@1"
+    (added,) = station.json("profile", "add", reference, f"build={file}")["profiles"]
+    assert added["name"] == "build"
+    listed = station.json("profile", "list", reference)["accelerators"]
+    assert sorted((each["name"], each["kind"]) for each in listed) == [
+        ("build", "bundle"),
+        ("build", "profile"),
+        ("session", "bundle"),
+        ("session", "profile"),
+    ]
+    for name in ("build", "session"):
+        station.run("profile", "remove", reference, name)
+    assert station.json("profile", "list", reference)["accelerators"] == []
+
+
+@pytest.mark.vm
+def test_a_released_version_is_recorded_under_a_name(world, tmp_path):
     station, disk = world
     publish(station, disk)
     output = tmp_path / "quick.profile.json"
     recorded = station.json(
         *("record", "test:alice/circuit", "-o", output, "--name", "quick", "--runs", "1", "--accel", "tcg"),
-        *("--until", "circuit login:", "--settle", "0.5"),
+        *("--until", "circuit login:", "--settle", "0.5", "--keep-traces", tmp_path / "traces"),
         timeout=200,
     )
     assert json.loads(output.read_text())["name"] == "quick"
     assert recorded["runs"] == 1
-    reference = "test:alice/circuit@1"
-    (added,) = station.json("profile", "add", reference, output)["profiles"]
-    assert (added["name"], added["blocks"] <= recorded["blocks"]) == ("quick", True)
-    listed = station.json("profile", "list", reference)["accelerators"]
-    assert {(each["kind"], each["name"]) for each in listed} == {("bundle", "quick"), ("profile", "quick")}
-    station.run("profile", "remove", reference, "quick")
-    assert station.json("profile", "list", reference)["accelerators"] == []
+    assert len(list((tmp_path / "traces").iterdir())) == 1

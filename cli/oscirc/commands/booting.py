@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from oscirc import supervision
+from oscirc import sharing, supervision
 from oscirc.fetching_ahead import ahead_options, wish
 from oscirc.options import Seconds, json_option
 from oscirc.output import print_json, say, warn
@@ -47,6 +47,16 @@ if TYPE_CHECKING:
 @click.option("--display", type=click.Choice(["none", "gtk", "sdl"]), default="none", show_default=True)
 @click.option("--allow-revoked", is_flag=True, help="Boot a version that was withdrawn for security reasons.")
 @ahead_options
+@click.option(
+    "--share-boot/--no-share-boot",
+    default=None,
+    help="Tell the repository which blocks a first boot reads, in which order (default: no, or as share_boots says).",
+)
+@click.option(
+    "--save-boot",
+    type=click.Path(path_type=Path),
+    help="Write what --share-boot sends to this file; alone, send nothing.",
+)
 @json_option
 def boot(
     what: str,
@@ -67,6 +77,8 @@ def boot(
     profile: str | None,
     fill: bool | None,
     fill_rate: str | None,
+    share_boot: bool | None,
+    save_boot: Path | None,
     as_json: bool,
 ) -> None:
     """Boot an image in QEMU, before it is downloaded. The serial console is this terminal; Ctrl-] leaves it running.
@@ -85,14 +97,21 @@ def boot(
     started = time.monotonic()
     forwards = tuple(PortForward.parse(port) for port in ports)
     ahead = wish(prefetch=prefetch, profile=profile, fill=fill, fill_rate=fill_rate)
+    shared = sharing.wish(share_boot=share_boot, save_boot=save_boot)
     resolved, instance = _find(what, name, allow_revoked=allow_revoked)
     for warning in resolved.warnings:
         warn(warning)
     from oscirc import composition
 
     ahead.check_profile(resolved)
-    mounted = composition.mount_for_instance(resolved, MountOptions(deadline_s=deadline), ahead)
     made = instance is None
+    trace = sharing.new_trace(shared, fresh=made)
+    options = MountOptions(deadline_s=deadline, trace=trace, trace_s=sharing.LIMIT_S)
+    mounted = composition.mount_for_instance(resolved, options, ahead)
+    if trace is not None and not trace.exists():
+        trace = None
+        if save_boot is not None:
+            warn(f"this boot is not recorded: the disk is mounted already, on {mounted.mountpoint}")
     try:
         if instance is None:
             instance = _create(resolved, name, mounted.disk.parent, accel, memory, cpus, forwards, ephemeral=ephemeral)
@@ -107,11 +126,14 @@ def boot(
                 timeout_s=timeout,
                 started=started,
                 as_json=as_json,
+                boot_plan=None if trace is None else sharing.plan(shared, trace, resolved, instance),
             )
         )
     except OscircError:
         if made and instance is not None:
             _forget_if_never_started(instance)
+        if trace is not None:
+            sharing.forget(trace, instance)
         raise
     finally:
         composition.release_mount(str(mounted.disk.parent))
@@ -202,6 +224,7 @@ async def _run(
     timeout_s: float,
     started: float,
     as_json: bool,
+    boot_plan: sharing.Plan | None,
 ) -> None:
     from oscirc_vmlaunch import launching
     from oscirc_vmlaunch.machine import Display
@@ -213,6 +236,8 @@ async def _run(
         display=cast("Display", display),
         paused=stay,
     )
+    if boot_plan is not None:
+        sharing.start(boot_plan)
     login = resolved.manifest.system.default_login
     if stay:
         say(f"{instance.name}: {machine.accelerator.accelerator} ({machine.accelerator.reason})")

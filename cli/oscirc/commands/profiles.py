@@ -1,4 +1,4 @@
-"""`oscirc profile add | list | remove`: boot profiles of released versions, and the bundles made of them."""
+"""`oscirc profile add | bundle | list | remove`: boot profiles of released versions, and the bundles made of them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ def profile() -> None:
 
 @profile.command()
 @click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
+@click.argument("files", nargs=-1, required=True, metavar="[NAME=]FILE…")
 @token_file_option
 @json_option
-def add(reference: str, files: tuple[Path, ...], *, token_file: Path | None, as_json: bool) -> None:
+def add(reference: str, files: tuple[str, ...], *, token_file: Path | None, as_json: bool) -> None:
     """Build the bundles of recorded profiles and put them beside a released version.
+
+    With NAME= a profile goes by that name. One that was recorded on another version is as good as its positions are.
 
     \b
     Example:
-      oscirc profile add alice/debian@12.1 debian-12.1.boot.profile.json
+      oscirc profile add alice/debian@12.1 debian-12.1.boot.profile.json desktop=session.profile.json
     """
     from oscirc import accelerating, composition
     from oscirc_remote.resolving import resolve
@@ -39,6 +41,41 @@ def add(reference: str, files: tuple[Path, ...], *, token_file: Path | None, as_
         added = accelerating.add_profiles(client, resolved, recorded, quiet=as_json)
     if as_json:
         print_json({"profiles": [asdict(each) for each in added]})
+    else:
+        accelerating.tell(added)
+
+
+@profile.command()
+@click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
+@click.option("--from", "source", default="fleet-boot", show_default=True, help="The profile to make a bundle of.")
+@click.option("--name", help="What to call the bundle, and the profile beside it (default: without fleet-).")
+@click.option("--dry-run", is_flag=True, help="Only tell how it differs from what is there.")
+@token_file_option
+@json_option
+def bundle(
+    reference: str, *, source: str, name: str | None, dry_run: bool, token_file: Path | None, as_json: bool
+) -> None:
+    """Make the bundle of a version from a profile that its server has: from the boots that users shared, say.
+
+    \b
+    Example:
+      oscirc profile bundle alice/debian@12.1 --from fleet-boot --dry-run
+      oscirc profile bundle alice/debian@12.1 --from fleet-boot
+    """
+    from oscirc import accelerating, composition
+    from oscirc_blockstore.names import check_channel
+    from oscirc_remote.resolving import resolve
+
+    wanted = composition.parse_version_reference(reference)
+    target = check_channel(name or check_channel(source).removeprefix("fleet-"))
+    resolved = resolve(f"{wanted.remote.name}:{wanted.publisher}/{wanted.image}@{wanted.version}")
+    with composition.rest_client(wanted.remote, token_file, authorised=not dry_run) as client:
+        taken, difference = accelerating.compared(client, resolved, source, target)
+        if not as_json:
+            accelerating.tell_difference(difference)
+        added = [] if dry_run else accelerating.add_profiles(client, resolved, [taken], quiet=as_json)
+    if as_json:
+        print_json({"difference": asdict(difference), "profiles": [asdict(each) for each in added]})
     else:
         accelerating.tell(added)
 

@@ -63,9 +63,9 @@ class _Shown:
 @click.option("--block-size", default=None, type=int, help="Bytes in a block (default: 262144).")
 @click.option(
     "--profile",
-    "profile_files",
+    "profiles_given",
     multiple=True,
-    type=click.Path(path_type=Path),
+    metavar="[NAME=]FILE|auto",
     help="A boot profile (oscirc record), or auto: boot the disk here and record one. Repeatable.",
 )
 @recording_options("record-")
@@ -91,7 +91,7 @@ def publish(  # one parameter for each option
     changelog_file: Path | None,
     level: int | None,
     block_size: int | None,
-    profile_files: tuple[Path, ...],
+    profiles_given: tuple[str, ...],
     record_until: str,
     record_settle: float,
     record_runs: int,
@@ -136,7 +136,8 @@ def publish(  # one parameter for each option
         changelog = _text_of(changelog_file)
     form: DiskFormat | None = "qcow2" if declared == "qcow2" else "raw" if declared == "raw" else None
     size = DEFAULT_BLOCK_SIZE if block_size is None else block_size
-    profiles = accelerating.read_profiles([file for file in profile_files if str(file) != accelerating.AUTO])
+    recorded_here = accelerating.AUTO in profiles_given
+    profiles = accelerating.read_profiles([text for text in profiles_given if text != accelerating.AUTO])
     automatic = recording.RecordingOptions(
         until=record_until,
         settle_s=record_settle,
@@ -144,12 +145,12 @@ def publish(  # one parameter for each option
         timeout_s=record_timeout,
         accelerator=record_accel,
     )
-    if Path(accelerating.AUTO) in profile_files and any(each.name == automatic.name for each in profiles):
+    if recorded_here and any(each.name == automatic.name for each in profiles):
         raise UsageError(f"a profile called {automatic.name!r} is given, and --profile auto records one of that name")
     source = open_disk(disk, form)
     try:
         with composition.signatory(wanted, key, passphrase_file, token_file) as signatory:
-            if Path(accelerating.AUTO) in profile_files:
+            if recorded_here:
                 signatory.served_role()  # what would be refused is refused before minutes are spent
                 profiles += accelerating.record_before_release(
                     signatory.rest, wanted, disk, form, system, size, automatic

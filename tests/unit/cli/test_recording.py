@@ -1,0 +1,150 @@
+"""Merging recorded boots: every run counts, one that is not whole or fails is named, and nothing is left of them."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from oscirc import recording
+from oscirc_blockstore.digests import digest_of
+from oscirc_blockstore.errors import DeadlineExceededError, LocalError
+from oscirc_blockstore.manifest import SystemFacts
+from oscirc_blockstore.trace import END_LINE, TraceHead
+from oscirc_vmlaunch import console, launching
+from oscirc_vmlaunch.instances import Instances
+
+DISK = digest_of(b"disk")
+BLOCK = 65_536
+
+
+@pytest.fixture
+def boots(monkeypatch):
+    """Boots that read what was scripted instead of running; `ran` holds their machines and traces."""
+    script, ran = [], []
+
+    def run(_prepare, _system, _mountpoint, file, memory, cpus, _options):
+        ran.append((memory, cpus, file))
+        what = script[len(ran) - 1]
+        if isinstance(what, BaseException):
+            raise what
+        positions, end = what
+        lines = [f"{position * BLOCK} 512 0\n" for position in positions]
+        file.write_text("".join([str(TraceHead(100 * BLOCK, DISK)), *lines, end]))
+
+    monkeypatch.setattr(recording, "_run", run)
+    return script, ran
+
+
+def recorded(minimum_memory_mib=512, **options):
+    system = SystemFacts(minimum_memory_mib=minimum_memory_mib)
+    return recording.record(None, system, DISK, BLOCK, recording.RecordingOptions(**options))
+
+
+def nothing_left(ran):
+    return not any(file.parent.exists() for *_, file in ran)
+
+
+def test_runs_on_different_machines_are_merged(boots, capsys):
+    script, ran = boots
+    script += [((5, 3, 1, 5), END_LINE), ((5, 1, 7), END_LINE)]
+    profile = recorded(name="desktop")
+    assert (profile.name, profile.runs, profile.manifest) == ("desktop", 2, DISK)
+    assert profile.positions[0] == 5
+    assert set(profile.positions) == {5, 3, 1, 7}
+    assert len({machine[:2] for machine in ran}) == 2
+    assert nothing_left(ran)
+    said = capsys.readouterr().err
+    assert "run 1 of 2" in said
+    assert "run 2 of 2" in said
+
+
+def test_machines_have_what_the_system_needs_and_what_was_asked_for(boots):
+    script, ran = boots
+    script += [((1,), END_LINE)] * 6
+    recorded(runs=2, minimum_memory_mib=4096)
+    recorded(runs=4, memory_mib=700, cpus=3)
+    assert [machine[0] for machine in ran[:2]] == [4096, 4096]
+    assert {machine[:2] for machine in ran[2:]} == {(700, 3)}
+
+
+@pytest.mark.parametrize("end", ["", "0 4", "end"])
+def test_a_recording_that_was_cut_off_is_never_merged(boots, end):
+    script, ran = boots
+    script += [((5, 3), END_LINE), ((5,), end)]
+    with pytest.raises(LocalError, match="run 2 is not whole"):
+        recorded()
+    assert nothing_left(ran)
+
+
+def test_a_run_that_fails_is_named_with_its_machine_and_its_hint_is_kept(boots):
+    script, ran = boots
+    script += [((5,), END_LINE), DeadlineExceededError("no prompt", hint="look at its console"), ((5,), END_LINE)]
+    with pytest.raises(DeadlineExceededError, match=r"run 2 \(2048 MiB, 1 processors\): no prompt") as failed:
+        recorded(runs=3)
+    assert failed.value.hint == "look at its console"
+    assert len(ran) == 2
+    assert nothing_left(ran)
+
+
+def test_an_interrupt_ends_it_and_leaves_nothing(boots):
+    script, ran = boots
+    script += [((5,), END_LINE), KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        recorded(runs=3)
+    assert len(ran) == 2
+    assert nothing_left(ran)
+
+
+def test_traces_can_be_kept(boots, tmp_path):
+    script, _ = boots
+    script += [((5,), END_LINE), ((6,), END_LINE)]
+    recorded(keep_traces=tmp_path / "kept")
+    kept = sorted(path.name for path in (tmp_path / "kept").iterdir())
+    assert kept == ["boot-1024m-2c-1.trace", "boot-2048m-1c-2.trace"]
+
+
+def test_where_traces_cannot_be_kept_that_is_said(boots, tmp_path):
+    script, _ = boots
+    script.append(((5,), END_LINE))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LocalError, match="cannot keep the trace"):
+        recorded(keep_traces=tmp_path / "file")
+
+
+@pytest.mark.parametrize("failure", [None, DeadlineExceededError("no prompt"), KeyboardInterrupt()])
+def test_a_guest_that_was_started_is_stopped_and_forgotten_whatever_happens(monkeypatch, tmp_path, failure):
+    stopped = []
+
+    async def start(instance, disk, *, manifest_digest):
+        assert (disk, manifest_digest) == (Path("/disk"), DISK.hex())
+
+        class Machine:
+            alive = staticmethod(lambda: True)
+
+        return Machine()
+
+    async def wait_for_text(log, pattern, **_how):
+        log.write_text("Loading Linux\nKernel panic")
+        if failure is not None:
+            raise failure
+
+    async def stop(instance, *, timeout_s):
+        stopped.append(instance.name)
+
+    monkeypatch.setattr(launching, "start", start)
+    monkeypatch.setattr(console, "wait_for_text", wait_for_text)
+    monkeypatch.setattr(launching, "stop", stop)
+
+    async def boot():
+        options = recording.RecordingOptions(settle_s=0)
+        await recording._boot(Path("/disk"), DISK.hex(), SystemFacts(), 512, 1, options)
+
+    if failure is None:
+        asyncio.run(boot())
+    else:
+        with pytest.raises(type(failure)) as raised:
+            asyncio.run(boot())
+        if isinstance(failure, DeadlineExceededError):
+            assert "Kernel panic" in raised.value.hint
+    assert len(stopped) == 1
+    assert list(Instances().load_all()) == []
