@@ -43,6 +43,11 @@ class BundleFeed:
         """Whether a download is under way."""
         return self._download is not None
 
+    @property
+    def source(self) -> str:
+        """The mirror that is asked now, or nothing."""
+        return "" if self._download is None else self._download.source
+
     def reaches(self, stop: int) -> bool:
         """Whether the download that is under way goes on at least until there."""
         return self._download is not None and stop <= self._download.stop
@@ -87,15 +92,14 @@ class BundleFeed:
             raise UnreachableError(f"{self._download.source} broke off in a bundle")
         return piece
 
-    def end(self, problem: OscircError | None = None) -> str:
-        """End the download, for this reason if it is its mirror's fault; that mirror's name, or nothing."""
+    def end(self, problem: OscircError | None = None) -> None:
+        """End the download, for this reason if it is its mirror's fault."""
         download, self._download, self._rest = self._download, None, b""
         if download is None:
-            return ""
+            return
         download.close()
         received_bytes, seconds = download.pace()
         self._mirrors.report(download.source, problem, received_bytes=received_bytes, seconds=seconds)
-        return download.source
 
     def close(self) -> None:
         """Let what reads fail soon; from any thread."""

@@ -102,6 +102,7 @@ class BundleStream:
         self._entries: list[Entry] = []
         self._numbers: dict[Digest, int] = {}
         self._tag = bytes(TAG_BYTES)
+        self._index_source = ""  # the mirror that it came from; nothing for one that was kept
         self._closing = threading.Event()
         self._saver = Saver()
         self._offset = 0
@@ -147,6 +148,10 @@ class BundleStream:
             if asked and not self._keeper.has(entry.digest):
                 yield entry
 
+    @property
+    def _brought(self) -> int:
+        return self.counters["blocks"] + self.counters["nodes"]
+
     # leading
 
     def _lead(self) -> None:
@@ -154,18 +159,17 @@ class BundleStream:
             self._use_kept_index()
         pause_s, tried = FIRST_PAUSE_S, frozenset[str]()
         while not self._closing.is_set():
-            before = self._offset
+            before = self._brought
             try:
                 self._fetch_missing(tried)
             except (TransportError, IntegrityError, DocumentRefusedError) as error:
                 if self._closing.is_set():
                     return
-                name = self._feed.end(error)
                 self.counters.add("failures")
                 self._problem = error
-                if self._offset != before:
+                if self._brought != before:  # a mirror that always fails at the same place makes none
                     pause_s, tried = FIRST_PAUSE_S, frozenset()
-                tried |= {name}
+                tried |= {self._blame(error)}
             except NobodyLeft:
                 if isinstance(self._problem, (NotServedError, *_LIES)):
                     self.state = "failed"
@@ -175,6 +179,23 @@ class BundleStream:
             else:
                 self.state = "complete"
                 return
+
+    def _blame(self, error: OscircError) -> str:
+        """Tell the mirrors whose fault it was; the name of who is not to be asked next.
+
+        Of an index and a segment that contradict each other, from different mirrors, either may be wrong. Then nobody
+        is blamed, and the next mirror is asked for both.
+        """
+        source, index_source = self._feed.source, self._index_source
+        contradicted = isinstance(error, _LIES) and self._index is not None
+        if contradicted:
+            self._index, self._index_source, self._offset = None, "", 0
+            self._files.drop_index()
+        if contradicted and source != index_source:
+            self._feed.end()
+            return index_source
+        self._feed.end(error)
+        return source
 
     def _fetch_missing(self, skip: frozenset[str]) -> None:
         """One pass over what is missing; raises what a mirror did."""
@@ -204,6 +225,7 @@ class BundleStream:
             raise DocumentRefusedError("a bundle's index is longer than the listing says the bundle is")
         raw += self._feed.take(length - HEAD_SIZE)
         self._learn(raw)
+        self._index_source = self._feed.source
         self._files.keep_index(raw)
         self._offset = length
 

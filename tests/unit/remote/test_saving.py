@@ -1,0 +1,26 @@
+import threading
+
+from oscirc_remote.saving import QUEUED, Saver
+
+
+def test_jobs_run_in_order_and_closing_waits_for_them():
+    saver, done = Saver(), []
+    for number in range(3 * QUEUED):
+        saver.put(lambda number=number: done.append(number))
+    saver.close()
+    assert done == list(range(3 * QUEUED))
+
+
+def test_a_job_that_fails_does_not_stop_the_next(caplog):
+    saver, done = Saver(), []
+    saver.put(lambda: 1 / 0)
+    saver.put(lambda: done.append(1))
+    saver.close()
+    assert done == [1]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_an_unused_one_has_no_thread():
+    before = threading.active_count()
+    Saver().close()
+    assert threading.active_count() == before
