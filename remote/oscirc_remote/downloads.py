@@ -56,7 +56,7 @@ class Download:
         self._held_bytes = 0
         self._received_bytes = 0
         self._reading_s = self._held_up_s = 0.0
-        self._ended = False
+        self._ended = self._closed = False
         self._error: OscircError | None = None
         self._thread = threading.Thread(target=self._run, name="oscirc-download", daemon=True)
         self._thread.start()
@@ -92,18 +92,18 @@ class Download:
                 self._held_bytes -= len(piece)
                 self._changed.notify_all()
                 return bytes(piece)
-            if self._error is not None:
+            if self._error is not None and not self._closed:
                 raise self._error.with_traceback(None)
             return b""
 
     def close(self) -> None:
-        """End it; what was not read is dropped."""
-        self._cancellation.cancel("the download was ended")
+        """Give it up; whoever reads gets the end."""
         with self._changed:
-            self._ended = True
+            self._ended = self._closed = True
             self._pieces.clear()
             self._held_bytes = 0
             self._changed.notify_all()
+        self._cancellation.cancel("nobody wants this download any more")
 
     def _run(self) -> None:
         try:
