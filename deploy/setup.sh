@@ -10,10 +10,11 @@ packages=(
   qemu-system-x86 qemu-utils ovmf seabios                         # guests, and reading qcow2
   e2fsprogs mtools dosfstools kmod xz-utils zstd                  # the small guest's disk, made without root
   grub-common grub-pc-bin grub-efi-amd64-bin
-  faketime util-linux fdisk procps iproute2                             # tests: moved clocks, other users, other networks
+  faketime util-linux fdisk procps iproute2                       # tests: moved clocks, other users, other networks
+  nginx-light                                                     # tests and benchmarks: a repository as static files
 )
 if [[ "${1:-}" == debian ]]; then
-  packages+=(mmdebstrap debian-archive-keyring casync nginx-light qemu-block-extra nbdkit libnbd-bin rclone)
+  packages+=(mmdebstrap debian-archive-keyring casync qemu-block-extra nbdkit libnbd-bin rclone)
 fi
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
