@@ -5,18 +5,33 @@
 
 import base64
 import hashlib
+import io
 import json
 import pathlib
 
 import pytest
 
-from oscirc_blockstore import frame, image_index, manifest, table
+from oscirc_blockstore import (
+    accelerators,
+    bundle,
+    consensus,
+    frame,
+    image_index,
+    manifest,
+    profile,
+    segment,
+    table,
+    trace,
+)
+from oscirc_blockstore.accelerators import BUNDLE, PROFILE, Accelerator, Hint, Listing
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest, block_digest, block_path, digest_of
 from oscirc_blockstore.errors import OscircError
 from oscirc_blockstore.image_index import ImageIndex, ImageVersion, Yank
 from oscirc_blockstore.manifest import Manifest, SystemFacts
 from oscirc_blockstore.names import check_publisher, check_version
-from oscirc_blockstore.table import Geometry, TableBuilder
+from oscirc_blockstore.profile import Profile
+from oscirc_blockstore.table import NODE_SIZE, Geometry, TableBuilder
+from oscirc_blockstore.trace import END_LINE, TracedRead, TraceHead
 
 VECTORS = pathlib.Path(__file__).parents[3] / "docs" / "vectors" / "formats.json"
 BLOCK = 65536
@@ -34,6 +49,59 @@ def build(block_count: int, positions: dict[int, int]):
     for position, seed in sorted(positions.items()):
         builder.add(position, block_digest(pattern_block(seed)))
     return geometry, builder.finish(), nodes
+
+
+def accelerating(document: bytes, root: Digest) -> dict[str, object]:
+    """A disk's accelerators: the blocks 2 and 0 in one bundle of two segments (a frame's bytes differ by library)."""
+    disk = digest_of(document)
+    runs = [(2, 0, 1), (2, 1), (0, 2, 7)]
+    recorded = [Profile(disk, "boot", 1, run) for run in runs]
+    raw_profile = profile.merge(recorded).serialise()
+    node = build(3, {0: 1, 2: 2})[2][root]
+    contents = [[node, pattern_block(2)], [pattern_block(1)]]
+    groups = [tuple(bundle.Entry(digest_of(raw), len(raw)) for raw in group) for group in contents]
+    frames = [_stored_frame(b"".join(group)) for group in contents]
+    raw_bundle = b"".join(bundle.build(disk, BLOCK, groups, frames))
+    index_length = bundle.index_length(raw_bundle)
+    listing = Listing(
+        disk,
+        (
+            Accelerator(BUNDLE, "boot", digest_of(raw_bundle), len(raw_bundle), index_length),
+            Accelerator(PROFILE, "boot", digest_of(raw_profile), len(raw_profile)),
+        ),
+    )
+    reads = [TracedRead(2 * BLOCK - 512, 1024, 0), TracedRead(0, 4096, 12), TracedRead(2 * BLOCK, 512, 15)]
+    return {
+        "profiles": {
+            "runs": [list(run) for run in runs],
+            "merged": raw_profile.decode(),
+            "agreed": list(consensus.agreed(recorded, consensus.quorum(3)).positions),
+        },
+        "bundle": {
+            "index_base64": base64.b64encode(raw_bundle[:index_length]).decode(),
+            "length": len(raw_bundle),
+            "sha256": digest_of(raw_bundle).hex(),
+            "segments": "each 28b52ffda0, the content size in 4 bytes, then raw blocks of 131,072 bytes or what is left",
+            "entries": [[entry.digest.hex(), entry.raw_size] for group in groups for entry in group],
+        },
+        "listing": listing.serialise().decode(),
+        "hint": Hint("alice", "debian", {"stable": listing}).serialise().decode(),
+        "trace": {
+            "text": f"{TraceHead(3 * BLOCK, disk)}{''.join(map(str, reads))}{END_LINE}",
+            "touched": trace.first_touch_order(reads, BLOCK),
+        },
+    }
+
+
+def _stored_frame(raw: bytes) -> bytes:
+    """A zstd frame of raw blocks (RFC 8878, 3.1.1): the same bytes from every library."""
+    head = b"\x28\xb5\x2f\xfd\xa0" + len(raw).to_bytes(4, "little")  # one segment, a content size of four bytes
+    pieces = [raw[at : at + (1 << 17)] for at in range(0, len(raw), 1 << 17)]
+    blocks = [
+        (len(piece) << 3 | (number == len(pieces) - 1)).to_bytes(3, "little") + piece
+        for number, piece in enumerate(pieces)
+    ]
+    return head + b"".join(blocks)
 
 
 def generate() -> dict[str, object]:
@@ -89,6 +157,7 @@ def generate() -> dict[str, object]:
         "tables": tables,
         "manifest": {"text": document.decode(), "sha256": digest_of(document).hex()},
         "image_index": {"text": index.decode(), "sha256": digest_of(index).hex()},
+        **accelerating(document, root.digest),
         "names": {
             "publishers_accepted": ["a", "debian-12", "a..b", "0"],
             "publishers_refused": [
@@ -132,6 +201,33 @@ def test_documents_parse_and_hash(vectors):
     text = vectors["manifest"]["text"].encode()
     manifest.parse_verified(text, Digest(bytes.fromhex(vectors["manifest"]["sha256"])))
     image_index.parse(vectors["image_index"]["text"].encode(), "alice", "debian")
+
+
+def test_accelerators_parse_and_hash(vectors):
+    listing = accelerators.parse_listing(vectors["listing"].encode())
+    assert accelerators.parse_hint(vectors["hint"].encode()).channels == {"stable": listing}
+    merged = profile.parse(vectors["profiles"]["merged"].encode())
+    assert digest_of(merged.serialise()) == listing.find(PROFILE, "boot").sha256
+    index = bundle.parse_index(base64.b64decode(vectors["bundle"]["index_base64"]))
+    assert index.length == vectors["bundle"]["length"] == listing.find(BUNDLE, "boot").length
+    entries = [[entry.digest.hex(), entry.raw_size] for part in index.segments for entry in part.entries]
+    assert entries == vectors["bundle"]["entries"]
+    assert entries[0][1] == NODE_SIZE
+
+
+def test_a_bundles_segments_decode_whoever_made_them(vectors):
+    index = bundle.parse_index(base64.b64decode(vectors["bundle"]["index_base64"]))
+    known = {digest_of(pattern_block(seed)): pattern_block(seed) for seed in (1, 2)}
+    known |= build(3, {0: 1, 2: 2})[2]
+    for part in index.segments:
+        stored = _stored_frame(b"".join(known[entry.digest] for entry in part.entries))
+        source = segment.SegmentSource(io.BytesIO(stored), part.length)
+        assert [bytes(raw) for _, raw in segment.decode(part, source)] == [known[e.digest] for e in part.entries]
+
+
+def test_a_trace_names_the_blocks_that_were_touched(vectors):
+    _, reads = trace.parse(vectors["trace"]["text"].splitlines(keepends=True))
+    assert trace.first_touch_order(reads, BLOCK) == vectors["trace"]["touched"]
 
 
 def test_tables_look_up(vectors):
