@@ -63,8 +63,11 @@ class LocalStore:
         """Whether a file of that name is here (its bytes are judged by `load` only)."""
         return os.access(self._place(digest), os.F_OK)
 
-    def load(self, digest: Digest, size: int) -> bytes | None:
-        """The verified bytes, or None when absent; a file that is not what its name says is removed."""
+    def load(self, digest: Digest, size: int, *, counts: bool = True) -> bytes | None:
+        """The verified bytes, or None when absent; a file that is not what its name says is removed.
+
+        A load counts as a use, unless it is made to look after the store.
+        """
         place = self._place(digest)
         try:
             descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -74,7 +77,8 @@ class LocalStore:
             return None  # unreadable is as good as absent: the caller fetches
         try:
             raw = os.pread(descriptor, size + 1, 0)
-            _note_use(descriptor)
+            if counts:
+                _note_use(descriptor)
         except OSError:
             raw = b""
         finally:
@@ -112,6 +116,13 @@ class LocalStore:
                     f"no space left in {self.root}", hint="free space, or run: oscirc cache gc"
                 ) from None
             raise LocalError(f"cannot write to {self.root}: {error.strerror}") from None
+
+    def note_use(self, digest: Digest, when: float) -> None:
+        """It was used at this time (Unix), if not later as well; absent ones are fine."""
+        with contextlib.suppress(OSError):
+            place = self._place(digest)
+            if os.stat(place).st_mtime < when:  # noqa: PTH116  # strings: there may be a million
+                os.utime(place, (when, when))
 
     def remove(self, digest: Digest) -> None:
         """Forget a block; absent ones are fine."""

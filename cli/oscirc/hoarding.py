@@ -1,7 +1,9 @@
-"""What must stay in the cache, and its limit: pins, uses, bases of instances, put together where all are known."""
+"""What must stay in the cache, and its limit: pins and bases of instances, put together where both are known."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,18 +18,28 @@ if TYPE_CHECKING:
     from oscirc_blockstore.manifest import Manifest
     from oscirc_remote.eviction import Evicted, Evictor
     from oscirc_remote.quota import Quota
+    from oscirc_remote.resolving import Resolved
+
+log = logging.getLogger(__name__)
 
 
 def needed() -> list[Manifest]:
-    """The manifests whose blocks must stay: pinned, in use by a mount or a pull, base of an instance.
+    """The manifests whose blocks must stay besides those in use: pinned, or the base of an instance.
 
     Raises `LocalError` when it cannot be known what must stay.
     """
+    from oscirc_remote.pins import Pins
+
+    return [*(pin.manifest for pin in Pins().list()), *_bases()]
+
+
+def pin(resolved: Resolved) -> bool:
+    """Pin what was resolved; whether it was not pinned before. Nothing of it that is here is evicted from now on."""
     from oscirc_remote import uses
     from oscirc_remote.pins import Pins
 
-    pinned = [pin.manifest for pin in Pins().list()]
-    return [*pinned, *uses.used(paths.cache_directory()), *_bases()]
+    with uses.registering(paths.cache_directory()):
+        return Pins().add(resolved.manifest_digest, resolved.manifest, str(resolved.reference), resolved.version_label)
 
 
 def current() -> Iterator[Manifest]:
@@ -53,8 +65,15 @@ def _bases() -> Iterator[Manifest]:
         except DocumentRefusedError:
             continue
         manifest = find_manifest(digest)
-        if manifest is not None:
+        if manifest is None:
+            _warn_of_base(instance.name)
+        else:
             yield manifest
+
+
+@functools.cache
+def _warn_of_base(name: str) -> None:
+    log.warning("the base of the instance %s may be evicted: its remote, which has the manifest, was removed", name)
 
 
 def find_manifest(digest: Digest) -> Manifest | None:
@@ -124,14 +143,17 @@ def collect(limit: int | None, *, dry_run: bool = False) -> Evicted:
     )
 
 
-def quota() -> Quota | None:
-    """What minds the limit while something is fetched; None where there is no limit, or where it cannot be minded."""
+def quota(*, waits: bool = False) -> Quota | None:
+    """What minds the limit while something is fetched; None where there is no limit, or where it cannot be minded.
+
+    `waits`: nothing is written while it looks, for what nobody waits for.
+    """
     from oscirc.output import warn
     from oscirc_remote.quota import Quota
 
     try:
         limit = limit_bytes()
-        return None if limit is None else Quota(evictor(), limit)
+        return None if limit is None else Quota(evictor(), limit, waits=waits)
     except OscircError as error:
         warn(f"the cache's limit is not minded: {error}")
         return None

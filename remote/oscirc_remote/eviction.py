@@ -1,8 +1,15 @@
 """Makes room in the cache: what nobody needs goes, least recently used first. Reasons: ADR 10.
 
-Two passes over the store with constant memory, whatever its size: sizes by age, then removal of what is older than the
-age that frees enough. What pins, uses and instances need is found by their tables, as far as those are here: what a
-node that is missing names cannot be read without fetching anyway.
+Rules:
+
+- Two passes over the store with constant memory, whatever its size: sizes by age, then removal of what is older than
+  the age that frees enough.
+- What is in use, and what `needed` names besides (pins, bases of instances), stays. It is asked for anew before each
+  batch of files is removed, while nobody can begin to use or to pin (`uses`): so nothing that is here when an image
+  comes into use goes before that ends.
+- An image whose use has ended was used as a whole until then: its files are dated so before anything is compared.
+- Nothing is removed that came or was read since the eviction began, nor while another evictor is at work.
+- Only regular files in the store's own directories are looked at.
 """
 
 from __future__ import annotations
@@ -10,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -17,18 +25,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from oscirc_blockstore.digests import ZERO_DIGEST, Digest
-from oscirc_blockstore.errors import LocalError, TableRefusedError
+from oscirc_blockstore.digests import DIGEST_SIZE, Digest
+from oscirc_blockstore.errors import LocalError
 from oscirc_blockstore.local_store import LocalStore
 from oscirc_blockstore.manifest import Manifest
-from oscirc_blockstore.table import NODE_SIZE
+from oscirc_remote import uses
 from oscirc_remote.cache_layout import STORE_DIRECTORY
-from oscirc_remote.table_view import TableView, entries
+from oscirc_remote.needed import DigestFilter, needed_digests
 
 LOCK_FILE = "eviction.lock"
 LOW_WATER = 0.9
+BATCH_FILES = 1000
 _AGE_UNIT_S = 900
-_KEY_BYTES = 8
+_TICK_S = 0.02  # how much older than now a file may look that was written now: the kernel's clock of files is coarse
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +60,14 @@ class Evicted:
 
 class _File(NamedTuple):
     path: str
-    key: int
+    digest: Digest
     size: int
     used: float
     age: int
 
 
-def needed_digests(manifest: Manifest, store: LocalStore) -> Iterator[Digest]:
-    """Every node and block of an image, as far as its nodes are in the store; some may come more than once."""
-    nodes: list[Digest] = []
-
-    def load(digest: Digest) -> bytes | None:
-        nodes.append(digest)
-        return store.load(digest, NODE_SIZE)
-
-    if manifest.root.digest != ZERO_DIGEST:
-        with contextlib.suppress(TableRefusedError):  # no reader gets further than this either
-            for _, leaf in TableView(manifest.geometry, manifest.root).leaves(load, nodes.extend):
-                yield from entries(leaf)
-        yield from nodes
-
-
 class Evictor:
-    """Evicts from the store in a cache directory; `needed` gives what must stay, asked anew each time."""
+    """Evicts from the store in a cache directory; `needed` gives what must stay besides what is in use, now."""
 
     def __init__(self, cache_directory: Path, needed: Callable[[], Iterable[Manifest]]) -> None:
         self._directory = cache_directory
@@ -83,65 +77,31 @@ class Evictor:
     def run(self, limit_bytes: int, *, low_water: float = LOW_WATER, dry_run: bool = False) -> Evicted:
         """Bring the store below the limit, or as far as what is needed lets it: to `low_water` of it, for some peace.
 
-        Nothing is removed while another evictor is at work, nor what was written or read since this one began. Raises
-        what `needed` raises, before anything is removed.
+        With `dry_run`, say what would go. Raises what `needed` raises, before anything is removed, and `BusyError`
+        when it cannot be known what is in use.
         """
-        began = time.time()
-        with self._alone() as alone:
+        with self._alone(dry_run=dry_run) as alone:
             if not alone:
                 return Evicted(busy=True)
-            needed = {_key(digest) for manifest in self._needed() for digest in needed_digests(manifest, self._store)}
-            ages: Counter[int] = Counter()
-            total = files = needed_bytes = needed_files = 0
-            for file in self._files():
-                total += file.size
-                files += 1
-                if file.key in needed:
-                    needed_bytes += file.size
-                    needed_files += 1
-                else:
-                    ages[file.age] += file.size
-            target = total - int(low_water * limit_bytes) if total > limit_bytes else 0
-            freed, count = self._remove(needed, ages, target, began, dry_run=dry_run)
-            return Evicted(total, files, freed, count, needed_bytes, needed_files)
+            if not dry_run:
+                self._date_ended_uses()
+            return _Run(self._directory, self._store, self._needed, dry_run=dry_run).bring_below(limit_bytes, low_water)
 
-    def _remove(
-        self, needed: set[int], ages: Counter[int], target: int, began: float, *, dry_run: bool
-    ) -> tuple[int, int]:
-        reached, youngest = 0, 0
-        for age in sorted(ages, reverse=True):
-            if reached >= target:
-                break
-            reached += ages[age]
-            youngest = age
-        freed = count = 0
-        for file in self._files() if target > 0 else ():
-            goes = file.age >= youngest and file.used < began and file.key not in needed
-            if goes and freed < target:
-                if not dry_run:
-                    try:
-                        os.unlink(file.path)  # noqa: PTH108  # strings: there may be a million
-                    except OSError:
-                        continue
-                freed += file.size
-                count += 1
-        return freed, count
-
-    def _files(self) -> Iterator[_File]:
-        now = time.time()
-        for directory in os.scandir(self._store.root):
-            if len(directory.name) != 2:  # noqa: PLR2004  # the first byte of a digest
-                continue
-            with contextlib.suppress(OSError):
-                for file in os.scandir(directory.path):
-                    with contextlib.suppress(OSError, ValueError):
-                        status = file.stat(follow_symlinks=False)
-                        key = int(file.name[: 2 * _KEY_BYTES], 16)
-                        age = max(0, int(now - status.st_mtime)) // _AGE_UNIT_S
-                        yield _File(file.path, key, status.st_size, status.st_mtime, age)
+    def _date_ended_uses(self) -> None:
+        over = uses.ended(self._directory)
+        for use in over:
+            for digest in needed_digests(use.manifest, self._store) if use.manifest else ():
+                self._store.note_use(digest, use.last_used)
+        if over:
+            with uses.evicting(self._directory):
+                for use in over:
+                    uses.forget(self._directory, use)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[bool]:
+    def _alone(self, *, dry_run: bool) -> Iterator[bool]:
+        if dry_run:
+            yield True
+            return
         try:
             descriptor = os.open(self._directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -157,5 +117,107 @@ class Evictor:
             os.close(descriptor)
 
 
-def _key(digest: Digest) -> int:
-    return int.from_bytes(digest[:_KEY_BYTES], "big")
+class _Run:
+    """One eviction."""
+
+    def __init__(
+        self, directory: Path, store: LocalStore, needed: Callable[[], Iterable[Manifest]], *, dry_run: bool
+    ) -> None:
+        self._directory = directory
+        self._store = store
+        self._needed = needed
+        self._dry_run = dry_run
+        self._began = time.time()
+        self._stays = DigestFilter()
+        self._known: set[Manifest] = set()
+        self._incomplete: list[Manifest] = []  # whose tables are not all here: they may be coming just now
+        self._freed = self._count = 0
+
+    def bring_below(self, limit_bytes: int, low_water: float) -> Evicted:
+        with uses.evicting(self._directory):
+            news = self._news()
+        self._keep(news)
+        ages: Counter[int] = Counter()
+        total = files = needed_bytes = needed_files = 0
+        for file in self._files():
+            total += file.size
+            files += 1
+            if file.digest in self._stays:
+                needed_bytes += file.size
+                needed_files += 1
+            else:
+                ages[file.age] += file.size
+        if total > limit_bytes:
+            self._remove(ages, total - int(low_water * limit_bytes))
+        return Evicted(total, files, self._freed, self._count, needed_bytes, needed_files)
+
+    def _news(self) -> list[Manifest]:
+        """The manifests that are needed and were not known to be."""
+        asked = [*uses.used(self._directory), *self._needed()]
+        news = [manifest for manifest in dict.fromkeys(asked) if manifest not in self._known]
+        self._known.update(news)
+        return news
+
+    def _keep(self, manifests: Iterable[Manifest]) -> None:
+        for manifest in manifests:
+            missing: list[Digest] = []
+            for digest in needed_digests(manifest, self._store, missing.append):
+                self._stays.add(digest)
+            if missing:
+                self._incomplete.append(manifest)
+
+    def _remove(self, ages: Counter[int], target: int) -> None:
+        reached = youngest = 0
+        for age in sorted(ages, reverse=True):
+            if reached >= target:
+                break
+            reached += ages[age]
+            youngest = age
+        batch: list[_File] = []
+        pending = 0
+        for file in self._files():
+            if self._freed + pending >= target:
+                break
+            if file.age < youngest or self._is_recent(file.used) or file.digest in self._stays:
+                continue
+            batch.append(file)
+            pending += file.size
+            if len(batch) >= BATCH_FILES:
+                self._remove_batch(batch)
+                batch, pending = [], 0
+        self._remove_batch(batch)
+
+    def _remove_batch(self, batch: list[_File]) -> None:
+        """Remove these but for what has come into need or was used meanwhile."""
+        if self._dry_run or not batch:
+            self._freed += sum(file.size for file in batch)
+            self._count += len(batch)
+            return
+        with uses.evicting(self._directory):
+            incomplete, self._incomplete = self._incomplete, []
+            self._keep([*self._news(), *incomplete])
+            for file in batch:
+                if file.digest not in self._stays:
+                    with contextlib.suppress(OSError):
+                        if os.stat(file.path, follow_symlinks=False).st_mtime != file.used:  # noqa: PTH116
+                            continue
+                        os.unlink(file.path)  # noqa: PTH108  # strings: there may be a million
+                        self._freed += file.size
+                        self._count += 1
+
+    def _is_recent(self, used: float) -> bool:
+        """Since this began; a file from the future is one that a wrong clock dated."""
+        return self._began - _TICK_S <= used <= time.time() + _TICK_S
+
+    def _files(self) -> Iterator[_File]:
+        now = time.time()
+        with os.scandir(self._store.root) as found:
+            places = [place.path for place in found if len(place.name) == 2 and place.is_dir(follow_symlinks=False)]  # noqa: PLR2004
+        for place in places:
+            with contextlib.suppress(OSError), os.scandir(place) as files:
+                for file in files:
+                    with contextlib.suppress(OSError, ValueError):
+                        digest, status = bytes.fromhex(file.name), file.stat(follow_symlinks=False)
+                        if len(digest) == DIGEST_SIZE and stat.S_ISREG(status.st_mode):
+                            age = max(0, int(now - status.st_mtime)) // _AGE_UNIT_S
+                            yield _File(file.path, Digest(digest), status.st_size, status.st_mtime, age)

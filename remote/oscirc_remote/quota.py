@@ -1,7 +1,9 @@
 """A limit for the cache, minded by whoever writes to it: looks when it has written enough, in a thread of its own.
 
-Eviction takes seconds on a large cache, so no read waits for it; between two looks a cache may be a little over its
-limit. Where what must stay fills the limit, nothing more is kept until there is room again (`is_full`).
+Eviction takes seconds on a large cache, so no read waits for it, and a look is worth its time: the next one comes when
+a quarter of the room that the last one found was written (others may write too), or a fiftieth of the limit, whichever
+is more. Between two looks a cache may be a little over its limit; a pull, which nobody waits for, writes nothing while
+an evictor looks. Where what must stay fills the limit, nothing more is kept until there is room again (`is_full`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ log = logging.getLogger(__name__)
 
 LEAST_STEP_BYTES, MOST_STEP_BYTES = 16 << 20, 1 << 30
 STEPS = 50
+ROOM_SHARE = 4
+LEAST_STEPS = 10
 FULL_FOR_S = 60.0
+LONGEST_LOOK_S = 600.0
 
 
 def _in_thread(work: Callable[[], None]) -> None:
@@ -26,13 +31,14 @@ def _in_thread(work: Callable[[], None]) -> None:
 
 
 class Quota:
-    """One process's view of the limit. Safe for threads."""
+    """One process's view of the limit. Safe for threads. `waits`: whoever writes waits for a look under way."""
 
     def __init__(
         self,
         evictor: Evictor,
         limit_bytes: int,
         *,
+        waits: bool = False,
         clock: Clock = SYSTEM_CLOCK,
         run: Callable[[Callable[[], None]], None] = _in_thread,
     ) -> None:
@@ -40,9 +46,13 @@ class Quota:
         self._evictor = evictor
         self._clock = clock
         self._run = run
-        self._step = min(max(limit_bytes // STEPS, LEAST_STEP_BYTES), MOST_STEP_BYTES, max(1, limit_bytes))
-        self._unlooked = self._step  # look at the first write
+        step = min(max(limit_bytes // STEPS, LEAST_STEP_BYTES), MOST_STEP_BYTES)
+        self._step = max(1, min(step, limit_bytes // LEAST_STEPS))
+        self._unlooked = self._next = self._step  # look at the first write
         self._looking = False
+        self._idle = threading.Event()
+        self._idle.set()
+        self._waits = waits
         self._full_until = 0.0
         self._lock = threading.Lock()
 
@@ -50,17 +60,21 @@ class Quota:
         """So many bytes were written."""
         with self._lock:
             self._unlooked += size_bytes
-            if self._looking or self._unlooked < self._step:
-                return
-            self._looking, self._unlooked = True, 0
-        self._run(self._look)
+            begins = not self._looking and self._unlooked >= self._next
+            if begins:
+                self._looking, self._unlooked = True, 0
+                self._idle.clear()
+        if begins:
+            self._run(self._look)
+        if self._waits:
+            self._idle.wait(LONGEST_LOOK_S)
 
     def is_full(self) -> bool:
         """Whether nothing more may be kept, because what must stay fills the limit. Looks again now and then."""
         if not self._full_until:
             return False
         if self._clock.monotonic() >= self._full_until:
-            self.kept(self._step)
+            self.kept(self._next)
         return bool(self._full_until)
 
     def why(self) -> str:
@@ -79,9 +93,11 @@ class Quota:
         finally:
             with self._lock:
                 self._looking = False
+            self._idle.set()
 
     def _judge(self, evicted: Evicted) -> None:
         if evicted.bytes_freed:
             log.info("evicted %d files, %d bytes", evicted.files_freed, evicted.bytes_freed)
+        self._next = max(self._step, (self.limit_bytes - evicted.bytes_left) // ROOM_SHARE)
         full = evicted.bytes_left >= self.limit_bytes
         self._full_until = self._clock.monotonic() + FULL_FOR_S if full else 0.0

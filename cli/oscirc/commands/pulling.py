@@ -53,8 +53,8 @@ def pull(
       oscirc pull alice/debian
       oscirc pull alice/debian --profile-only --limit-rate 1M
     """
+    from oscirc import hoarding
     from oscirc_remote.amounts import parse_rate
-    from oscirc_remote.pins import Pins
     from oscirc_remote.rate_limits import RateLimit
     from oscirc_remote.resolving import resolve
 
@@ -64,7 +64,7 @@ def pull(
     for warning in resolved.warnings:
         warn(warning)
     if pin:
-        Pins().add(resolved.manifest_digest, resolved.manifest, str(resolved.reference), resolved.version_label)
+        hoarding.pin(resolved)
     if profile_only:
         facts = _pull_profile(resolved, profile, limit, quiet=as_json)
     else:
@@ -92,7 +92,9 @@ def _pull_all(resolved: Resolved, limit: RateLimit | None, *, quiet: bool) -> di
     block_size = manifest.geometry.block_size
     with (
         uses.using(paths.cache_directory(), manifest),
-        contextlib.closing(open_source(resolved.remote.sources(), rate_limit=limit, quota=hoarding.quota())) as source,
+        contextlib.closing(
+            open_source(resolved.remote.sources(), rate_limit=limit, quota=hoarding.quota(waits=True))
+        ) as source,
         progress("pull", manifest.data_blocks * block_size, quiet=quiet) as bar,
     ):
         counts = pull_image(manifest, source, progress=_moving(bar, block_size))
@@ -112,7 +114,9 @@ def _pull_profile(resolved: Resolved, profile: str, limit: RateLimit | None, *, 
 
     AheadWish(profile=profile).check_profile(resolved)
     options = PrefetchOptions(profile=profile, guesses=False)
-    with contextlib.closing(open_image(resolved, prefetch=options, rate_limit=limit, quota=hoarding.quota())) as reader:
+    with contextlib.closing(
+        open_image(resolved, prefetch=options, rate_limit=limit, quota=hoarding.quota(waits=True))
+    ) as reader:
         _wait_for_profile(reader, quiet=quiet)
         status = reader.status()
     if not status.ready_to_boot:
@@ -179,15 +183,15 @@ def pin(reference: str, *, allow_revoked: bool, as_json: bool) -> None:
     Example:
       oscirc pin alice/debian && oscirc pull alice/debian
     """
+    from oscirc import hoarding
     from oscirc_remote import paths, readiness
-    from oscirc_remote.pins import Pins
     from oscirc_remote.resolving import resolve_for_boot
 
     resolved = resolve_for_boot(reference, allow_revoked=allow_revoked)
     for warning in resolved.warnings:
         warn(warning)
     digest = resolved.manifest_digest
-    new = Pins().add(digest, resolved.manifest, str(resolved.reference), resolved.version_label)
+    new = hoarding.pin(resolved)
     here = readiness.look(paths.cache_directory(), digest, resolved.manifest, "boot")
     name = f"{resolved.publisher}/{resolved.image}@{resolved.version_label}"
     if as_json:

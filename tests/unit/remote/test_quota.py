@@ -1,3 +1,5 @@
+import threading
+
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import LocalError
 from oscirc_remote.cache import CachedSource
@@ -29,14 +31,26 @@ def quota(evictor, limit=LIMIT, **options):
     return Quota(evictor, limit, run=lambda work: work(), **options)
 
 
-def test_it_looks_at_the_first_write_and_then_after_each_step():
-    evictor = ScriptedEvictor()
-    watched = quota(evictor, limit=1 << 30)
+def test_it_looks_at_the_first_write_and_near_the_limit_after_each_step():
+    limit = 1 << 30
+    evictor = ScriptedEvictor(*[Evicted(bytes_before=limit * 9 // 10)] * 60)
+    watched = quota(evictor, limit=limit)
     watched.kept(1)
     assert evictor.runs == 1
-    for _ in range(50):
-        watched.kept((1 << 30) // 50)
-    assert 45 <= evictor.runs - 1 <= 50
+    for _ in range(250):
+        watched.kept(limit // 250)
+    assert 35 <= evictor.runs - 1 <= 50
+
+
+def test_far_from_the_limit_it_looks_seldom_and_still_in_time():
+    """Four who write beside each other, each of whom found the same room, fill it and no more."""
+    limit = 1 << 30
+    evictor = ScriptedEvictor(*[Evicted(bytes_before=limit // 2)] * 60)
+    watched = quota(evictor, limit=limit)
+    watched.kept(1)
+    for _ in range(1000):
+        watched.kept(limit // 2 // 1000)
+    assert 3 <= evictor.runs - 1 <= 4
 
 
 def test_a_small_limit_is_not_looked_after_all_the_time():
@@ -57,6 +71,24 @@ def test_only_one_look_at_a_time():
     waiting.pop()()
     watched.kept(10)
     assert len(waiting) == 1
+
+
+def test_whoever_is_not_waited_for_writes_nothing_while_an_evictor_looks():
+    looks, kept = [], threading.Event()
+    watched = Quota(ScriptedEvictor(), 1, waits=True, run=looks.append)
+
+    def keep():
+        watched.kept(10)
+        kept.set()
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    while not looks:
+        thread.join(0.01)
+    assert not kept.wait(0.05)
+    looks.pop()()
+    thread.join(20)
+    assert kept.is_set()
 
 
 def test_full_of_what_must_stay_keeps_nothing_more_until_there_is_room():
@@ -91,8 +123,8 @@ def test_a_cache_with_a_quota_tells_it_and_obeys_it(tmp_path):
             digest = digest_of(block(number))
             assert source.fetch(digest, BLOCK_SIZE, Deadline.after(10)) == block(number)
         status = source.status()
-        assert [source.has(digest_of(block(number))) for number in (1, 2, 3, 4)] == [True, True, True, False]
-        assert status.uncached_writes == 1
+        assert [source.has(digest_of(block(number))) for number in (1, 2, 3, 4)] == [True, True, False, False]
+        assert status.uncached_writes == 2
         assert "limit" in status.last_write_problem
     finally:
         source.close()
