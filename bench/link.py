@@ -345,7 +345,9 @@ class Link:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             assert self._process.stdin is not None
+            assert self._process.stdout is not None
             self._process.stdin.close()
+            self._process.stdout.close()
             try:
                 self._process.wait(5)
             except subprocess.TimeoutExpired:

@@ -294,12 +294,16 @@ class BundleStream:
                 if node is not None:
                     self._wanted.accept(entry.digest, node)
 
-    def _runs(self) -> list[list[Segment]]:
-        """Segments to fetch, in runs that follow one another in the file."""
+    def _runs(self, under_way_at: int = -1) -> list[list[Segment]]:
+        """Segments to fetch, in runs that follow one another in the file.
+
+        The one in which another's stream is now comes to its end, however much of it is here already.
+        """
         runs: list[list[Segment]] = []
         for segment in self._index.segments if self._index else ():
             missing = sum(entry.raw_size for entry in segment.entries if not self._keeper.has(entry.digest))
-            if not missing or 2 * missing < segment.raw_length:
+            under_way = segment.offset <= under_way_at < segment.offset + segment.length
+            if not missing or (2 * missing < segment.raw_length and not under_way):
                 continue
             if runs and runs[-1][-1].offset + runs[-1][-1].length == segment.offset:
                 runs[-1].append(segment)
@@ -330,7 +334,7 @@ class BundleStream:
             if self._index is None or told.index not in (self._tag, bytes(TAG_BYTES)):
                 self._use_kept_index()
                 if self._index is not None:
-                    ends = self._expect([segment for run in self._runs() for segment in run])
+                    ends = self._expect([segment for run in self._runs(told.offset) for segment in run])
                 continue
             dealt_with = told.entries if told.index == self._tag else 0
             came = [digest for digest in ends if self._numbers[digest] < dealt_with]

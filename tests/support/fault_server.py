@@ -1,7 +1,7 @@
 """A small static HTTP server on loopback that misbehaves on request: what hostile and broken mirrors do.
 
-Serves a mapping of paths to bytes (shared with the test, which may change it while the server runs), or a directory.
-Every request is recorded. `inject` puts a fault on the paths that match a glob; the latest matching one wins. A fault
+Serves a mapping of paths to bytes (shared with the test, which may change it while the server runs), or a directory;
+whole files, or the range that is asked for. Every request is recorded. `inject` puts a fault on the paths that match a glob; the latest matching one wins. A fault
 is a function that gets the `Answer` that would be sent and changes it. What stalls does so until `release()` or
 `close()`, so that tests wait for what they test and for nothing else; only `slow` and `drip` let time pass.
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import itertools
+import re
 import socket
 import ssl
 import struct
@@ -37,6 +38,11 @@ class Request:
     query: str
     headers: Mapping[str, str]
     port: int = 0
+
+    def wanted(self, length: int) -> tuple[int, int]:
+        """First byte and the one after the last that are asked for, of a file of that length."""
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
+        return (int(found[1]), min(length, int(found[2]) + 1)) if found and int(found[1]) < length else (0, length)
 
 
 @dataclass
@@ -305,6 +311,12 @@ class FaultServer:
     def _count(self, pattern: str) -> int:
         return sum(fnmatch.fnmatchcase(request.path, pattern) for request in self.requests)
 
+    def asked_of(self, path: str) -> list[tuple[int, int]]:
+        """The parts of a file that were asked for, in order: first byte and the one after the last."""
+        length = len(self._load(path) or b"")
+        with self._lock:
+            return [request.wanted(length) for request in self.requests if request.path == path]
+
     def counts(self) -> Counter[str]:
         """Requests by path."""
         with self._lock:
@@ -319,9 +331,14 @@ class FaultServer:
     def answer(self, request: Request) -> tuple[Answer, threading.Event]:
         """Record the request and say what is to be sent, and what to wait for where it is held."""
         body = self._load(request.path)
-        found = body is not None
-        body = body if body is not None else b"not found"
-        answer = Answer(request, 200 if found else 404, body, len(body))
+        if body is None:
+            answer = Answer(request, 404, b"not found", len(b"not found"))
+        else:
+            start, stop = request.wanted(len(body))
+            answer = Answer(request, 200, body[start:stop], stop - start)
+            if "range" in request.headers:
+                answer.status = 206
+                answer.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
         with self._lock:
             self.requests.append(request)
             self._asked.notify_all()
