@@ -7,7 +7,7 @@ Rules:
 - A segment of which at least half is missing is fetched; what is missing of the others is left for single requests.
 - An entry is kept only where the signed table wants it (`wanted`). A bundle with much else is a lie and is left.
 - A mirror that breaks off, stalls or lies is reported and the next goes on at the segment that broke.
-- What fails and may heal is tried again, with pauses, for as long as nobody closes it: it takes nothing from anybody.
+- What fails and may heal is tried again, with pauses, until it is closed; a server that refuses, a few times.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from oscirc_blockstore.bundle import (
     BundleIndex,
     Entry,
     Segment,
+    bounds,
     index_length,
     parse_index,
 )
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import (
+    DeadlineExceededError,
     DocumentRefusedError,
     IntegrityError,
     NotServedError,
     OscircError,
     TransportError,
+    UnreachableError,
 )
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.segment import SegmentSource, decode
@@ -44,11 +47,13 @@ from oscirc_remote.saving import Saver
 from oscirc_remote.stream_files import TAG_BYTES, StreamFiles, Told, tag
 from oscirc_remote.wanted import Wanted
 
+REFUSALS = 4
 UNASKED_BYTES = 4 << 20
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 FOLLOW_S = 0.01
 
+_NETWORK = (UnreachableError, DeadlineExceededError)
 _LIES = (IntegrityError, DocumentRefusedError)
 
 
@@ -96,6 +101,7 @@ class BundleStream:
         self._feed = BundleFeed(accelerator, mirrors, early)
         self._on_block = on_block
         self._root = manifest.root
+        self._bounds = bounds(manifest.geometry, manifest.data_blocks)
         self._geometry = manifest.geometry
         self._wanted = Wanted(manifest.geometry, manifest.root, ())
         self._index: BundleIndex | None = None
@@ -116,7 +122,10 @@ class BundleStream:
     def run(self) -> None:
         """Until all of it is here, nobody serves it, or it is closed."""
         try:
-            while not self._closing.is_set():
+            if self._accelerator.length > self._bounds.length:
+                self._problem = DocumentRefusedError("the bundle is longer than all nodes and blocks of the disk")
+                self.state = "failed"
+            while not self._closing.is_set() and self.state != "failed":
                 self._leading = self._leading or self._files.try_lock()
                 if self._leading:
                     self._lead()
@@ -157,7 +166,7 @@ class BundleStream:
     def _lead(self) -> None:
         if not self._feed.is_open and self._index is None:
             self._use_kept_index()
-        pause_s, tried = FIRST_PAUSE_S, frozenset[str]()
+        pause_s, tried, rounds = FIRST_PAUSE_S, frozenset[str](), 0
         while not self._closing.is_set():
             before = self._brought
             try:
@@ -168,10 +177,13 @@ class BundleStream:
                 self.counters.add("failures")
                 self._problem = error
                 if self._brought != before:  # a mirror that always fails at the same place makes none
-                    pause_s, tried = FIRST_PAUSE_S, frozenset()
+                    pause_s, tried, rounds = FIRST_PAUSE_S, frozenset(), 0
                 tried |= {self._blame(error)}
             except NobodyLeft:
-                if isinstance(self._problem, (NotServedError, *_LIES)):
+                rounds += 1
+                if isinstance(self._problem, (NotServedError, *_LIES)) or (
+                    rounds > REFUSALS and not isinstance(self._problem, _NETWORK)
+                ):
                     self.state = "failed"
                     return
                 self._closing.wait(pause_s)
@@ -220,7 +232,7 @@ class BundleStream:
             stop = self._accelerator.length if cold else self._accelerator.index_length or self._accelerator.length
             self._feed.aim(0, stop, skip)
         raw = self._feed.take(HEAD_SIZE)
-        length = index_length(raw)
+        length = index_length(raw, self._bounds.entries)
         if length > self._accelerator.length:
             raise DocumentRefusedError("a bundle's index is longer than the listing says the bundle is")
         raw += self._feed.take(length - HEAD_SIZE)
@@ -278,7 +290,7 @@ class BundleStream:
 
         Raises `DocumentRefusedError` for one that is not of the bundle that was listed for this image.
         """
-        index = parse_index(raw)
+        index = parse_index(raw, self._bounds.entries)
         if index.manifest != self._manifest_digest or index.block_size != self._geometry.block_size:
             raise DocumentRefusedError("the bundle was made for another image")
         if index.length != self._accelerator.length:

@@ -162,18 +162,13 @@ class Prefetcher:
 
     def _fetch_ahead(self) -> None:
         started = self._early.claim(self._manifest_digest) if self._early is not None else None
-        listing = started.listing if started else self._listing() if self._options.bundles else None
-        if listing is not None:
-            keep_listing(self._cache_directory, listing.serialise(), self._manifest_digest)
-            self._bundle = listing.find(accelerators.BUNDLE, self._options.profile)
-            recorded = listing.find(accelerators.PROFILE, self._options.profile)
-            if self._bundle is not None:
-                self._run_bundle(self._bundle, started)
-                self._recorded = not self._stream_failed()
-            self._arrivals.end()
-            if recorded is not None and (self._bundle is None or self._stream_failed()):
-                self._state = "profile"
-                self._ahead(self._profile_entries(recorded))
+        hinted = started.listing if started else None
+        if hinted is not None:
+            self._use(hinted, started)
+        if self._options.bundles and not self._recorded and not self._closing:
+            listing = self._listing()
+            if listing is not None and listing != hinted:  # a hint is no more than that
+                self._use(listing, None)
         self._arrivals.end()
         if self._options.guesses:
             self._look_ahead.guess()
@@ -185,6 +180,19 @@ class Prefetcher:
             self._state = "filling"
             self._fill(self._options.fill_bytes_per_s)
         self._state = "idle"
+
+    def _use(self, listing: Listing, started: Started | None) -> None:
+        """Fetch the bundle that is listed, or else the blocks of the profile."""
+        keep_listing(self._cache_directory, listing.serialise(), self._manifest_digest)
+        self._bundle = listing.find(accelerators.BUNDLE, self._options.profile)
+        recorded = listing.find(accelerators.PROFILE, self._options.profile)
+        if self._bundle is not None:
+            self._run_bundle(self._bundle, started)
+            self._recorded = not self._stream_failed()
+        self._arrivals.end()
+        if recorded is not None and not self._recorded and not self._closing:
+            self._state = "profile"
+            self._ahead(self._profile_entries(recorded))
 
     def _arrived(self, position: int) -> None:
         self.on_block(position)  # set, or set anew, while the stream runs

@@ -14,11 +14,12 @@ from oscirc_blockstore.errors import (
     DocumentRefusedError,
     IntegrityError,
     NotServedError,
+    ServerRefusedError,
     UnreachableError,
 )
 from oscirc_remote import bundle_stream
 from oscirc_remote.arrivals import Arrivals
-from oscirc_remote.bundle_stream import UNASKED_BYTES, BundleStream
+from oscirc_remote.bundle_stream import REFUSALS, UNASKED_BYTES, BundleStream
 from oscirc_remote.stream_files import StreamFiles, Told, tag
 
 from .bundles import Image, Keeper, Mirrors, ScriptedDownload, breaking_off, honest, refusing
@@ -198,18 +199,31 @@ def test_closing_ends_a_stream_that_nobody_serves(tmp_path):
 
 def test_blocks_that_the_image_does_not_have_are_not_kept_and_soon_ended(tmp_path):
     junk = [block(1000 + number) for number in range(UNASKED_BYTES // BLOCK_SIZE + 2)]
-    image = Image(extra=junk)
+    image = Image(count=120, positions=range(8), extra=junk)
     world = World(tmp_path, Mirrors(one=honest(image.raw)), image=image).run()
     assert not {digest_of(raw) for raw in junk} & set(world.keeper.kept)
     assert isinstance(world.stream.problem, DocumentRefusedError)
     assert world.stream.state == "failed"
 
 
+def test_a_bundle_that_is_longer_than_the_disk_could_make_it_is_not_asked_for(tmp_path):
+    image = Image()
+    image.accelerator = type(image.accelerator)("bundle", "boot", image.accelerator.sha256, 1 << 40, 100)
+    world = World(tmp_path, Mirrors(one=honest(image.raw)), image=image).run()
+    assert (world.stream.state, world.mirrors.opened) == ("failed", [])
+
+
+def test_a_server_that_refuses_again_and_again_is_left(tmp_path):
+    world = World(tmp_path, Mirrors(one=refusing(ServerRefusedError("no", status=500)))).run()
+    assert world.stream.state == "failed"
+    assert len(world.mirrors.opened) == REFUSALS + 1
+
+
 def test_a_little_that_nobody_wants_is_passed_over(tmp_path):
-    image = Image(extra=[block(1000)])
+    image = Image(positions=range(8), extra=[block(10_000)])
     world = World(tmp_path, Mirrors(one=honest(image.raw)), image=image).run()
     assert world.stream.state == "complete"
-    assert set(world.keeper.kept) == image.named - {digest_of(block(1000))}
+    assert set(world.keeper.kept) == image.named - {digest_of(block(10_000))}
 
 
 def test_blocks_before_their_node_are_not_wanted_yet(tmp_path):
