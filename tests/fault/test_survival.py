@@ -147,7 +147,7 @@ def test_a_full_cache_disk_serves_uncached(published, mirror, tmp_path):
 
 
 def test_sixteen_readers_of_a_cold_block_through_two_mounts_cause_one_download(published, mirror, reader, tmp_path):
-    disks = [mount(reader, mirror, published, tmp_path / name) for name in ("one", "two")]
+    disks = [mount(reader, mirror, published, tmp_path / name, "--no-prefetch") for name in ("one", "two")]
     block = 33
     before = mirror.count("blocks/*")
 
