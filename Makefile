@@ -1,7 +1,7 @@
 # The project's one task file: each target is a few lines. `make setup` is what the others stand on.
 PYTEST = .venv/bin/python -m pytest
 
-.PHONY: setup demo test test-vm lint bench clean
+.PHONY: setup demo test test-vm lint bench bench-quick clean
 
 setup:            ## system packages and .venv/bin/oscirc
 	@deploy/setup.sh
@@ -22,9 +22,13 @@ lint: setup       ## style, types, import arrows
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: setup      ## ratios against named peers; writes bench/results/
+bench: setup      ## ratios against named peers; writes bench/results/ and docs/performance.md; ARGS="boot_cold --link 100:20"
 	@deploy/setup.sh debian
 	.venv/bin/python bench/run.py $(ARGS)
+
+bench-quick: setup   ## one disk, one link, each contender once: under three minutes, once its disk is prepared
+	@deploy/setup.sh debian
+	.venv/bin/python bench/run.py quick $(ARGS)
 
 clean:            ## what the targets above left in this folder
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -34,6 +34,7 @@ from typing import Self
 
 QUEUE_S = 0.010
 MIN_QUEUE_BYTES = 32 << 10
+MAX_ROUND_TRIP_S = 10
 _HEAD = re.compile(rb" HTTP/1\.[01]\r\n")
 _BUNDLE = re.compile(rb"GET \S*/accel/[0-9a-f]{64} ")
 
@@ -41,6 +42,14 @@ _BUNDLE = re.compile(rb"GET \S*/accel/[0-9a-f]{64} ")
 def chunk_bytes(rate_bits: float) -> int:
     """How much of one connection passes at once: half a millisecond of the link, 4 to 64 KiB."""
     return int(min(max(rate_bits / 8 * 0.0005, 4 << 10), 64 << 10))
+
+
+def check(rate_bits: float, round_trip_s: float) -> None:
+    """Refuse a link that cannot be: no rate, a negative or endless delay; raises ValueError."""
+    if not 0 < rate_bits < float("inf"):
+        raise ValueError(f"a link needs a rate above zero, in bit/s: {rate_bits}")
+    if not 0 <= round_trip_s <= MAX_ROUND_TRIP_S:
+        raise ValueError(f"a round trip is 0 to {MAX_ROUND_TRIP_S} s (not milliseconds): {round_trip_s}")
 
 
 def queue_bytes(rate_bits: float) -> int:
@@ -209,7 +218,10 @@ class Emulator:
         self.pairs[self.serial] = Pair(client, server, now + self.round_trip_s)
 
     def _read(self, side: socket.socket, now: float) -> None:
-        key, pair = self.owner[side.fileno()]
+        found = self.owner.get(side.fileno())
+        if found is None:  # closed a moment ago, with the other end of its pair
+            return
+        key, pair = found
         direction = self.up if side is pair.client else self.down
         try:
             raw = side.recv(self.chunk)
@@ -327,6 +339,7 @@ class Link:
     """A running link to `target_port` on this machine; `port` is what clients connect to."""
 
     def __init__(self, target_port: int, *, rate_bits: float, round_trip_s: float) -> None:
+        check(rate_bits, round_trip_s)
         self._arguments = (str(target_port), str(rate_bits), str(round_trip_s))
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
@@ -353,6 +366,8 @@ class Link:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
 
     def tell(self, command: str = "counters") -> Counters:
         """`cut`, `restore`, `kill`, `reset`, or nothing but the counters."""

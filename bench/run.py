@@ -1,46 +1,104 @@
 """`make bench`: every benchmark, one after the other, then the tables in docs/performance.md.
 
-Names select some; `page` runs none and writes the page from the results that there are.
+    python bench/run.py [NAME]… [--disk D] [--link MBIT:MS] [--only CONTENDER] [--fresh]    options are boot_cold's
+    python bench/run.py quick      one link of boot_cold, one disk, into results of its own; writes no page
+    python bench/run.py page       runs none; writes the page from the results that there are
+
+The page keeps what stands between its markers for each benchmark; the rest of it is written by hand. Exit code 1: a
+benchmark missed a bound or failed; the others are run all the same.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import report
+from cells import load
+
 HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
 PAGE = HERE.parent / "docs" / "performance.md"
-BENCHMARKS = ("publish", "warm", "terabyte", "boot")
+BENCHMARKS = ("boot_cold", "publish", "warm", "terabyte", "boot")
 
-INTRODUCTION = """# Performance
 
-Written by `make bench` from `bench/results/`. What is claimed is the ratio against a peer or a limit in the same run;
-absolute figures hold for the machine named. Each benchmark's module says what it measures and what it must show.
-"""
+def purpose(name: str) -> str:
+    """What a benchmark's module says of itself, without its command line."""
+    text = (HERE / f"{name}.py").read_text(encoding="utf-8").split('"""')[1].strip()
+    return re.sub(r"\n\n {4}python bench/.*", "", text)
+
+
+def where(machine: dict[str, object], measured: object) -> str:
+    """The line below a table."""
+    names = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}"
+    return f"Measured {measured} on {names}.\n"
 
 
 def section(name: str) -> str:
-    """One benchmark's figures as a table."""
-    document = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    module = (HERE / f"{name}.py").read_text(encoding="utf-8")
-    purpose = module.split('"""')[1].strip()
-    machine = document.pop("machine")
-    measured = document.pop("measured")
-    rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in document.items())
-    where = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}"
-    return f"\n## {name}\n\n{purpose}\n\n| figure | value |\n|---|---|\n{rows}\n\nMeasured {measured} on {where}.\n"
+    """One benchmark's purpose and figures."""
+    if name == "boot_cold":
+        results = load(RESULTS / "boot_cold.json")
+        body, line = report.markdown(results), where(results.machine, results.measured)
+    else:
+        document = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        line = where(document.pop("machine"), document.pop("measured"))
+        rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in document.items())
+        body = f"| figure | value |\n|---|---|\n{rows}\n"
+    return f"## {name}\n\n{purpose(name)}\n\n{body}\n{line}"
 
 
-def main() -> None:
-    """Run what is named, or all; then write the page from whatever results there are."""
-    for name in BENCHMARKS if len(sys.argv) == 1 else [name for name in sys.argv[1:] if name != "page"]:
-        subprocess.run([sys.executable, str(HERE / f"{name}.py")], check=True, cwd=HERE)
-    found = [name for name in BENCHMARKS if (HERE / "results" / f"{name}.json").exists()]
-    PAGE.write_text(INTRODUCTION + "".join(section(name) for name in found), encoding="utf-8")
+def put(page: str, name: str, text: str) -> str:
+    """The page with a benchmark's section between its markers; at the end where it has none yet."""
+    begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->\n"
+    block = begin + text + end
+    if begin not in page or end not in page:
+        return page.rstrip("\n") + "\n\n" + block
+    return page[: page.index(begin)] + block + page[page.index(end) + len(end) :]
+
+
+def write_page() -> None:
+    """Every section that there are results for, and the plot."""
+    page = PAGE.read_text(encoding="utf-8")
+    for name in BENCHMARKS:
+        if (RESULTS / f"{name}.json").exists():
+            page = put(page, name, section(name))
+    PAGE.write_text(page, encoding="utf-8")
+    if (RESULTS / "boot_cold.json").exists():
+        report.plot(load(RESULTS / "boot_cold.json"), RESULTS / report.PLOT)
     print(f"\nwritten: {PAGE}")
 
 
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Names, and the options behind them; with options alone boot_cold is meant, with nothing everything."""
+    first = next((at for at, each in enumerate(arguments) if each.startswith("-")), len(arguments))
+    names, options = arguments[:first], arguments[first:]
+    unknown = set(names) - {*BENCHMARKS, "quick", "page"}
+    if unknown or (options and names and not {"boot_cold", "quick"} & set(names)):
+        raise SystemExit(__doc__)
+    return names or (["boot_cold"] if options else list(BENCHMARKS)), options
+
+
+def main() -> int:
+    """Run what is named, or all; then write the page from whatever results there are."""
+    names, options = split(sys.argv[1:])
+    failed = []
+    for name in names:
+        if name == "page":
+            continue
+        module, extra = ("boot_cold", ["--quick", *options]) if name == "quick" else (name, [])
+        extra = options if name == "boot_cold" else extra
+        print(f"\n=== {name}", flush=True)
+        if subprocess.run([sys.executable, str(HERE / f"{module}.py"), *extra], check=False, cwd=HERE).returncode:
+            failed.append(name)
+    if names != ["quick"]:
+        write_page()
+    if failed:
+        print(f"missed a bound or failed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import zstandard
-from harness import DISKS, Workstation, add_publisher, initialise, serving
+from harness import DISKS, ROOT, Repository, Workstation, add_publisher, initialise, serving
 from replay import reads_of
 from support.commands import end, free_port
 
@@ -27,6 +30,7 @@ PROFILE_RUNS = ((2048, 1), (3072, 1))
 TRACE_MACHINE = (1024, 2)
 BLOCK = 256 << 10
 LIMIT_LEVEL = 6
+RENEWED_BEFORE = timedelta(days=3)
 _BOOT_S = 900
 
 
@@ -89,23 +93,63 @@ class Touched:
         return 8 * self.frame_bytes / rate_bits
 
 
-def prepare(name: str, disk: Path) -> Stage:
-    """The stage of a disk, made if it is not there."""
-    directory = DISKS / "stages" / name
+SUITES = {"debian12": "bookworm", "debian13": "trixie"}
+
+
+def stage_disk(name: str) -> Path:
+    """Where a stage's disk is or will be built: stock Debian, the release as it was published."""
+    suite = SUITES[name]
+    return DISKS / ("v1.raw" if suite == "bookworm" else f"{suite}/v1.raw")
+
+
+def is_prepared(name: str, disk: Path) -> bool:
+    """Whether a stage is there and made from the disk as it is now."""
+    return _made(name, disk) is not None
+
+
+def _facts(disk: Path) -> dict[str, object]:
     stat = disk.stat()
-    wanted = {"disk": str(disk), "size": stat.st_size, "changed_ns": stat.st_mtime_ns, "form": 2}
+    return {"disk": str(disk), "size": stat.st_size, "changed_ns": stat.st_mtime_ns, "form": 2}
+
+
+def _made(name: str, disk: Path) -> Stage | None:
+    directory = DISKS / "stages" / name
     made = directory / "stage.json"
-    known = json.loads(made.read_text()) if made.exists() else {}
-    if {key: known.get(key) for key in wanted} == wanted:
-        return Stage(name, disk, directory, known["pin"])
+    if not disk.exists() or not made.exists():
+        return None
+    known = json.loads(made.read_text())
+    return Stage(name, disk, directory, known["pin"]) if _facts(disk).items() <= known.items() else None
+
+
+def prepare(name: str, disk: Path) -> Stage:
+    """The stage of a disk, made if it is not there; its online metadata signed again if they would soon expire."""
+    made = _made(name, disk)
+    if made is not None:
+        _sign_again_if_due(made)
+        return made
+    if not disk.exists():
+        build = [sys.executable, str(ROOT / "guests" / "debian.py"), str(disk.parent), "--suite", SUITES[name]]
+        subprocess.run([*([] if os.geteuid() == 0 else ["sudo"]), *build], check=True)
+    directory = DISKS / "stages" / name
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     pin = _publish(directory, disk)
     with disk.open("rb") as source, (directory / "disk.raw.zst").open("wb") as target:
-        zstandard.ZstdCompressor(level=3, threads=-1).copy_stream(source, target, size=stat.st_size)
+        zstandard.ZstdCompressor(level=3, threads=-1).copy_stream(source, target, size=disk.stat().st_size)
     (directory / "disk.raw").symlink_to(disk)
-    made.write_text(json.dumps({**wanted, "pin": pin}))
+    (directory / "stage.json").write_text(json.dumps({**_facts(disk), "pin": pin}))
     return Stage(name, disk, directory, pin)
+
+
+def _sign_again_if_due(stage: Stage) -> None:
+    """Online metadata hold for a week; a server that starts renews those that are a day old."""
+    timestamp = json.loads((stage.tree / "metadata" / "timestamp.json").read_text())
+    expires = datetime.strptime(timestamp["signed"]["expires"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    if expires - datetime.now(UTC) > RENEWED_BEFORE:
+        return
+    data = stage.directory / "repository"
+    with serving(Workstation(stage.directory / "publisher"), Repository(data, data / "keys", "", "", free_port())):
+        pass
 
 
 def _publish(directory: Path, disk: Path) -> str:

@@ -1,0 +1,252 @@
+"""A boot's reads over a network: this project, cold and warm, against what a user would pick instead.
+
+    python bench/boot_cold.py [--disk NAME]… [--link MBIT:MS]… [--only CONTENDER]… [--quick] [--fresh]
+
+Every contender (`contenders.py`, `peers.py`) replays the same recorded boot of the same disk over the same emulated
+link (`link.py`), from the same nginx, without think time. Limit: the blocks that the trace touches, as zstd level 6
+frames, over the link's rate. Bytes and requests include all metadata; every read is compared with the disk afterwards.
+
+- *whole way*: from the typed command, on a client that has a URL only, to the last read answered.
+- *replay*: from the first read, or from the request for the bundle, which comes earlier.
+
+Cells that a bound hangs on (`must_show.py`) are measured alone on the machine, this project's three times; others on
+slow links run side by side, since they wait rather than work. Who needs more than STOP_AT times the limit is stopped.
+Results are kept after each cell in bench/results/; a run goes on where the last one was. Exit code 1: a bound missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import must_show
+from cells import Cell, Disk, Place, Results, Run, load
+from contenders import Contender, Setting, TooSlow
+from harness import DISKS, RESULTS, ROOT, machine
+from link import Link
+from peers import all_contenders
+from staging import Stage, is_prepared, nginx, prepare, stage_disk
+
+STAGES = {"debian12": "Debian 12", "debian13": "Debian 13"}
+LINKS = [(rate, round_trip) for rate in (100, 1000, 20) for round_trip in (1, 20, 100, 200)]
+STOP_AT = 12
+LANES = {20: 6, 100: 2, 1000: 1}
+"""How many cells run side by side at each rate, those of REPEATED apart."""
+REPETITIONS = 3
+QUICK_LINK = (100, 20)
+_STARTUP_S = 5.0
+"""What the cut-off allows for programs to start, beyond its multiple of the limit."""
+
+
+def measure(contender: Contender, stage: Stage, disk: Disk, place: Place, work: Path) -> Run:
+    """One start and replay in a fresh directory, which is gone afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix=f"{contender.name}-", dir=work))
+    rate = place.rate_mbit * 1e6
+    try:
+        with (
+            nginx(stage, directory / "nginx") as server_port,
+            Link(server_port, rate_bits=rate, round_trip_s=place.round_trip_ms / 1000) as link,
+        ):
+            setting = Setting(stage, link.port, server_port, directory / "client")
+            setting.work.mkdir()
+            log = directory / "nginx" / "access.log"
+            contender.prepare(setting)
+            answered = _lines(log)
+            link.tell("reset")
+            started = time.monotonic()
+            cutoff = started + STOP_AT * disk.limit_s(place.rate_mbit) + _STARTUP_S
+            there, replayed = None, None
+            try:
+                with contextlib.suppress(TooSlow):
+                    path = contender.start(setting, cutoff)
+                    there = time.monotonic()
+                    replayed = _replay(stage, path, cutoff)
+                gone = time.monotonic()
+            finally:
+                contender.stop(setting)
+            passed = link.tell()
+            requests = _lines(log) - answered
+        there = gone if there is None else there
+        if replayed is None:
+            return Run(
+                round(gone - started, 3), round(there - started, 3), round(gone - there, 3),
+                passed.bytes_down, requests, 0, round(gone - there, 3), stopped=True,
+            )  # fmt: skip
+        clock = min(replayed["started"], passed.first_bundle_s or replayed["started"])
+        return Run(
+            round(replayed["ended"] - started, 3), round(there - started, 3), round(replayed["ended"] - clock, 3),
+            passed.bytes_down, requests, int(replayed["wrong"]), replayed["worst_s"][-1],
+        )  # fmt: skip
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _replay(stage: Stage, path: Path, cutoff: float) -> dict | None:
+    command = [sys.executable, str(ROOT / "bench" / "replay.py"), str(stage.trace), str(path), str(stage.disk)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            output, _ = process.communicate(timeout=max(0.1, cutoff - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return None
+    if process.returncode:
+        raise SystemExit(f"the replay from {path} failed")
+    return json.loads(output)
+
+
+def _lines(log: Path) -> int:
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+def revision() -> str:
+    """A digest of what is measured and of what measures it: this project's rooms and the benchmark's own modules."""
+    rooms = ("blockstore", "remote", "fusedriver", "cli")
+    sources = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    own = ("boot_cold", "contenders", "peers", "link", "replay", "staging")
+    digest = hashlib.sha256()
+    for path in sorted([*sources, *(ROOT / "bench" / f"{name}.py" for name in own)]):
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def key_of(stage: Stage) -> str:
+    """What a cell's figures hold for: code, stage, machine."""
+    facts = (revision(), (stage.directory / "stage.json").read_text(), json.dumps(asdict(machine())))
+    return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
+
+
+def wanted(disks: list[str], links: list[tuple[int, int]], names: list[str], *, quick: bool) -> list[tuple[Place, int]]:
+    """The cells of a selection and how often each is measured; what decides comes first."""
+    cells = []
+    for link in links:
+        for disk in disks:
+            for name in names:
+                runs = REPETITIONS if (name, link) in must_show.REPEATED and not quick else 1
+                cells.append((Place(disk, *link, name), runs))
+    return sorted(cells, key=lambda each: -each[1])
+
+
+def batches(cells: list[tuple[Place, int]]) -> Iterator[tuple[int, list[tuple[Place, int]]]]:
+    """(lanes, cells) in turn: what a bound hangs on alone, then rate by rate, the longest first."""
+
+    def alone(cell: tuple[Place, int]) -> bool:
+        link = (cell[0].rate_mbit, cell[0].round_trip_ms)
+        return cell[1] > 1 or (cell[0].contender in must_show.BLOCK_PEERS and link in must_show.PLAIN_BOUNDS)
+
+    yield 1, [cell for cell in cells if alone(cell)]
+    for rate in dict.fromkeys(place.rate_mbit for place, _ in cells):
+        lanes = LANES.get(rate, 1)
+        those = [cell for cell in cells if cell[0].rate_mbit == rate and not alone(cell)]
+        yield lanes, sorted(those, key=lambda cell: (cell[0].contender.startswith("oscirc"), -cell[0].round_trip_ms))
+
+
+class Bench:
+    """A run over a selection: measures what is missing, keeps results as they come."""
+
+    def __init__(self, results: Results, path: Path, stages: dict[str, Stage], work: Path) -> None:
+        self.results = results
+        self.path = path
+        self.stages = stages
+        self.work = work
+        self._lock = threading.Lock()
+        for name, stage in stages.items():
+            touched = stage.touched()
+            results.disks[name] = Disk(
+                STAGES[name], key_of(stage), touched.blocks, touched.raw_bytes, touched.frame_bytes
+            )
+
+    def run(self, cells: list[tuple[Place, int]]) -> None:
+        """Measure the cells, side by side where that is allowed."""
+        for lanes, batch in batches(cells):
+            with concurrent.futures.ThreadPoolExecutor(lanes) as pool:
+                for done in concurrent.futures.as_completed([pool.submit(self._cell, *cell) for cell in batch]):
+                    done.result()
+
+    def _cell(self, place: Place, runs: int) -> None:
+        disk = self.results.disks[place.disk]
+        measured: list[Run] = []
+        for _ in range(runs):
+            contender = all_contenders()[place.contender]
+            measured.append(measure(contender, self.stages[place.disk], disk, place, self.work))
+        cell = Cell(place, disk.key, tuple(measured))
+        with self._lock:
+            self.results.cells[place] = cell
+            self.results.save(self.path)
+            print(self._line(cell), flush=True)
+
+    def _line(self, cell: Cell) -> str:
+        place, disk = cell.place, self.results.disks[cell.place.disk]
+        more = ">" if cell.stopped else " "
+        return (
+            f"{place.disk} {place.rate_mbit:>4} Mbit/s {place.round_trip_ms:>3} ms  {place.contender:<15}"
+            f"{more}{cell.whole_s:7.2f} s  {more}{self.results.ratio(cell):6.2f} x limit"
+            f" (replay {self.results.ratio(cell, replay=True):6.2f})"
+            f"  {cell.bytes_down / disk.frame_bytes:5.2f} x bytes {cell.requests:6.0f} requests"
+            + ("" if not cell.wrong_reads else f"  {cell.wrong_reads} READS DIFFER")
+        )
+
+
+def main() -> int:
+    """Measure, keep, judge."""
+    arguments = _arguments()
+    path = RESULTS / ("boot_quick.json" if arguments.quick else "boot_cold.json")
+    disks = arguments.disk or (["debian12"] if arguments.quick else list(STAGES))
+    links = arguments.link or ([QUICK_LINK] if arguments.quick else LINKS)
+    names = arguments.only or list(all_contenders())
+    for name in disks:
+        if not is_prepared(name, stage_disk(name)):
+            print(f"{name}: its stage is not there and is made first: a disk, a publication, three boots; 15 minutes")
+    stages = {name: prepare(name, stage_disk(name)) for name in disks}
+    results = load(path)
+    work = Path(tempfile.mkdtemp(prefix="oscirc-bench-", dir=DISKS))
+    try:
+        bench = Bench(results, path, stages, work)
+        results.measured = datetime.now(UTC).strftime("%Y-%m-%d")
+        results.machine = asdict(machine())
+        results.contenders = {name: {"label": each.label, "note": each.note} for name, each in all_contenders().items()}
+        cells = wanted(disks, links, names, quick=arguments.quick)
+        rest = cells if arguments.fresh else results.missing(cells)
+        print(f"{len(cells)} cells, {len(cells) - len(rest)} of them measured before", flush=True)
+        bench.run(rest)
+        results.save(path)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return judge(results)
+
+
+def judge(results: Results) -> int:
+    """Print every check; 1 if one failed."""
+    found = must_show.checks(results)
+    print("\n" + "\n".join(check.line() for check in found))
+    return int(any(check.passed is False for check in found))
+
+
+def _arguments() -> argparse.Namespace:
+    def link(text: str) -> tuple[int, int]:
+        rate, _, round_trip = text.partition(":")
+        return int(rate), int(round_trip)
+
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--disk", action="append", choices=list(STAGES))
+    parser.add_argument("--link", action="append", type=link, metavar="MBIT:MS", help="one of the issue's or any other")
+    parser.add_argument("--only", action="append", choices=list(all_contenders()), metavar="CONTENDER")
+    parser.add_argument("--quick", action="store_true", help="one link, one disk, each contender once")
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured with this code")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

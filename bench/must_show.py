@@ -1,0 +1,84 @@
+"""What the boot benchmark must show, as checks of its results: the bounds that issue and design name, and no others.
+
+Limit: the touched blocks as zstd level 6 frames over the link's rate. A check whose cells were not measured is open: it
+neither passes nor fails. A peer that was stopped counts with the time it had had by then, which favours it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cells import Cell, Place, Results
+
+PROFILE, PLAIN = "oscirc-profile", "oscirc-plain"
+BLOCK_PEERS = ("qemu-http", "nbdkit-curl")
+REPLAY_BOUNDS = {(100, 20): 1.05, (100, 100): 1.05, (1000, 1): 1.8}
+WHOLE_BOUNDS = {(100, 20): 1.15, (100, 100): 1.3}
+PLAIN_BOUNDS = {(100, 20): 2.0, (100, 100): 3.0}
+PROFILE_BYTES, PROFILE_REQUESTS, PLAIN_BYTES, PEER_SHARE = 1.1, 24, 1.3, 0.3
+REPEATED = {(contender, link) for link in REPLAY_BOUNDS for contender in (PROFILE, PLAIN)} - {(PLAIN, (1000, 1))}
+"""Contenders and links that are measured three times, since a bound hangs on them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One bound: `value` must be at most `bound`; no value, no verdict."""
+
+    what: str
+    disk: str
+    value: float | None
+    bound: float
+
+    @property
+    def passed(self) -> bool | None:
+        """None while it is open."""
+        return None if self.value is None else round(self.value, 3) <= self.bound
+
+    def line(self) -> str:
+        """As it is printed."""
+        verdict = {True: "pass", False: "FAIL", None: "open"}[self.passed]
+        value = "not measured" if self.value is None else f"{self.value:.3f}"
+        return f"{verdict}  {self.disk}: {self.what}: {value} (at most {self.bound:g})"
+
+
+def checks(results: Results) -> list[Check]:
+    """All of them, for each disk that there is."""
+    return [check for disk in results.disks for check in _of_disk(results, disk)]
+
+
+def _of_disk(results: Results, disk: str) -> Iterator[Check]:
+    def cell(contender: str, link: tuple[int, int]) -> Cell | None:
+        return results.cells.get(Place(disk, *link, contender))
+
+    def over_limit(found: Cell | None, *, replay: bool) -> float | None:
+        return None if found is None else results.ratio(found, replay=replay)
+
+    def over_touched(found: Cell | None) -> float | None:
+        return None if found is None else found.bytes_down / results.disks[disk].frame_bytes
+
+    for link, bound in REPLAY_BOUNDS.items():
+        value = over_limit(cell(PROFILE, link), replay=True)
+        yield Check(f"with profile, {_link(link)}: replay / limit", disk, value, bound)
+    for link, bound in WHOLE_BOUNDS.items():
+        found = cell(PROFILE, link)
+        yield Check(f"with profile, {_link(link)}: whole way / limit", disk, over_limit(found, replay=False), bound)
+        yield Check(f"with profile, {_link(link)}: bytes / touched", disk, over_touched(found), PROFILE_BYTES)
+        requests = None if found is None else found.requests
+        yield Check(f"with profile, {_link(link)}: requests", disk, requests, PROFILE_REQUESTS)
+    for link, bound in PLAIN_BOUNDS.items():
+        found = cell(PLAIN, link)
+        yield Check(f"no profile, {_link(link)}: replay / limit", disk, over_limit(found, replay=True), bound)
+        yield Check(f"no profile, {_link(link)}: bytes / touched", disk, over_touched(found), PLAIN_BYTES)
+        peers = [peer for name in BLOCK_PEERS if (peer := cell(name, link)) is not None]
+        share = None
+        if found is not None and len(peers) == len(BLOCK_PEERS):
+            share = found.replay_s / min(peer.replay_s for peer in peers)
+        yield Check(f"no profile, {_link(link)}: replay / best of QEMU HTTP and nbdkit", disk, share, PEER_SHARE)
+    places = [place for place in results.cells if place.disk == disk and place.contender.startswith("oscirc")]
+    wrong = float(sum(results.cells[place].wrong_reads for place in places)) if places else None
+    yield Check("reads that differ from the disk, on all links", disk, wrong, 0)
+
+
+def _link(link: tuple[int, int]) -> str:
+    return f"{link[0]} Mbit/s {link[1]} ms"
