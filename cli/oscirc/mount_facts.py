@@ -100,6 +100,7 @@ def described(record: MountRecord, status: MountStatus) -> Facts:
         "read_errors": driver.errors,
         "last_error": driver.last_error,
         "read_ahead_kb": status.read_ahead_kb,
+        "offline_problem": _offline_problem(f"{record.remote}:{record.image}@sha256:{record.manifest_digest}"),
         "mirrors": cache["mirrors"],
     }
 
@@ -135,6 +136,7 @@ def unmounted(text: str) -> Facts | None:
         return None
     manifest, digest = resolved.manifest, resolved.manifest_digest
     here = readiness.look(paths.cache_directory(), digest, manifest, preferences.load().profile)
+    problem = _offline_problem(text)
     return {
         "mounted": False,
         "image": f"{resolved.publisher}/{resolved.image}@{resolved.version_label}",
@@ -149,11 +151,24 @@ def unmounted(text: str) -> Facts | None:
         "cached_percent": percent(here.blocks_here, here.blocks),
         "profile_blocks": here.profile.total,
         "profile_blocks_cached": here.profile.here,
-        "ready_to_boot": here.is_ready_to_boot,
-        "safe_to_unplug": here.is_complete,
+        "opens_offline": not problem,
+        "offline_problem": problem,
+        "ready_to_boot": here.is_ready_to_boot and not problem,
+        "safe_to_unplug": here.is_complete and not problem,
         "pinned": any(pin.digest == digest for pin in Pins().list()),
         "warnings": list(resolved.warnings),
     }
+
+
+def _offline_problem(text: str) -> str:
+    """Why what is verified here would not be opened without network; nothing where it would."""
+    from oscirc_remote.resolving import resolve
+
+    try:
+        resolve(text, offline=True)
+    except OscircError as error:
+        return str(error)
+    return ""
 
 
 def at(mountpoint: str) -> Facts:

@@ -58,7 +58,7 @@ def _prefetch(facts: Facts) -> str:
         "profile": f"the profile {profile} is being fetched",
         "foresight": "what boots usually read is being fetched (no boot of this image was recorded)",
         "filling": "all the rest is being fetched",
-        "idle": "done",
+        "idle": f"ended: {prefetch['last_problem']}" if prefetch.get("last_problem") else "done",
         "failed": f"the bundle could not be had: {prefetch['last_problem']}",
     }
     return words.get(state, state)
@@ -72,6 +72,8 @@ def _readiness(facts: Facts) -> list[tuple[str, str]]:
         lines.append(("ready to boot", f"{'yes' if facts['ready_to_boot'] else 'no'}: {of}"))
     share = f"{whole(facts, 'cached_percent')} % of the data is here"
     lines.append(("safe to unplug", "yes: all of the data is here" if facts["safe_to_unplug"] else f"no: {share}"))
+    if facts.get("offline_problem"):
+        lines.append(("attention", f"it would not be opened without network: {facts['offline_problem']}"))
     return lines
 
 

@@ -279,7 +279,8 @@ class ImageReader:
         cache, prefetch = self._source.status(), self._prefetcher.status() if self._prefetcher else PrefetchStatus()
         network = self._outage.status()
         profile = self._profile.share() if self._profile else ProfileShare()
-        readiness = Readiness(self.manifest.data_blocks, cached, profile)
+        complete = surveyed and cached == self.manifest.data_blocks
+        readiness = Readiness(self.manifest.data_blocks, cached, profile, complete)
         return ReaderStatus(
             disk_size=geometry.disk_size,
             block_size=geometry.block_size,

@@ -13,6 +13,7 @@ from oscirc_blockstore import accelerators
 from oscirc_blockstore.accelerators import Listing
 from oscirc_blockstore.errors import DocumentRefusedError, NotServedError, OscircError, TransportError
 from oscirc_blockstore.profile import DEFAULT_NAME
+from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote import paths, uses
 from oscirc_remote.cache import BLOCK_MEMORY_BYTES, NODE_MEMORY_BYTES, CachedSource
 from oscirc_remote.deadlines import Deadline
@@ -81,7 +82,14 @@ def open_image(
     held = contextlib.ExitStack()
     held.enter_context(uses.using(directory, manifest))
     name = DEFAULT_NAME if prefetch is None else prefetch.profile
-    profile = ProfileWatch(directory, resolved.manifest_digest, name, source.has)
+    profile = ProfileWatch(
+        directory,
+        resolved.manifest_digest,
+        table,
+        name,
+        has=source.has,
+        node=lambda node: source.resident(node, NODE_SIZE),
+    )
     if prefetch is None:
         return ImageReader(manifest, source, deadline_s=deadline_s, table=table, profile=profile, held=held)
     look_ahead = LookAhead(

@@ -36,7 +36,7 @@ from oscirc_remote.image_blocks import ImageBlocks
 from oscirc_remote.look_ahead import LookAhead
 from oscirc_remote.mirrors import MirroredSource
 from oscirc_remote.rate_limits import RateLimit
-from oscirc_remote.readiness import keep_listing
+from oscirc_remote.readiness import keep_listing, keep_profile
 from oscirc_remote.sources import Urgency
 from oscirc_remote.status import PrefetchStatus
 from oscirc_remote.stream_files import StreamFiles
@@ -243,6 +243,7 @@ class Prefetcher:
         recorded = profile.parse(raw)
         if recorded.manifest != self._manifest_digest:
             return
+        keep_profile(self._cache_directory, raw, accelerator.sha256)
         self._recorded = True
         for position in recorded.positions:
             if position >= self._image.count:
@@ -295,7 +296,10 @@ class Prefetcher:
             flight.wait(self._deadline())
 
     def _fill(self, bytes_per_s: float) -> None:
-        """Fetch all that is missing, one block after another, while nobody waits. The rate is of raw bytes."""
+        """Fetch all that is missing, one block after another, while nobody waits, as long as the cache keeps it.
+
+        The rate is of raw bytes.
+        """
         limit = RateLimit(bytes_per_s) if bytes_per_s > 0 else None
         table = TableView(self._manifest.geometry, self._manifest.root)
         pause_s = 1.0
@@ -317,12 +321,14 @@ class Prefetcher:
                 return raw
             return None
 
-        for _, leaf in table.leaves(lambda digest: obtain(digest, NODE_SIZE)):
-            for digest in entries(leaf):
-                if self._closing:
-                    return
-                if not self._source.has(digest):
-                    obtain(digest, self._manifest.geometry.block_size)
+        leaves = table.leaves(lambda digest: obtain(digest, NODE_SIZE))
+        for digest in (digest for _, leaf in leaves for digest in entries(leaf) if not self._source.has(digest)):
+            obtain(digest, self._manifest.geometry.block_size)
+            if self._closing:
+                return
+            if not self._source.has(digest):
+                self._problem = f"the cache keeps nothing more: {self._source.status().last_write_problem}"
+                return
 
     def _deadline(self) -> Deadline:
         return Deadline.after(AHEAD_S, self._cancellation)

@@ -113,5 +113,5 @@ class _Pull:
         if not self.source.has(digest):
             raise StoreFullError(
                 f"the cache keeps nothing more: {self.source.status().last_write_problem or 'no reason is known'}",
-                hint="free space, or run: oscirc cache gc",
+                hint="see oscirc pins, free space, raise cache_limit, or run: oscirc cache gc",
             )

@@ -1,26 +1,29 @@
 """How much of an image is on this machine: all of it, and what its boot profile names.
 
-What a bundle holds is known from its index, which is kept in the cache beside the listing that names the bundle; both
-are hints that nobody signed, good enough to tell a user what to expect, never to decide what a guest reads.
+What a profile names is known from a bundle's index, which has the nodes as well, or from the profile itself, whose
+positions are looked up in the table. They are kept in the cache beside the listing that names them: hints that nobody
+signed, good enough to tell a user what to expect, never to decide what a guest reads.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from oscirc_blockstore import accelerators
+from oscirc_blockstore import accelerators, profile
+from oscirc_blockstore.accelerators import Accelerator
 from oscirc_blockstore.bundle import MAX_INDEX_BYTES, parse_index
-from oscirc_blockstore.digests import Digest
+from oscirc_blockstore.digests import ZERO_DIGEST, Digest
 from oscirc_blockstore.errors import LocalError, OscircError
 from oscirc_blockstore.local_store import LocalStore
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote.cache_layout import ACCELERATORS_DIRECTORY, STORE_DIRECTORY
 from oscirc_remote.local_files import read_bytes, write_atomically
-from oscirc_remote.table_view import TableView, entries
+from oscirc_remote.table_view import LoadNode, TableView, entries
 
 HOLD_FACTOR = 10
 
@@ -35,16 +38,15 @@ class ProfileShare:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Of an image's blocks with data, how many are here, and the same for its boot profile."""
+    """Of an image's blocks with data, how many are here, and the same for its boot profile.
+
+    `is_complete`: every node and block is here, so that the network can be unplugged for good.
+    """
 
     blocks: int
     blocks_here: int
     profile: ProfileShare
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the network can be unplugged for good."""
-        return self.blocks_here == self.blocks
+    is_complete: bool
 
     @property
     def is_ready_to_boot(self) -> bool:
@@ -62,58 +64,136 @@ def index_file(cache_directory: Path, bundle: Digest) -> Path:
     return cache_directory / ACCELERATORS_DIRECTORY / f"{bundle.hex()}.index"
 
 
+def profile_file(cache_directory: Path, sha256: Digest) -> Path:
+    """Where a profile is kept."""
+    return cache_directory / ACCELERATORS_DIRECTORY / f"{sha256.hex()}.profile"
+
+
 def keep_listing(cache_directory: Path, raw: bytes, manifest: Digest) -> None:
     """Remember which accelerators there are; a disk that does not take it is no error."""
-    try:
+    with contextlib.suppress(LocalError):
         write_atomically(listing_file(cache_directory, manifest), raw, synced=False)
-    except LocalError:
-        return
 
 
-def profile_digests(cache_directory: Path, manifest: Digest, name: str) -> tuple[Digest, ...]:
-    """What the boot profile of that name needs, nodes and blocks; empty where it is not known."""
-    try:
-        raw = read_bytes(listing_file(cache_directory, manifest), accelerators.MAX_LISTING_BYTES)
-        listing = None if raw is None else accelerators.parse_listing(raw)
-        bundle = None if listing is None else listing.find(accelerators.BUNDLE, name)
-        if bundle is None:
-            return ()
-        raw = read_bytes(index_file(cache_directory, bundle.sha256), MAX_INDEX_BYTES)
+def keep_profile(cache_directory: Path, raw: bytes, sha256: Digest) -> None:
+    """Remember what a profile names, likewise."""
+    with contextlib.suppress(LocalError):
+        write_atomically(profile_file(cache_directory, sha256), raw, synced=False)
+
+
+def _find(cache_directory: Path, manifest: Digest, kind: str, name: str) -> Accelerator | None:
+    raw = read_bytes(listing_file(cache_directory, manifest), accelerators.MAX_LISTING_BYTES)
+    return None if raw is None else accelerators.parse_listing(raw).find(kind, name)
+
+
+def bundle_digests(cache_directory: Path, manifest: Digest, name: str) -> tuple[Digest, ...]:
+    """What the bundle of that name holds, nodes and blocks; empty where it is not known."""
+    with contextlib.suppress(OscircError):
+        bundle = _find(cache_directory, manifest, accelerators.BUNDLE, name)
+        raw = None if bundle is None else read_bytes(index_file(cache_directory, bundle.sha256), MAX_INDEX_BYTES)
         index = None if raw is None else parse_index(raw)
-    except OscircError:
-        return ()
-    if index is None or index.manifest != manifest:
-        return ()
-    return tuple(entry.digest for segment in index.segments for entry in segment.entries)
+        if index is not None and index.manifest == manifest:
+            return tuple(entry.digest for segment in index.segments for entry in segment.entries)
+    return ()
+
+
+def profile_positions(cache_directory: Path, manifest: Digest, name: str) -> tuple[int, ...]:
+    """The positions that the profile of that name states; empty where it is not known."""
+    with contextlib.suppress(OscircError):
+        listed = _find(cache_directory, manifest, accelerators.PROFILE, name)
+        path = None if listed is None else profile_file(cache_directory, listed.sha256)
+        raw = None if path is None else read_bytes(path, profile.MAX_PROFILE_BYTES)
+        recorded = None if raw is None else profile.parse(raw)
+        if recorded is not None and recorded.manifest == manifest:
+            return recorded.positions
+    return ()
 
 
 class ProfileWatch:
-    """The share of one profile, for a status that is asked for often: looked up again only after ten times as long."""
+    """The share of one profile, for a status that is asked for often: looked up again only after ten times as long.
 
-    def __init__(self, cache_directory: Path, manifest: Digest, name: str, has: Callable[[Digest], bool]) -> None:
-        self._cache_directory = cache_directory
-        self._manifest = manifest
-        self._name = name
+    `node` gives a node's verified bytes if it is here.
+    """
+
+    def __init__(
+        self,
+        cache_directory: Path,
+        digest: Digest,
+        table: TableView,
+        name: str,
+        *,
+        has: Callable[[Digest], bool],
+        node: LoadNode,
+    ) -> None:
+        self._known = cache_directory, digest, name
+        self._table = table
         self._has = has
+        self._node = node
         self._digests: tuple[Digest, ...] = ()
+        self._positions: tuple[int, ...] = ()
         self._valid_until = 0.0
         self._share = ProfileShare()
 
     def share(self) -> ProfileShare:
         """What is here now, or was a moment ago."""
         began = time.monotonic()
-        if began < self._valid_until:
-            return self._share
-        self._digests = self._digests or profile_digests(self._cache_directory, self._manifest, self._name)
-        self._share = ProfileShare(len(self._digests), sum(map(self._has, self._digests)))
-        self._valid_until = began + HOLD_FACTOR * (time.monotonic() - began)
+        if began >= self._valid_until:
+            self._share = self._look()
+            self._valid_until = began + HOLD_FACTOR * (time.monotonic() - began)
         return self._share
 
+    def _look(self) -> ProfileShare:
+        self._digests = self._digests or bundle_digests(*self._known)
+        if self._digests:
+            return ProfileShare(len(self._digests), sum(map(self._has, self._digests)))
+        self._positions = self._positions or tuple(
+            position for position in profile_positions(*self._known) if position < self._table.geometry.block_count
+        )
+        return ProfileShare(len(self._positions), sum(map(self._is_here, self._positions)))
 
-def look(cache_directory: Path, digest: Digest, manifest: Manifest, profile: str) -> Readiness:
-    """How much of an image that nobody mounted is here; goes through its whole table."""
+    def _is_here(self, position: int) -> bool:
+        try:
+            digest = self._table.digest_at(position, self._node)
+        except OscircError:
+            return False
+        return digest is not None and (digest == ZERO_DIGEST or self._has(digest))
+
+
+def profile_share(cache_directory: Path, digest: Digest, manifest: Manifest, name: str) -> ProfileShare:
+    """How much of a profile is in the cache now."""
     store = LocalStore(cache_directory / STORE_DIRECTORY)
     table = TableView(manifest.geometry, manifest.root)
-    leaves = table.leaves(lambda node: store.load(node, NODE_SIZE))
-    here = sum(store.has(block) for _, leaf in leaves for block in entries(leaf))
-    return Readiness(manifest.data_blocks, here, ProfileWatch(cache_directory, digest, profile, store.has).share())
+    return ProfileWatch(cache_directory, digest, table, name, has=store.has, node=_loader(store)).share()
+
+
+def look(cache_directory: Path, digest: Digest, manifest: Manifest, name: str) -> Readiness:
+    """How much of an image that nobody mounted is here; goes through its whole table, through what repeats once."""
+    store = LocalStore(cache_directory / STORE_DIRECTORY)
+    load = _loader(store)
+    counted: dict[tuple[Digest, int], tuple[int, bool]] = {}
+
+    def count(node: Digest, level: int) -> tuple[int, bool]:
+        """Positions below a node whose blocks are here, and whether all are."""
+        known = counted.get((node, level))
+        if known is None:
+            raw = load(node)
+            if raw is None:
+                known = 0, False
+            elif level == 0:
+                here = [store.has(block) for block in entries(raw)]
+                known = sum(here), all(here)
+            else:
+                below = [count(child, level - 1) for child in entries(raw)]
+                known = sum(each for each, _ in below), all(whole for _, whole in below)
+            counted[node, level] = known
+        return known
+
+    root = manifest.root
+    here, complete = (0, True) if root.digest == ZERO_DIGEST else count(root.digest, manifest.geometry.depth - 1)
+    share = profile_share(cache_directory, digest, manifest, name)
+    return Readiness(manifest.data_blocks, here, share, complete)
+
+
+def _loader(store: LocalStore) -> LoadNode:
+    """To look is not to use."""
+    return lambda node: store.load(node, NODE_SIZE, counts=False)

@@ -12,7 +12,7 @@ import click
 
 from oscirc.options import json_option
 from oscirc.output import Bar, human_bytes, print_json, print_table, progress, say, warn
-from oscirc_blockstore.errors import DeadlineExceededError, NotFoundError, StoreFullError, UnreachableError
+from oscirc_blockstore.errors import DeadlineExceededError, StoreFullError, UnreachableError
 
 if TYPE_CHECKING:
     from oscirc_remote.image import ImageReader
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from oscirc_remote.resolving import Resolved
 
 PATIENCE_S = 60.0
+FULL_HINT = "see oscirc pins, free space, raise cache_limit, or run: oscirc cache gc"
 _LOOK_S = 0.2
 
 
@@ -109,30 +110,30 @@ def _pull_all(resolved: Resolved, limit: RateLimit | None, *, quiet: bool) -> di
 def _pull_profile(resolved: Resolved, profile: str, limit: RateLimit | None, *, quiet: bool) -> dict[str, object]:
     from oscirc import hoarding
     from oscirc.fetching_ahead import AheadWish
+    from oscirc_remote import paths, readiness
     from oscirc_remote.opening import open_image
     from oscirc_remote.prefetch import PrefetchOptions
 
     AheadWish(profile=profile).check_profile(resolved)
     options = PrefetchOptions(profile=profile, guesses=False)
-    with contextlib.closing(
-        open_image(resolved, prefetch=options, rate_limit=limit, quota=hoarding.quota(waits=True))
-    ) as reader:
+    quota = hoarding.quota(waits=True)
+    with contextlib.closing(open_image(resolved, prefetch=options, rate_limit=limit, quota=quota)) as reader:
         _wait_for_profile(reader, quiet=quiet)
         status = reader.status()
-    if not status.ready_to_boot:
+        share = readiness.profile_share(
+            paths.cache_directory(), resolved.manifest_digest, resolved.manifest, options.profile
+        )
+    if not 0 < share.total == share.here:
         if status.cache.uncached_writes:
-            raise StoreFullError(
-                f"the cache keeps nothing more: {status.cache.last_write_problem}",
-                hint="free space, raise cache_limit, or run: oscirc cache gc",
-            )
+            raise StoreFullError(f"the cache keeps nothing more: {status.cache.last_write_problem}", hint=FULL_HINT)
         raise UnreachableError(
-            f"{status.profile_blocks_cached} of {status.profile_blocks} blocks of the profile could be fetched"
+            f"{share.here} of {share.total or 'all'} blocks of the profile could be fetched"
             f"{f': {status.prefetch.last_problem}' if status.prefetch.last_problem else ''}",
             hint="run it again to go on",
         )
     return {
         "profile": profile,
-        "profile_blocks": status.profile_blocks,
+        "profile_blocks": share.total,
         "data_bytes": status.bytes_needed,
         "fetched_blocks": status.cache.fetched_blocks + status.prefetch.blocks,
         "fetched_nodes": status.cache.fetched_nodes,
@@ -147,11 +148,12 @@ def _wait_for_profile(reader: ImageReader, *, quiet: bool) -> None:
     moved, shown = time.monotonic(), 0
     with progress("pull", None, quiet=quiet) as bar:
         while not settled.wait(_LOOK_S):
-            prefetch = reader.status().prefetch
-            if prefetch.streamed_bytes > shown:
+            status = reader.status()
+            prefetch, received = status.prefetch, status.received_bytes
+            if received > shown:
                 bar.total = prefetch.bundle_bytes or None
-                bar.update(prefetch.streamed_bytes - shown)
-                moved, shown = time.monotonic(), prefetch.streamed_bytes
+                bar.update(received - shown)
+                moved, shown = time.monotonic(), received
             if time.monotonic() > moved + PATIENCE_S:
                 why = f": {prefetch.last_problem}" if prefetch.last_problem else ""
                 raise DeadlineExceededError(
@@ -213,22 +215,32 @@ def pin(reference: str, *, allow_revoked: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("reference")
-def unpin(reference: str) -> None:
-    """Let an image go from the cache when room is needed. Name it as it was pinned, or by its manifest's digest.
+@json_option
+def unpin(reference: str, *, as_json: bool) -> None:
+    """Let an image go from the cache when room is needed; harmless where it is not pinned.
+
+    Name it as it was pinned, or by its manifest's digest. Without a version all pinned ones of that image are meant.
 
     \b
     Example:
       oscirc unpin alice/debian
     """
+    from oscirc_remote import references
     from oscirc_remote.pins import Pins
 
     pins = Pins()
     meant = [each for each in pins.list() if _is_meant(each, reference)]
     if not meant:
-        raise NotFoundError(f"{reference} is not pinned", hint="see: oscirc pins")
+        references.parse(reference)  # a slip of the pen is not the same as a pin that is gone
     for each in meant:
         pins.remove(each.digest)
+    if as_json:
+        print_json({"unpinned": [{"image": _name(each), "manifest": each.digest.hex()} for each in meant]})
+        return
+    for each in meant:
         say(f"{_name(each)} is no longer pinned")
+    if not meant:
+        say(f"{reference} is not pinned; what is, says: oscirc pins")
 
 
 def _is_meant(each: Pin, text: str) -> bool:

@@ -64,6 +64,7 @@ def _facts_of(what: str) -> Facts:
     from oscirc.commands.instances import facts_of, load
     from oscirc_blockstore.errors import NameRefusedError, NotFoundError
     from oscirc_fusedriver import records
+    from oscirc_remote import references
 
     record = records.find(Path(what))
     if record is not None:
@@ -73,9 +74,16 @@ def _facts_of(what: str) -> Facts:
     )
     if "/" in what:
         facts = mount_facts.unmounted(what)
-        if facts is None:
-            raise unknown
-        return facts
+        if facts is not None:
+            return facts
+        try:
+            references.parse(what)
+        except NameRefusedError:
+            raise unknown from None
+        raise NotFoundError(
+            f"{what} is not mounted, and was never resolved on this machine",
+            hint=f"look at it with: oscirc show {what}",
+        )
     try:
         instance = load(what)
     except (NotFoundError, NameRefusedError):
