@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,8 +75,21 @@ def record(
     block_size: int,
     options: RecordingOptions,
 ) -> Profile:
-    """Boot what `prepare` opens, several times, and merge what the boots touched."""
-    runs = []
+    """Boot what `prepare` opens, several times, and merge what the boots touched.
+
+    SIGTERM and SIGHUP end it as Ctrl-C does: guest, mount and traces go.
+    """
+    with _ended_by_signals():
+        return merge(list(_runs(prepare, system, manifest_digest, block_size, options)))
+
+
+def _runs(
+    prepare: Callable[[MountOptions], PreparedImage],
+    system: SystemFacts,
+    manifest_digest: Digest,
+    block_size: int,
+    options: RecordingOptions,
+) -> Iterator[Profile]:
     for number in range(options.runs):
         memory, cpus = options.machine(number, system.minimum_memory_mib)
         say(f"run {number + 1} of {options.runs}: {memory} MiB, {cpus} processors; until {options.until!r} is shown")
@@ -97,8 +111,23 @@ def record(
             if options.keep_traces is not None:
                 _keep(file, options.keep_traces / f"{options.name}-{memory}m-{cpus}c-{number + 1}.trace")
         say(f"  {len(positions)} blocks touched")
-        runs.append(Profile(manifest_digest, options.name, 1, tuple(positions)))
-    return merge(runs)
+        yield Profile(manifest_digest, options.name, 1, tuple(positions))
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    def interrupt(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

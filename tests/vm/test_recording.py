@@ -112,7 +112,8 @@ def test_a_disk_that_does_not_boot_is_not_released(world, tmp_path):
     assert leftovers(station) == []
 
 
-def test_ctrl_c_in_the_midst_of_a_recording_leaves_nothing(world, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.vm)])
+def test_an_interrupt_in_the_midst_of_a_recording_leaves_nothing(world, tmp_path, number):
     station, disk = world
     publish(station, disk)
     output = tmp_path / "boot.profile.json"
@@ -126,9 +127,8 @@ def test_ctrl_c_in_the_midst_of_a_recording_leaves_nothing(world, tmp_path):
         line = process.stdout.readline()
         assert "run 1" in line
         instances = Path(station.home / "data" / "oscirc" / "instances")
-        while not list(instances.glob("record-*")) and process.poll() is None:
-            pass
-        process.send_signal(signal.SIGINT)
+        until(lambda: list(instances.glob("record-*")) or process.poll() is not None, "a guest is made")
+        process.send_signal(number)
         said = process.communicate(timeout=60)[0]
     finally:
         process.kill()
