@@ -54,6 +54,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("doctor", "doctor", "Check what this machine has and what it lacks."),
 }
 
+# commands that ask no network, and must work whatever is wrong with the preferences
+STAYS_HERE = frozenset({"umount", "status", "ps", "stop", "console", "log", "rm", "pins", "unpin", "cache", "doctor"})
+
 
 class _LazyGroup(click.Group):
     """Knows every command by name and imports one when it is asked for."""
@@ -115,6 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns (and, as a script, exits with) its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        if not {"-h", "--help"} & set(arguments) and arguments[:1] and arguments[0] not in STAYS_HERE:
+            _use_preferred_proxy()
         result = cli.main(arguments, prog_name="oscirc", standalone_mode=False)
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -138,6 +143,23 @@ def main(arguments: list[str] | None = None) -> int:
         report(LocalError(f"this machine refuses: {error}"), as_json="--json" in arguments)
         return LocalError.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _use_preferred_proxy() -> None:
+    """Before anything speaks to a network: through the proxy that the preferences name, if they name one."""
+    from oscirc_remote import paths
+
+    own = [bool(os.environ.get(name)) for name in ("OSCIRC_PROXY", "OSCIRC_NO_PROXY")]
+    if not any(own) and not (paths.config_directory() / "config.toml").exists():
+        return
+    from oscirc_remote import preferences, proxies
+
+    liked = preferences.load()
+    proxies.apply(
+        os.environ,
+        proxies.changes(os.environ, liked.proxy, "", own=own[0])
+        | proxies.changes(os.environ, "", liked.no_proxy, own=own[1]),
+    )
 
 
 def _drop_output() -> None:

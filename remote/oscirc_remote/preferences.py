@@ -6,6 +6,8 @@
     prefetch = true           # false: fetch nothing before it is read
     fill = false              # fetch all the rest while nobody waits
     fill_rate = "2M"          # at most so much a second; not set: as fast as it comes
+    proxy = "http://host:3128"  # or "none"; not set: what the environment says (`proxies`)
+    no_proxy = ".example"     # what is reached without it
 
 Rules: no file is the same as an empty one. A key that this version does not know is named in `unknown`, for a warning,
 so that a file may be shared with a newer version. A value of the wrong kind is refused, naming the file and the key.
@@ -26,6 +28,7 @@ from oscirc_blockstore.profile import DEFAULT_NAME
 from oscirc_remote import paths
 from oscirc_remote.amounts import SizeLimit, parse_limit, parse_rate
 from oscirc_remote.local_files import read_bytes
+from oscirc_remote.proxies import parse_exceptions, parse_proxy
 
 FILE_NAME = "config.toml"
 VARIABLE_PREFIX = "OSCIRC_"
@@ -43,6 +46,8 @@ class Preferences:
     prefetch: bool = True
     fill: bool = False
     fill_rate: int | None = None
+    proxy: str = ""
+    no_proxy: str = ""
     unknown: tuple[str, ...] = ()
 
 
@@ -121,5 +126,7 @@ _READERS: dict[str, tuple[Callable[[object], object], str]] = {
     "prefetch": (_switch, "true or false"),
     "fill": (_switch, "true or false"),
     "fill_rate": (_text(parse_rate, or_bytes=True), 'a size per second such as "2M"'),
+    "proxy": (_text(parse_proxy), '"http://HOST:PORT" or "none"'),
+    "no_proxy": (_text(parse_exceptions), 'names with commas between them, such as "localhost,.example"'),
 }
 assert set(_READERS) == {each.name for each in fields(Preferences)} - {"unknown"}  # noqa: S101  # one reader per field

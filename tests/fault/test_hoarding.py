@@ -1,17 +1,18 @@
 """What a user keeps: `pull`, pins, the cache's limit, and `status` before the network is unplugged."""
 
-import http.server
 import json
 import os
 import signal
+import ssl
 import subprocess
 import threading
 import time
-import urllib.request
 
 import pytest
+from support.certificates import certificate
 from support.commands import Workstation, serving
 from support.fault_server import FaultServer, flip_bit, replace
+from support.forward_proxy import ForwardProxy
 
 from oscirc_blockstore import accelerators, canonical
 from oscirc_blockstore.accelerators import PROFILE, Listing
@@ -231,47 +232,72 @@ def test_a_flipped_bit_in_the_cache_is_found_and_fetched_again(published, mirror
     assert pulled["fetched_blocks"] + pulled["fetched_nodes"] == 1
 
 
-class Forwarding(http.server.BaseHTTPRequestHandler):
-    """A forward proxy for plain HTTP: absolute-form requests, fetched and passed on."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.server.seen.append(self.path)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(self.path, timeout=10) as answer:
-                status, body = answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            status, body = error.code, error.read()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_arguments):
-        pass
-
-
 def test_a_proxy_is_used_where_the_environment_names_one(published, mirror, tmp_path):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Forwarding) as proxy:
-        proxy.seen = []
-        thread = threading.Thread(target=proxy.serve_forever)
-        thread.start()
-        try:
-            through = Workstation(tmp_path / "user", extra={"http_proxy": f"http://127.0.0.1:{proxy.server_port}"})
-            add(through, mirror, published)
-            assert through.json("pull", IMAGE)["fetched_blocks"] == 64
-            assert sum("/blocks/" in path for path in proxy.seen) == 65
-            assert mirror.count("blocks/*") == 65
-            past = Workstation(tmp_path / "past", extra={**through.extra, "no_proxy": "127.0.0.1"})
-            proxy.seen.clear()
-            add(past, mirror, published)
-            past.json("pull", IMAGE)
-            assert proxy.seen == []
-        finally:
-            proxy.shutdown()
-            thread.join(10)
+    with ForwardProxy() as proxy:
+        through = Workstation(tmp_path / "user", extra={"http_proxy": f"http://{proxy.address}"})
+        add(through, mirror, published)
+        assert through.json("pull", IMAGE)["fetched_blocks"] == 64
+        assert sum("/blocks/" in target for target in proxy.seen) == 65
+        assert len(proxy.seen) == mirror.count()
+        past = Workstation(tmp_path / "past", extra={**through.extra, "NO_PROXY": "127.0.0.1"})
+        proxy.seen.clear()
+        add(past, mirror, published)
+        past.json("pull", IMAGE)
+        assert proxy.seen == []
+
+
+def prefer(station, text):
+    config = station.home / "config" / "oscirc" / "config.toml"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(text)
+
+
+def test_a_proxy_is_used_where_the_preferences_name_one_and_the_environment_goes_first(published, mirror, reader):
+    with ForwardProxy(login="me:a secret") as proxy, ForwardProxy() as other:
+        prefer(reader, f'proxy = "http://me:a%20secret@{proxy.address}"\n')
+        add(reader, mirror, published)
+        reader.json("show", IMAGE)
+        assert len(proxy.seen) == mirror.count() > 0
+        by_environment = Workstation(reader.home, extra={"HTTP_PROXY": f"http://{other.address}"})
+        proxy.seen.clear()
+        by_environment.json("show", IMAGE)
+        assert (proxy.seen, len(other.seen) > 0) == ([], True)
+        direct = Workstation(reader.home, extra={**by_environment.extra, "OSCIRC_PROXY": "none"})
+        other.seen.clear()
+        direct.json("show", IMAGE)
+        assert proxy.seen == other.seen == []
+    prefer(reader, f'proxy = "http://me:a%20secret@{proxy.address}"\n')  # it is gone: nothing goes past it
+    asked = mirror.count()
+    error = reader.refused("pull", IMAGE, code=5)
+    assert "secret" not in error
+    assert mirror.count() == asked
+    prefer(reader, 'proxy = "socks5://me:a secret@host:1080"\n')
+    error = reader.refused("pull", IMAGE, code=2)
+    assert "config.toml: proxy" in error
+    assert "secret" not in error
+    reader.run("mount", "--help")
+    reader.run("pins")
+
+
+def test_what_is_https_goes_through_a_proxy_as_a_tunnel(published, tmp_path):
+    """TLS is between the workstation and the mirror: the proxy learns a host and a port."""
+    path = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    with ForwardProxy(login="me:secret") as proxy, FaultServer(published.repository.tree, tls=context) as server:
+        settings = {"SSL_CERT_FILE": str(path), "OSCIRC_PROXY": f"http://me:secret@{proxy.address}"}
+        through = Workstation(tmp_path / "user", extra=settings)
+        add(through, server, published)
+        assert through.json("pull", IMAGE)["fetched_blocks"] == 64
+        host = server.url.removeprefix("https://").partition("/")[0]
+        assert set(proxy.seen) == {host}
+        assert server.count("blocks/*") == 65
+        assert len(proxy.seen) < server.count()  # tunnels are kept
+        proxy.expected = "another login"
+        through.run("cache", "clear", "--yes")
+        error = through.refused("pull", IMAGE, code=5)
+        assert "407" in error
+        assert "secret" not in error
 
 
 def test_a_lying_mirror_gives_a_pull_nothing(published, mirror, reader):

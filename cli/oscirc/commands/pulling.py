@@ -47,7 +47,7 @@ def pull(
 ) -> None:
     """Fetch all of an image into the cache, so that it works without network. Goes on where it stopped.
 
-    Proxies are taken from the environment (http_proxy, https_proxy, no_proxy).
+    Proxies are taken from the environment (http_proxy, https_proxy, no_proxy) or the preferences (proxy, no_proxy).
 
     \b
     Example:

@@ -24,6 +24,7 @@ def test_without_a_file_everything_has_its_default(tmp_path):
 def test_every_key_is_read(write):
     file = write(
         'cache_limit = "20G"\nshare_boots = true\nprofile = "desktop"\nprefetch = false\nfill = true\nfill_rate = "2M/s"\n'
+        'proxy = "proxy.example:3128"\nno_proxy = "localhost, .example"\n'
     )
     assert load(file, {}) == Preferences(
         cache_limit=SizeLimit(20 << 30),
@@ -32,6 +33,8 @@ def test_every_key_is_read(write):
         prefetch=False,
         fill=True,
         fill_rate=2 << 20,
+        proxy="http://proxy.example:3128",
+        no_proxy="localhost,.example",
     )
 
 
