@@ -4,27 +4,30 @@ Verifying a channel takes some eight round trips, one after another; the link is
 unsigned hint says which disk a channel means and which bundles there are. So the bundle is started on the hint's word,
 and its bytes wait, bounded and undecoded, until the signed documents have named the disk. If they name another, they
 are dropped.
+
+The first mirror that has a hint is asked for the bundle too. Where there are several, one that is silent is left soon.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from oscirc_blockstore import accelerators
 from oscirc_blockstore.accelerators import Accelerator, Listing
 from oscirc_blockstore.digests import Digest
-from oscirc_blockstore.errors import OscircError
+from oscirc_blockstore.errors import DocumentRefusedError, OscircError, TransportError
 from oscirc_remote.deadlines import Cancellation, Deadline
 from oscirc_remote.downloads import Download
 from oscirc_remote.http_client import HttpClient
 from oscirc_remote.stream_files import StreamFiles
 
 HINT_S = 5.0
-STALL_S = 10.0
+HINT_OF_SEVERAL_S = 2.0
+STALL_S, LONE_STALL_S = 2.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class EarlyBundle:
 
     def __init__(
         self,
-        urls: Callable[[], str],
+        urls: Callable[[], Sequence[str]],
         publisher: str,
         image: str,
         channel: str,
@@ -61,7 +64,7 @@ class EarlyBundle:
         self._profile = profile
         self._cache_directory = cache_directory
         self._cancellation = Cancellation()
-        self._client: HttpClient | None = None
+        self._clients: list[HttpClient] = []
         self._started: Started | None = None
         self._lock = threading.Lock()
         self._dropped = False
@@ -91,12 +94,12 @@ class EarlyBundle:
     @property
     def requests(self) -> int:
         """Requests sent for it so far."""
-        return self._client.counters["requests"] if self._client else 0
+        return sum(client.counters["requests"] for client in self._clients)
 
     @property
     def received_bytes(self) -> int:
         """Bytes received for it so far."""
-        return self._client.counters["received_bytes"] if self._client else 0
+        return sum(client.counters["received_bytes"] for client in self._clients)
 
     def _run(self) -> None:
         with contextlib.suppress(OscircError):
@@ -108,10 +111,19 @@ class EarlyBundle:
                 started.drop()
 
     def _start(self) -> Started | None:
-        self._client = client = HttpClient(self._where())
+        urls = self._where()
         deadline = Deadline.after(HINT_S, self._cancellation)
+        for url in urls:
+            client = HttpClient(url)
+            self._clients.append(client)
+            with contextlib.suppress(TransportError, DocumentRefusedError):
+                return self._start_from(client, deadline, several=len(urls) > 1)
+        return None
+
+    def _start_from(self, client: HttpClient, deadline: Deadline, *, several: bool) -> Started | None:
         path = accelerators.hint_path(self._publisher, self._image)
-        hint = accelerators.parse_hint(client.get(path, accelerators.MAX_HINT_BYTES, deadline))
+        until = deadline.at_most(HINT_OF_SEVERAL_S) if several else deadline
+        hint = accelerators.parse_hint(client.get(path, accelerators.MAX_HINT_BYTES, until))
         listing = hint.channels.get(self._channel)
         if listing is None:
             return None
@@ -123,4 +135,5 @@ class EarlyBundle:
         if files.has_index() or not files.try_lock():
             files.close()
             return Started(listing, bundle)
-        return Started(listing, bundle, files, Download(client, bundle, 0, bundle.length, stall_s=STALL_S))
+        stall_s = STALL_S if several else LONE_STALL_S
+        return Started(listing, bundle, files, Download(client, bundle, 0, bundle.length, stall_s=stall_s))

@@ -147,13 +147,13 @@ def start_early(
     if not options.bundles or not reference.channel:
         return None
 
-    def where() -> str:
-        """The remote, as far as it is known without asking anybody."""
+    def where() -> Sequence[str]:
+        """The remote's mirrors, as far as it is known without asking anybody which remote is meant."""
         if reference.remote:
-            return remotes.load(reference.remote).url
+            return remotes.load(reference.remote).sources()
         known = remotes.list()
         only = known[0] if len(known) == 1 else None
-        return (only or remotes.find_publisher(reference.publisher, refresh=lambda _remote: None)).url
+        return (only or remotes.find_publisher(reference.publisher, refresh=lambda _remote: None)).sources()
 
     return EarlyBundle(
         where,
