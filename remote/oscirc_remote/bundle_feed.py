@@ -48,6 +48,11 @@ class BundleFeed:
         """The mirror that is asked now, or nothing."""
         return "" if self._download is None else self._download.source
 
+    @property
+    def received_bytes(self) -> int:
+        """What the download that is under way has brought."""
+        return 0 if self._download is None else self._download.received_bytes
+
     def reaches(self, stop: int) -> bool:
         """Whether the download that is under way goes on at least until there."""
         return self._download is not None and stop <= self._download.stop

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 
 from oscirc_blockstore.accelerators import Accelerator
-from oscirc_blockstore.errors import DeadlineExceededError, OscircError, UnreachableError
+from oscirc_blockstore.errors import DeadlineExceededError, LocalError, OscircError, UnreachableError
 from oscirc_remote.deadlines import SYSTEM_CLOCK, Cancellation, Clock, Deadline
 from oscirc_remote.http_client import HttpClient
 
@@ -28,7 +28,7 @@ _HELD_UP_SHARE = 0.1
 
 
 class Download:
-    """Bytes `start` to `stop` of an accelerator. Starts at once; `close` ends it at any time."""
+    """Bytes `start` to `stop` of an accelerator. Begins at once (or `LocalError`: no thread); `close` ends it."""
 
     def __init__(
         self,
@@ -59,7 +59,10 @@ class Download:
         self._ended = self._closed = False
         self._error: OscircError | None = None
         self._thread = threading.Thread(target=self._run, name="oscirc-download", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise LocalError(f"no thread to download with: {error}") from None
 
     @property
     def source(self) -> str:

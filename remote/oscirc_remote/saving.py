@@ -23,10 +23,14 @@ class Saver:
         self._thread: threading.Thread | None = None
 
     def put(self, job: Callable[[], None]) -> None:
-        """Have it run after those before it. Raises `RuntimeError` when this machine has no thread for it."""
+        """Have it run after those before it; at once, by the caller, where this machine has no thread for it."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="oscirc-saver", daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:
+                _do(job)
+                return
             self._thread = thread
         self._jobs.put(job)
 
@@ -39,7 +43,11 @@ class Saver:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            try:
-                job()
-            except Exception:
-                log.exception("a block was not kept")
+            _do(job)
+
+
+def _do(job: Callable[[], None]) -> None:
+    try:
+        job()
+    except Exception:
+        log.exception("a block was not kept")

@@ -59,6 +59,7 @@ class StreamFiles:
     def __init__(self, cache_directory: Path, sha256: Digest) -> None:
         self._directory = cache_directory / ACCELERATORS_DIRECTORY
         self._index_path = self._directory / f"{sha256.hex()}.index"
+        self._given_out: tuple[int, ...] = ()
         self._descriptor = -1
         with contextlib.suppress(OSError):  # without them every process streams for itself
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -113,6 +114,18 @@ class StreamFiles:
         except LocalError:
             self.drop_index()
             return None
+
+    def new_index(self) -> bytes | None:
+        """The same, unless this has given it out before: one that stays wrong is not judged again and again."""
+        try:
+            found = self._index_path.stat()
+        except OSError:
+            return None
+        stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if stamp == self._given_out:
+            return None
+        self._given_out = stamp
+        return self.index()
 
     def drop_index(self) -> None:
         """Take away one that turned out to be wrong."""

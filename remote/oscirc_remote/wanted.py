@@ -47,6 +47,10 @@ class Wanted:
         """The first position known to hold that block."""
         return self._positions.get(digest)
 
+    def has_node(self, digest: Digest) -> bool:
+        """Whether this is a node that the table has, as far as it is known."""
+        return digest in self._nodes
+
     def lacks_node(self, digest: Digest) -> bool:
         """Whether this is a node that the table has, whose entries are not known yet."""
         return any((digest, level) not in self._accepted for level in self._nodes.get(digest, ()))

@@ -13,13 +13,16 @@ from oscirc_blockstore.errors import (
     DeadlineExceededError,
     DocumentRefusedError,
     IntegrityError,
+    LocalError,
     NotServedError,
     ServerRefusedError,
     UnreachableError,
 )
-from oscirc_remote import bundle_stream
+from oscirc_blockstore.table import NODE_SIZE
+from oscirc_remote import bundle_tries
 from oscirc_remote.arrivals import Arrivals
-from oscirc_remote.bundle_stream import REFUSALS, UNASKED_BYTES, BundleStream
+from oscirc_remote.bundle_stream import UNASKED_BYTES, BundleStream
+from oscirc_remote.bundle_tries import MOST_IN_VAIN, REFUSALS
 from oscirc_remote.stream_files import StreamFiles, Told, tag
 
 from .bundles import Image, Keeper, Mirrors, ScriptedDownload, breaking_off, honest, refusing
@@ -30,8 +33,8 @@ IMAGE = Image()
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
-    monkeypatch.setattr(bundle_stream, "FIRST_PAUSE_S", 0.0)
-    monkeypatch.setattr(bundle_stream, "LONGEST_PAUSE_S", 0.0)
+    monkeypatch.setattr(bundle_tries, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(bundle_tries, "LONGEST_PAUSE_S", 0.0)
 
 
 class World:
@@ -217,6 +220,72 @@ def test_a_server_that_refuses_again_and_again_is_left(tmp_path):
     world = World(tmp_path, Mirrors(one=refusing(ServerRefusedError("no", status=500)))).run()
     assert world.stream.state == "failed"
     assert len(world.mirrors.opened) == REFUSALS + 1
+
+
+def test_a_file_that_is_too_short_everywhere_is_left_after_a_while(tmp_path):
+    short = honest(IMAGE.raw[: len(IMAGE.raw) // 2])
+    world = World(tmp_path, Mirrors(one=short, two=short)).run()
+    assert world.stream.state == "failed"
+    assert len(world.mirrors.opened) <= MOST_IN_VAIN + 3
+    assert accounted_for(world) == IMAGE.named
+
+
+def test_one_mirror_that_lacks_it_does_not_end_the_waiting_for_another(tmp_path):
+    asked = []
+
+    def back_later(start, stop):
+        asked.append(start)
+        return (IMAGE.raw[start:stop], None) if len(asked) > 3 else (b"", UnreachableError("gone"))
+
+    world = World(tmp_path, Mirrors(one=back_later, two=refusing(NotServedError("404")))).run()
+    assert world.stream.state == "complete"
+
+
+def test_an_index_that_calls_cached_blocks_nodes_does_not_empty_the_cache(tmp_path):
+    """The cache takes a file that is not as long as was asked for to be damaged: it must not be asked by a stranger."""
+    lie = Image()
+    blocks = [Entry(each.digest, NODE_SIZE) for group in lie.groups[1:] for each in group]
+    raw = bundle.build_index(lie.digest, BLOCK_SIZE, [lie.groups[0], tuple(blocks)], [200, 300]) + bytes(500)
+    lie.accelerator = type(lie.accelerator)("bundle", "boot", digest_of(raw), len(raw), len(raw) - 500)
+    have = {digest: IMAGE.stored[digest] for digest in IMAGE.named}
+    world = World(tmp_path, Mirrors(liar=honest(raw)), image=lie, keeper=Keeper(have)).run()
+    assert world.keeper.kept == have
+    assert list(world.stream.left_out()) == []
+
+
+def test_what_only_a_bundle_names_is_not_left_for_single_requests_either(tmp_path):
+    """Else a liar could fill the cache by them, with nodes that no table has."""
+    image = Image()
+    image.groups[1] = (*image.groups[1][:2], Entry(digest_of(b"a node of the liar's"), NODE_SIZE))
+    image.contents[digest_of(b"a node of the liar's")] = bytes(NODE_SIZE)
+    image.seal()
+    world = World(tmp_path, Mirrors(one=honest(image.raw)), image=image).run()
+    assert world.stream.state == "failed"
+    left = {each.digest for each in world.stream.left_out()}
+    assert left
+    assert left <= set(IMAGE.stored)
+
+
+def test_the_index_that_stays_wrong_is_judged_once(tmp_path):
+    """A follower whose leader could not write the index it goes by: the old one is not read again and again."""
+    files = StreamFiles(tmp_path, IMAGE.accelerator.sha256)
+    files.keep_index(IMAGE.index)
+    assert files.new_index() == IMAGE.index
+    assert files.new_index() is None
+    files.keep_index(IMAGE.index[:-1])
+    assert files.new_index() == IMAGE.index[:-1]
+
+
+def test_without_a_thread_it_ends_by_an_error_of_this_machine(tmp_path):
+    class NoThreads(Mirrors):
+        def open(self, accelerator, start, stop, skip):
+            raise LocalError("no thread to download with")
+
+    world = World(tmp_path, NoThreads())
+    with pytest.raises(LocalError):
+        world.run()
+    assert world.stream.state == "ended"
+    assert StreamFiles(tmp_path, IMAGE.accelerator.sha256).try_lock()
 
 
 def test_a_little_that_nobody_wants_is_passed_over(tmp_path):

@@ -24,3 +24,15 @@ def test_an_unused_one_has_no_thread():
     before = threading.active_count()
     Saver().close()
     assert threading.active_count() == before
+
+
+def test_where_there_is_no_thread_the_caller_does_it(monkeypatch):
+    def none_left(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    saver, done = Saver(), []
+    saver.put(lambda: 1 / 0)
+    saver.put(lambda: done.append(1))
+    assert done == [1]
+    saver.close()
