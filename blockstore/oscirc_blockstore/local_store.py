@@ -21,10 +21,12 @@ from pathlib import Path
 
 from oscirc_blockstore.digests import DIGEST_SIZE, Digest, digest_of
 from oscirc_blockstore.errors import LocalError, StoreFullError
+from oscirc_blockstore.table import BLOCK_SIZES, NODE_SIZE
 
 _STALE_TEMPORARY_S = 3600
 USE_NOTED_S = 6 * 3600
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_SIZES = (NODE_SIZE, *BLOCK_SIZES)
 
 
 class LocalStore:
@@ -90,6 +92,19 @@ class LocalStore:
         with contextlib.suppress(OSError):
             os.unlink(place)  # noqa: PTH108  # strings: this is the hot path
         return None
+
+    def check(self, digest: Digest) -> int | None:
+        """How many bytes of it are as they should be; None when it was not what its name says, and is removed.
+
+        A block that is gone meanwhile is no damage. Does not count as a use.
+        """
+        try:
+            size = os.stat(self._place(digest), follow_symlinks=False).st_size  # noqa: PTH116
+        except OSError:
+            return 0
+        # a file of another size cannot be a block or a node, and may be as long as it likes: it is not read
+        sound = self.load(digest, size if size in _SIZES else 0, counts=False) is not None
+        return size if sound else None if not self.has(digest) else 0
 
     def save(self, digest: Digest, raw: bytes | memoryview) -> None:
         """Keep bytes that the caller has verified; raise `StoreFullError` or `LocalError`, leaving nothing behind."""

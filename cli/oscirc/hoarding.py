@@ -128,6 +128,8 @@ def collect(limit: int | None, *, dry_run: bool = False) -> Evicted:
     old = Evictor(place, lambda: [*needed(), *current()]).run(0, dry_run=dry_run)
     if old.busy:
         raise BusyError("another process makes room in the cache just now", hint="try again in a moment")
+    if not dry_run:
+        _forget_accelerators(place)
     if limit is None or old.bytes_left <= limit:
         return old
     more = evictor().run(limit, low_water=1.0, dry_run=dry_run)
@@ -141,6 +143,16 @@ def collect(limit: int | None, *, dry_run: bool = False) -> Evicted:
         bytes_freed=old.bytes_freed + more.bytes_freed,
         files_freed=old.files_freed + more.files_freed,
     )
+
+
+def _forget_accelerators(place: Path) -> None:
+    """Those of images that are gone; some KiB each, so they are not counted."""
+    from oscirc_blockstore.digests import digest_of
+    from oscirc_remote import accelerator_files, uses
+
+    kept = {digest_of(manifest.serialise()) for manifest in (*needed(), *current(), *uses.used(place))}
+    for path in accelerator_files.leftovers(place, kept):
+        path.unlink(missing_ok=True)
 
 
 def quota(*, waits: bool = False) -> Quota | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import click
 
 from oscirc.options import json_option
 from oscirc.output import human_bytes, print_json, progress, say
+
+MOST_NAMED = 100
 
 
 @click.group()
@@ -32,13 +32,9 @@ def info(*, as_json: bool) -> None:
         "needed_blocks": looked.needed_files,
         "needed_bytes": looked.needed_bytes,
         "limit_bytes": limit,
-        "busy": looked.busy,
     }
     if as_json:
         print_json(facts)
-        return
-    if looked.busy:
-        say("somebody makes room in the cache just now: look again in a moment")
         return
     click.echo(f"{directory}: {looked.files_before} blocks and nodes, {human_bytes(looked.bytes_before)}")
     click.echo(f"  must stay  {human_bytes(looked.needed_bytes)}: pinned, mounted, or the base of an instance")
@@ -85,30 +81,48 @@ def gc(limit_text: str | None, *, dry_run: bool, as_json: bool) -> None:
 @cache.command()
 @json_option
 def verify(*, as_json: bool) -> None:
-    """Read every cached block and remove those that are damaged; they are fetched again when needed."""
+    """Read every cached block and remove those that are damaged; they are fetched again when needed.
+
+    To look at a block does not count as a use: which go first when room is needed stays as it is.
+    """
     from oscirc_blockstore.local_store import LocalStore
     from oscirc_remote import paths
     from oscirc_remote.cache_layout import STORE_DIRECTORY
 
     store = LocalStore(paths.cache_directory() / STORE_DIRECTORY)
-    checked = 0
+    checked = checked_bytes = 0
+    damaged = []
     with progress("verify", None, quiet=as_json) as bar:
         for digest in store.digests():
-            with contextlib.suppress(FileNotFoundError):
-                size = store.path(digest).stat().st_size
-                store.load(digest, size)
-                checked += 1
-                bar.update(size)
+            size = store.check(digest)
+            if size is None:
+                damaged.append(digest.hex())
+            checked += size != 0
+            checked_bytes += size or 0
+            bar.update(size or 0)
     if as_json:
-        print_json({"checked": checked, "damaged": store.damaged})
-    else:
-        say(f"{checked} blocks and nodes, {store.damaged} damaged and removed")
+        print_json(
+            {
+                "checked": checked,
+                "checked_bytes": checked_bytes,
+                "damaged": len(damaged),
+                "removed": damaged[:MOST_NAMED],
+            }
+        )
+        return
+    for name in damaged[:MOST_NAMED]:
+        say(f"damaged and removed: {name}")
+    if len(damaged) > MOST_NAMED:
+        say(f"… and {len(damaged) - MOST_NAMED} more")
+    say(f"{checked} blocks and nodes, {human_bytes(checked_bytes)}: {len(damaged)} damaged and removed")
+    if damaged:
+        say("they are fetched again when they are needed; to have them now, run: oscirc pull REF")
 
 
 @cache.command()
-@click.confirmation_option(prompt="Remove every cached block?")
+@click.confirmation_option(prompt="Remove every cached block, of pinned images too?")
 def clear() -> None:
-    """Remove every cached block. Mounts go on and fetch again what they need."""
+    """Remove every cached block, whatever is pinned. Mounts go on and fetch again what they need."""
     from oscirc_blockstore.local_store import LocalStore
     from oscirc_remote import paths
     from oscirc_remote.cache_layout import STORE_DIRECTORY

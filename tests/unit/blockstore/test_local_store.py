@@ -79,3 +79,32 @@ def test_a_removed_directory_is_made_again(store):
     store.path(DIGEST).parent.rmdir()
     store.save(DIGEST, RAW)
     assert store.has(DIGEST)
+
+
+def test_a_check_finds_what_is_damaged_removes_it_and_does_not_count_as_a_use(store):
+    store.save(DIGEST, RAW)
+    os.utime(store.path(DIGEST), (1, 1))
+    assert store.check(DIGEST) == len(RAW)
+    assert store.path(DIGEST).stat().st_mtime == 1
+    store.path(DIGEST).write_bytes(b"\1" + RAW[1:])
+    assert store.check(DIGEST) is None
+    assert not store.has(DIGEST)
+    assert store.check(DIGEST) == 0  # gone is not damaged
+    assert store.damaged == 1
+
+
+def test_a_check_never_reads_a_file_that_is_too_long_for_a_block(store, monkeypatch):
+    store.save(DIGEST, RAW)
+    os.truncate(store.path(DIGEST), 1 << 40)
+    monkeypatch.setattr(os, "pread", lambda _descriptor, size, _at: pytest.fail("too much") if size > 1 << 20 else b"x")
+    assert store.check(DIGEST) is None
+    assert not store.has(DIGEST)
+
+
+def test_a_use_is_noted_as_a_date_that_never_goes_back(store):
+    store.save(DIGEST, RAW)
+    os.utime(store.path(DIGEST), (1000, 1000))
+    store.note_use(DIGEST, 5000.0)
+    store.note_use(DIGEST, 3000.0)
+    store.note_use(digest_of(b"absent"), 3000.0)
+    assert store.path(DIGEST).stat().st_mtime == 5000
