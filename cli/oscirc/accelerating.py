@@ -60,6 +60,17 @@ def read_profiles(texts: Sequence[str]) -> list[Profile]:
     return read
 
 
+def check_positions(recorded: Sequence[Profile], disk_size: int, block_size: int) -> None:
+    """Refuse a profile of another, larger disk before anything is released."""
+    count = -(-disk_size // block_size)
+    for each in recorded:
+        if any(position >= count for position in each.positions):
+            raise UsageError(
+                f"the profile {each.name} names blocks beyond the end of this disk",
+                hint="was it recorded on another disk, or with another --block-size? Record one: --profile auto",
+            )
+
+
 def record_before_release(
     client: RestClient,
     wanted: VersionReference,

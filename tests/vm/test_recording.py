@@ -150,10 +150,24 @@ def test_a_profile_that_would_be_overwritten_is_refused_before_the_first_boot(wo
 
 def test_profiles_are_published_added_under_other_names_listed_and_removed(world, tmp_path):
     station, disk = world
+    with disk.open("rb") as opened:
+        hole = next(
+            position for position, block in enumerate(iter(lambda: opened.read(1 << 18), b"")) if not any(block)
+        )
+    for positions, why in (((1 << 30,), "beyond the end"), ((hole,), "no block with data")):
+        bad = tmp_path / "bad.profile.json"
+        bad.write_bytes(Profile(digest_of(b"another disk"), "boot", 2, positions).serialise())
+        error = station.refused(
+            *("publish", disk, "test:alice/circuit@1", "--key", "alice", "--memory", "256", "--profile", bad),
+            code=2 if "beyond" in why else 7,
+        )
+        assert why in error
+        station.refused("show", "test:alice/circuit", code=3)  # no channel points at it
     file = tmp_path / "session.profile.json"
     file.write_bytes(Profile(digest_of(b"an earlier version"), "boot", 2, (0, 5, 3)).serialise())
     (published,) = publish(station, disk, "--profile", f"session={file}")["profiles"]
     assert (published["name"], published["uploaded"]) == ("session", True)
+    assert station.json("show", "test:alice/circuit")["version"] == "1"
     reference = "test:alice/circuit@1"
     (added,) = station.json("profile", "add", reference, f"build={file}")["profiles"]
     assert added["name"] == "build"

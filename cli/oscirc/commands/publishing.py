@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from oscirc_publisher.accelerating import Accelerated
     from oscirc_publisher.disks import DiskFormat
     from oscirc_publisher.publishing import PublishResult
-    from oscirc_publisher.releasing import Released, Signatory
+    from oscirc_publisher.releasing import Released
 
 _PHASES = {"comparing": "comparing", "uploading": "publishing", "releasing": "releasing"}
 
@@ -105,7 +105,8 @@ def publish(  # one parameter for each option
     disk under the same version again changes nothing.
 
     With --profile auto the disk is booted here first, a few times, and what its boots read becomes the profile with
-    which clients fetch a boot in one stream. A disk that does not come to its prompt is not released.
+    which clients fetch a boot in one stream. A disk that does not come to its prompt is not released. With profiles the
+    channel moves last, so that whoever follows it finds them there.
 
     \b
     Example:
@@ -117,6 +118,7 @@ def publish(  # one parameter for each option
     from oscirc_blockstore.errors import DocumentRefusedError, UsageError
     from oscirc_blockstore.manifest import SystemFacts
     from oscirc_blockstore.table import DEFAULT_BLOCK_SIZE
+    from oscirc_publisher import changing
     from oscirc_publisher.disks import open_disk
     from oscirc_publisher.publishing import publish as publish_disk
 
@@ -155,6 +157,8 @@ def publish(  # one parameter for each option
                 profiles += accelerating.record_before_release(
                     signatory.rest, wanted, disk, form, system, size, automatic
                 )
+            accelerating.check_positions(profiles, source.size, size)
+            channel_last = bool(profiles) and not no_channel
             with progress("publish", None, quiet=as_json) as bar:
                 result = publish_disk(
                     source,
@@ -162,29 +166,27 @@ def publish(  # one parameter for each option
                     wanted.image,
                     wanted.version,
                     system=system,
-                    channel=None if no_channel else channel,
+                    channel=None if no_channel or channel_last else channel,
                     changelog=changelog,
                     level=frame.DEFAULT_LEVEL if level is None else level,
                     block_size=size,
                     progress=_Shown(bar),
                 )
-            if not result.changed and not no_channel and channel not in result.channels:
-                result = _move_channel(context, signatory, result, channel)
             added = accelerating.add_to_published(wanted, signatory.rest, profiles, source, quiet=as_json)
+            # one that was released before is new to channels when it had been interrupted before its profiles were here
+            is_new = result.changed or (not result.channels and any(each.uploaded for each in added))
+            if not no_channel and channel not in result.channels and (is_new or _named(context, "channel")):
+                changing.set_channel(signatory, result.image, channel, result.version)
+                result = replace(result, channels=sorted([*result.channels, channel]))
             stored_bytes = composition.stored_bytes(signatory.rest, result.publisher, result.image, result.version)
     finally:
         source.close()
     _report(result, stored_bytes, added, as_json=as_json)
 
 
-def _move_channel(context: click.Context, signatory: Signatory, result: PublishResult, channel: str) -> PublishResult:
-    """A version that was released before: move the channel if the user named one; never a default one back."""
-    from oscirc_publisher import changing
-
-    if context.get_parameter_source("channel") is click.core.ParameterSource.DEFAULT:
-        return result
-    changing.set_channel(signatory, result.image, channel, result.version)
-    return replace(result, channels=sorted([*result.channels, channel]))
+def _named(context: click.Context, option: str) -> bool:
+    """Whether the user gave it: a channel that is only the default is never moved back to what was released before."""
+    return context.get_parameter_source(option) is not click.core.ParameterSource.DEFAULT
 
 
 def _text_of(file: Path) -> str:

@@ -34,7 +34,6 @@ from oscirc_blockstore.image_index import ImageIndex
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.manifest import parse as parse_manifest
 from oscirc_blockstore.names import check_channel, check_image, check_publisher
-from oscirc_blockstore.table import NODE_SIZE
 from oscirc_server.errors import ConflictError
 from oscirc_server.installation import Installation
 from oscirc_server.models import AcceleratorRow, Document, ImageRow, ManifestRow, ProfileRun
@@ -68,9 +67,7 @@ def limit_bytes(manifest: Manifest, kind: str) -> int:
     """How long a file of that kind may be for a version."""
     if kind == PROFILE:
         return profile.MAX_PROFILE_BYTES
-    # at worst every block stands under leaves of its own, each a node of 32 KiB for every level
-    per_block = manifest.geometry.block_size + (NODE_SIZE + 1024) * manifest.root.depth
-    return bundle.MAX_INDEX_BYTES + manifest.data_blocks * per_block
+    return bundle.bounds(manifest.geometry, manifest.data_blocks).length
 
 
 def put(
@@ -251,10 +248,13 @@ def _judged(digest: Digest, manifest: Manifest, kind: str, name: str, sha256: Di
     if kind != BUNDLE:
         raise UsageError(f"no kind of accelerator: {kind[:16]!r}", hint=f"{BUNDLE} or {PROFILE}")
     head = file.read(bundle.HEAD_SIZE)
-    index_length = bundle.index_length(head)
-    index = bundle.parse_index(head + file.read(index_length - bundle.HEAD_SIZE))
+    bounds = bundle.bounds(manifest.geometry, manifest.data_blocks)
+    index_length = bundle.index_length(head, bounds.entries)
+    index = bundle.parse_index(head + file.read(index_length - bundle.HEAD_SIZE), bounds.entries)
     if index.manifest != digest or index.block_size != manifest.geometry.block_size:
         raise DocumentRefusedError("the bundle was made for another disk")
+    if length > bounds.length:
+        raise DocumentRefusedError("the bundle is longer than all data of its disk: no client would take it")
     if index.length != length:
         raise DocumentRefusedError(f"the bundle has {length} bytes; its index says {index.length}")
     return Accelerator(BUNDLE, name, sha256, length, index_length)
