@@ -11,6 +11,7 @@ The first mirror that has a hint is asked for the bundle too. Where there are se
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,14 +21,16 @@ from oscirc_blockstore import accelerators
 from oscirc_blockstore.accelerators import Accelerator, Listing
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import DocumentRefusedError, OscircError, TransportError
+from oscirc_remote.bundle_mirrors import download
 from oscirc_remote.deadlines import Cancellation, Deadline
 from oscirc_remote.downloads import Download
 from oscirc_remote.http_client import HttpClient
 from oscirc_remote.stream_files import StreamFiles
 
+log = logging.getLogger(__name__)
+
 HINT_S = 5.0
 HINT_OF_SEVERAL_S = 2.0
-STALL_S, LONE_STALL_S = 2.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class EarlyBundle:
         return started
 
     def drop(self) -> None:
-        """Nobody wants it."""
+        """Nobody wants what was not claimed."""
         self._cancellation.cancel("the image is another")
         with self._lock:
             started, self._started, self._dropped = self._started, None, True
@@ -102,13 +105,18 @@ class EarlyBundle:
         return sum(client.counters["received_bytes"] for client in self._clients)
 
     def _run(self) -> None:
-        with contextlib.suppress(OscircError):
+        try:
             started = self._start()
-            with self._lock:
-                if not self._dropped:
-                    self._started, started = started, None
-            if started is not None:
-                started.drop()
+        except OscircError:
+            return
+        except Exception:  # a mistake of ours: the mount goes on without
+            log.exception("an early start ended")
+            return
+        with self._lock:
+            if not self._dropped:
+                self._started, started = started, None
+        if started is not None:
+            started.drop()
 
     def _start(self) -> Started | None:
         urls = self._where()
@@ -135,5 +143,8 @@ class EarlyBundle:
         if files.has_index() or not files.try_lock():
             files.close()
             return Started(listing, bundle)
-        stall_s = STALL_S if several else LONE_STALL_S
-        return Started(listing, bundle, files, Download(client, bundle, 0, bundle.length, stall_s=stall_s))
+        try:
+            return Started(listing, bundle, files, download(client, bundle, 0, bundle.length, several=several))
+        except OscircError:
+            files.close()
+            raise

@@ -20,18 +20,17 @@ from oscirc_blockstore import accelerators, profile
 from oscirc_blockstore.accelerators import Accelerator, Listing
 from oscirc_blockstore.bundle import Entry
 from oscirc_blockstore.digests import Digest, verify
-from oscirc_blockstore.errors import NotServedError, OscircError, TransportError
+from oscirc_blockstore.errors import OscircError, TransportError
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote import foresight
 from oscirc_remote.arrivals import Arrivals
+from oscirc_remote.bundle_mirrors import BundleMirrors
 from oscirc_remote.bundle_stream import BundleStream
 from oscirc_remote.cache import CachedSource
 from oscirc_remote.deadlines import Cancellation, Deadline
-from oscirc_remote.downloads import Download
 from oscirc_remote.early import EarlyBundle, Started
 from oscirc_remote.flights import Flight
-from oscirc_remote.http_client import HttpClient
 from oscirc_remote.image_blocks import ImageBlocks
 from oscirc_remote.look_ahead import LookAhead
 from oscirc_remote.mirrors import MirroredSource
@@ -47,9 +46,6 @@ log = logging.getLogger(__name__)
 LISTING_S = 5.0
 AHEAD_S = 60.0
 AHEAD_QUEUED = 32
-STALL_S = 2.0
-LONE_STALL_S = 10.0
-SLOWEST = 16 << 10  # bytes per second, where another mirror may do better
 DEFAULT_PROFILE = profile.DEFAULT_NAME
 
 
@@ -83,7 +79,7 @@ class Prefetcher:
         self._manifest_digest = manifest_digest
         self._manifest = manifest
         self._source = source
-        self._streams = _Streams(mirrors, rate_limit)
+        self._streams = BundleMirrors(mirrors, rate_limit)
         self._cache_directory = cache_directory
         self._options = options
         self._look_ahead = look_ahead
@@ -332,61 +328,3 @@ class Prefetcher:
 
     def _deadline(self) -> Deadline:
         return Deadline.after(AHEAD_S, self._cancellation)
-
-
-class _Streams:
-    """Connections of their own for bundles, below the standing of the mirrors."""
-
-    def __init__(self, mirrors: MirroredSource, rate_limit: RateLimit | None = None) -> None:
-        self._mirrors = mirrors
-        self._rate_limit = rate_limit
-        self._clients: dict[str, HttpClient] = {}
-        self._lock = threading.Lock()
-
-    @property
-    def requests(self) -> int:
-        with self._lock:
-            return sum(client.counters["requests"] for client in self._clients.values())
-
-    @property
-    def received_bytes(self) -> int:
-        with self._lock:
-            return sum(client.counters["received_bytes"] for client in self._clients.values())
-
-    def open(self, accelerator: Accelerator, start: int, stop: int, skip: frozenset[str]) -> Download | None:
-        names = self._mirrors.preferred()
-        for name in names:
-            if name not in skip:
-                stall_s = STALL_S if len(names) > 1 else LONE_STALL_S
-                slowest = SLOWEST if len(names) > 1 else 0.0
-                return Download(self._client(name), accelerator, start, stop, stall_s=stall_s, slowest=slowest)
-        return None
-
-    def report(self, name: str, problem: OscircError | None, *, received_bytes: int = 0, seconds: float = 0.0) -> None:
-        self._mirrors.report(name, problem, received_bytes=received_bytes, seconds=seconds)
-
-    def get(self, path: str, limit_bytes: int, deadline: Deadline) -> bytes | None:
-        """A document from the first mirror that has it; None where none does."""
-        problem: OscircError | None = None
-        for name in self._mirrors.preferred():
-            try:
-                return self._client(name).get(path, limit_bytes, deadline)
-            except NotServedError:
-                continue
-            except TransportError as error:
-                problem = error
-        if problem is not None:
-            raise problem
-        return None
-
-    def close(self) -> None:
-        with self._lock:
-            clients = list(self._clients.values())
-        for client in clients:
-            client.close()
-
-    def _client(self, name: str) -> HttpClient:
-        with self._lock:
-            if name not in self._clients:
-                self._clients[name] = HttpClient(name, rate_limit=self._rate_limit)
-            return self._clients[name]

@@ -13,9 +13,10 @@ from .fakes import BLOCK_SIZE, block, make_image
 class Image:
     """An image of `count` blocks and the bundle of some of its positions, cut into segments of `per_segment` blocks."""
 
-    def __init__(self, count=12, positions=None, per_segment=4, extra=()):
+    def __init__(self, count=12, positions=None, per_segment=4, extra=(), make=block):
+        self.make = make
         self.positions = list(range(count)) if positions is None else positions
-        self.manifest, self.stored = make_image({at: block(at + 1) for at in range(count)}, count * BLOCK_SIZE)
+        self.manifest, self.stored = make_image({at: make(at + 1) for at in range(count)}, count * BLOCK_SIZE)
         self.digest = digest_of(self.manifest.serialise())
         nodes = [Entry(name, NODE_SIZE) for name, raw in self.stored.items() if len(raw) == NODE_SIZE]
         blocks = [Entry(self.digest_at(at), BLOCK_SIZE) for at in self.positions]
@@ -35,9 +36,8 @@ class Image:
         self.index = self.raw[:index_length]
         self.accelerator = Accelerator(BUNDLE, "boot", digest_of(self.raw), len(self.raw), index_length)
 
-    @staticmethod
-    def digest_at(position):
-        return digest_of(block(position + 1))
+    def digest_at(self, position):
+        return digest_of(self.make(position + 1))
 
     @property
     def named(self):
