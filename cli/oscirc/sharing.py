@@ -50,9 +50,6 @@ class Wish:
     send: bool
     save: Path | None
 
-    def __bool__(self) -> bool:
-        return self.send or self.save is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -78,13 +75,11 @@ def wish(*, share_boot: bool | None, save_boot: Path | None) -> Wish:
     return Wish(send, save_boot.absolute() if save_boot else None)
 
 
-def new_trace(wanted: Wish, *, fresh: bool) -> Path | None:
-    """Where a mount is to record this boot; None when it is not to be recorded."""
-    if not wanted:
-        return None
-    if not fresh:
-        if wanted.save is not None:
-            raise UsageError("only the first boot of an instance is recorded", hint="boot the image anew, by reference")
+def new_trace(wanted: Wish, resolved: Resolved, *, fresh: bool) -> Path | None:
+    """Where a mount is to record this boot; None when it is not to be recorded, or nobody would get it."""
+    if not fresh and wanted.save is not None:
+        raise UsageError("only the first boot of an instance is recorded", hint="boot the image anew, by reference")
+    if not fresh or not (wanted.save or (wanted.send and _api_url(resolved))):
         return None
     directory = paths.runtime_directory() / "boots"
     directory.mkdir(mode=0o700, exist_ok=True)
@@ -95,18 +90,22 @@ def new_trace(wanted: Wish, *, fresh: bool) -> Path | None:
     return directory / f"{secrets.token_hex(8)}.trace"
 
 
+def _api_url(resolved: Resolved) -> str:
+    """The API that the repository signed for; empty where it states none, or the version has no label there."""
+    facts = resolved.remote.facts()
+    return facts.api_url if facts is not None and resolved.version_label else ""
+
+
 def plan(wanted: Wish, file: Path, resolved: Resolved, instance: Instance) -> Plan:
     """What is to be done with a boot that is recorded in `file`. Where no API is stated, nothing is sent."""
-    facts = resolved.remote.facts()
     version = f"{resolved.publisher}/{resolved.image}/versions/{resolved.version_label}"
-    stated = facts.api_url if facts is not None and resolved.version_label else ""
     return Plan(
         trace=str(file),
         instance=instance.name,
         mountpoint=instance.record.mount_point,
         manifest=resolved.manifest_digest.hex(),
         block_size=resolved.manifest.geometry.block_size,
-        api_url=stated if wanted.send else "",
+        api_url=_api_url(resolved) if wanted.send else "",
         path=f"images/{version}/profiles/{DEFAULT_NAME}/runs",
         save=str(wanted.save or ""),
     )

@@ -105,7 +105,7 @@ def boot(
 
     ahead.check_profile(resolved)
     made = instance is None
-    trace = sharing.new_trace(shared, fresh=made)
+    trace = sharing.new_trace(shared, resolved, fresh=made)
     options = MountOptions(deadline_s=deadline, trace=trace, trace_s=sharing.LIMIT_S)
     mounted = composition.mount_for_instance(resolved, options, ahead)
     if trace is not None and not trace.exists():

@@ -166,33 +166,13 @@ def test_the_command_line_goes_over_the_preference_and_no_is_the_default(preferr
     file = preferences.config_file()
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"share_boots = {str(preferred).lower()}\n")
-    assert bool(sharing.wish(share_boot=said, save_boot=None)) is sends
+    assert sharing.wish(share_boot=said, save_boot=None).send is sends
 
 
 def test_an_output_that_is_there_is_refused_before_anything_starts(tmp_path):
     (tmp_path / "saved.json").write_text("mine")
     with pytest.raises(LocalError, match="is there already"):
         sharing.wish(share_boot=None, save_boot=tmp_path / "saved.json")
-
-
-def test_only_first_boots_are_recorded_and_only_when_somebody_wants_them(tmp_path):
-    assert sharing.new_trace(sharing.Wish(send=False, save=None), fresh=True) is None
-    assert sharing.new_trace(sharing.Wish(send=True, save=None), fresh=False) is None
-    with pytest.raises(UsageError, match="first boot"):
-        sharing.new_trace(sharing.Wish(send=False, save=tmp_path / "x"), fresh=False)
-    place = sharing.new_trace(sharing.Wish(send=True, save=None), fresh=True)
-    assert place.parent.stat().st_mode & 0o777 == 0o700
-    assert not place.exists()
-
-
-def test_recordings_that_a_killed_process_left_are_cleaned_up():
-    place = sharing.new_trace(sharing.Wish(send=True, save=None), fresh=True)
-    old, new = place.with_name("old.trace"), place.with_name("new.trace")
-    for file in (old, new):
-        file.write_text("")
-    os.utime(old, (0, time.time() - 2 * 86_400))
-    sharing.new_trace(sharing.Wish(send=True, save=None), fresh=True)
-    assert (old.exists(), new.exists()) == (False, True)
 
 
 def resolved(api_url="http://api.test/api/v1", label="1"):
@@ -205,6 +185,29 @@ def resolved(api_url="http://api.test/api/v1", label="1"):
         manifest_digest=DISK,
         manifest=SimpleNamespace(geometry=SimpleNamespace(block_size=BLOCK)),
     )
+
+
+def test_only_first_boots_are_recorded_and_only_when_somebody_wants_them(tmp_path):
+    assert sharing.new_trace(sharing.Wish(send=False, save=None), resolved(), fresh=True) is None
+    assert sharing.new_trace(sharing.Wish(send=True, save=None), resolved(), fresh=False) is None
+    for nowhere in (resolved(api_url=""), resolved(api_url=None), resolved(label="")):
+        assert sharing.new_trace(sharing.Wish(send=True, save=None), nowhere, fresh=True) is None
+        assert sharing.new_trace(sharing.Wish(send=False, save=tmp_path / "x"), nowhere, fresh=True) is not None
+    with pytest.raises(UsageError, match="first boot"):
+        sharing.new_trace(sharing.Wish(send=False, save=tmp_path / "x"), resolved(), fresh=False)
+    place = sharing.new_trace(sharing.Wish(send=True, save=None), resolved(), fresh=True)
+    assert place.parent.stat().st_mode & 0o777 == 0o700
+    assert not place.exists()
+
+
+def test_recordings_that_a_killed_process_left_are_cleaned_up():
+    place = sharing.new_trace(sharing.Wish(send=True, save=None), resolved(), fresh=True)
+    old, new = place.with_name("old.trace"), place.with_name("new.trace")
+    for file in (old, new):
+        file.write_text("")
+    os.utime(old, (0, time.time() - 2 * 86_400))
+    sharing.new_trace(sharing.Wish(send=True, save=None), resolved(), fresh=True)
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 @pytest.mark.parametrize(
