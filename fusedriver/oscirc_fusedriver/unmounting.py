@@ -78,8 +78,8 @@ def _by_force_of_the_kernel(place: Path, *, lazy: bool) -> bool:
     if entry is None or entry.kind != mountpoints.KIND:
         return False  # it was unmounted while we asked
     problem = kernel.unmount_now(place)
-    if not problem:
-        return False
+    if not problem or mountpoints.entry_at(place) is None:
+        return False  # by us, or by somebody else while we tried
     if not kernel.is_busy(problem):
         raise LocalError(f"cannot unmount {place}: {problem}")
     if not lazy:

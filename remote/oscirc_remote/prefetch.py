@@ -83,6 +83,8 @@ class Prefetcher:
         self._cache_directory = cache_directory
         self._options = options
         self._look_ahead = look_ahead
+        block_size = manifest.geometry.block_size
+        self._queued = rate_limit.at_once(block_size, AHEAD_QUEUED) if rate_limit else AHEAD_QUEUED
         self._image = ImageBlocks(table, source, self._deadline)
         self._early = early
         self._arrivals = Arrivals()
@@ -282,7 +284,7 @@ class Prefetcher:
             if self._source.has(entry.digest):
                 continue
             flying.append(self._source.prefetch(entry.digest, entry.raw_size, self._deadline()))
-            while len(flying) >= AHEAD_QUEUED:
+            while len(flying) >= self._queued:
                 self._land(flying.pop(0))
         for flight in flying:
             self._land(flight)

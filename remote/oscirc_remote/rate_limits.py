@@ -7,6 +7,7 @@ import threading
 from oscirc_remote.deadlines import SYSTEM_CLOCK, Clock, Deadline
 
 BURST_S = 0.25
+EACH_S = 10.0
 
 
 class RateLimit:
@@ -23,6 +24,13 @@ class RateLimit:
         self._clock = clock
         self._lock = threading.Lock()
         self._paid_until = clock.monotonic()
+
+    def at_once(self, size_bytes: int, most: int) -> int:
+        """How many things of this size to fetch at once, so that each is there in ten seconds, or as soon as can be.
+
+        More would share the rate until all of them have run out of time.
+        """
+        return max(1, min(most, int(self.bytes_per_s * EACH_S / size_bytes)))
 
     def spend(self, size_bytes: int, deadline: Deadline) -> None:
         """Account for bytes that came, and wait until they fit the rate, or until the deadline."""

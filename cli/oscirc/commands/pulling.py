@@ -87,6 +87,7 @@ def _pull_all(resolved: Resolved, limit: RateLimit | None, *, quiet: bool) -> di
     from oscirc import hoarding
     from oscirc_remote import paths, uses
     from oscirc_remote.opening import open_source
+    from oscirc_remote.pull import PARALLELISM
     from oscirc_remote.pull import pull as pull_image
 
     manifest = resolved.manifest
@@ -98,7 +99,13 @@ def _pull_all(resolved: Resolved, limit: RateLimit | None, *, quiet: bool) -> di
         ) as source,
         progress("pull", manifest.data_blocks * block_size, quiet=quiet) as bar,
     ):
-        counts = pull_image(manifest, source, progress=_moving(bar, block_size))
+        counts = pull_image(
+            manifest,
+            source,
+            progress=_moving(bar, block_size),
+            parallelism=limit.at_once(block_size, PARALLELISM) if limit else PARALLELISM,
+            patience_s=PATIENCE_S + (2 * block_size / limit.bytes_per_s if limit else 0),
+        )
     return {
         "data_bytes": manifest.data_blocks * block_size,
         "fetched_blocks": counts.fetched_blocks,

@@ -1,7 +1,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fault_server import FaultServer
 
+from oscirc_remote.http_client import HttpClient
 from oscirc_remote.rate_limits import BURST_S, RateLimit
 
 from .fakes import FakeClock
@@ -54,3 +56,22 @@ def test_who_is_called_off_does_not_wait():
 def test_a_limit_must_let_something_through(rate):
     with pytest.raises(ValueError, match="above zero"):
         RateLimit(rate)
+
+
+@pytest.mark.parametrize(("rate", "blocks"), [(1, 1), (10_000, 1), (100_000, 3), (1_000_000, 8), (1e9, 8)])
+def test_under_a_low_rate_few_things_are_fetched_at_once_so_that_each_comes_in_time(rate, blocks):
+    assert RateLimit(rate).at_once(262_144, 8) == blocks
+
+
+def test_bodies_over_http_keep_the_rate_on_all_connections_together():
+    clock = FakeClock()
+    limit, began = RateLimit(100_000, clock=clock), clock.now
+    with FaultServer({"a": bytes(250_000), "b": bytes(50_000)}) as server:
+        clients = [HttpClient(server.url, rate_limit=limit) for _ in range(2)]
+        for client in clients:
+            client.get("a", 1 << 20, clock.deadline(1e6))
+        with clients[0].stream("b", 0, 50_000, clock.deadline(1e6), whole=True) as body:
+            assert len(body.read_all(50_000)) == 50_000
+        for client in clients:
+            client.close()
+    assert clock.now - began == pytest.approx(5.5, rel=0.02)
