@@ -84,8 +84,10 @@ class BundleMirrors:
 
     def _client(self, name: str) -> HttpClient:
         with self._lock:
-            if name not in self._clients:
-                self._clients[name] = HttpClient(name, rate_limit=self._rate_limit)
-                if self._closed:
-                    self._clients[name].close()
-            return self._clients[name]
+            client = self._clients.get(name)
+            if client is None:
+                client = self._clients[name] = HttpClient(name, rate_limit=self._rate_limit)
+            closed = self._closed
+        if closed:
+            client.close()
+        return client
