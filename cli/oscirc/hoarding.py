@@ -76,6 +76,16 @@ def _warn_of_base(name: str) -> None:
     log.warning("the base of the instance %s may be evicted: its remote, which has the manifest, was removed", name)
 
 
+def profile() -> str:
+    """The boot profile that `ready to boot` goes by: the preferred one, as far as the preferences can be read."""
+    from oscirc_blockstore.profile import DEFAULT_NAME
+
+    try:
+        return preferences.load().profile
+    except OscircError:
+        return DEFAULT_NAME
+
+
 def find_manifest(digest: Digest) -> Manifest | None:
     """A manifest that some remote's receipts hold."""
     from oscirc_remote.receipts import ReceiptBook

@@ -125,8 +125,9 @@ def of_all() -> list[Facts]:
 
 def unmounted(text: str) -> Facts | None:
     """Those of an image that was resolved here before, whether it is mounted or not; None for anything else."""
+    from oscirc import hoarding
     from oscirc_blockstore.errors import NameRefusedError, NotFoundError
-    from oscirc_remote import paths, preferences, readiness
+    from oscirc_remote import paths, readiness
     from oscirc_remote.pins import Pins
     from oscirc_remote.resolving import resolve
 
@@ -135,7 +136,7 @@ def unmounted(text: str) -> Facts | None:
     except (NameRefusedError, NotFoundError):
         return None
     manifest, digest = resolved.manifest, resolved.manifest_digest
-    here = readiness.look(paths.cache_directory(), digest, manifest, preferences.load().profile)
+    here = readiness.look(paths.cache_directory(), digest, manifest, hoarding.profile())
     problem = _offline_problem(text)
     return {
         "mounted": False,

@@ -44,7 +44,9 @@ def write_atomically(path: Path, raw: bytes, *, synced: bool = True) -> None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
         if error.errno in _FULL:
-            raise StoreFullError(f"no space left for {path}", hint="free space on that disk") from None
+            raise StoreFullError(
+                f"no space left for {path}", hint="free space on that disk; if the cache is on it, run: oscirc cache gc"
+            ) from None
         raise LocalError(f"cannot write {path}: {error.strerror}") from None
 
 

@@ -202,6 +202,55 @@ def test_what_is_mounted_stays(published, mirror, reader, tmp_path):
     assert reader.json("cache", "gc", "--limit", "1K")["left_bytes"] == 0
 
 
+def driver_of(reader, place):
+    (mount,) = [mount for mount in reader.json("status")["mounts"] if mount["mountpoint"] == str(place)]
+    return mount["pid"]
+
+
+def test_what_a_killed_driver_had_mounted_may_go(published, mirror, reader, tmp_path):
+    add(reader, mirror, published)
+    reader.json("pull", IMAGE)
+    place = tmp_path / "mnt"
+    place.mkdir()
+    reader.run("mount", IMAGE, place)
+    os.kill(driver_of(reader, place), signal.SIGKILL)
+    assert eventually(lambda: reader.json("cache", "info")["needed_bytes"] == 0)
+    assert reader.json("cache", "gc", "--limit", "1K")["left_bytes"] == 0
+    reader.run("umount", place)
+
+
+def test_blocks_that_go_under_the_feet_of_a_mount_are_fetched_again(published, mirror, reader, tmp_path):
+    add(reader, mirror, published)
+    reader.json("pull", IMAGE)
+    place = tmp_path / "mnt"
+    place.mkdir()
+    reader.run("mount", IMAGE, place, "--direct-io", "--no-prefetch")
+    with (place / "disk.raw").open("rb", buffering=0) as disk:
+        assert disk.read(BLOCK) == published.disk[:BLOCK]
+        before = mirror.count("blocks/*")
+        reader.run("cache", "clear", "--yes")
+        assert cached(reader) == {}
+        assert disk.read() == published.disk[BLOCK:]
+    assert mirror.count("blocks/*") - before == 63
+    assert reader.json("status", place)["failed_reads"] == 0
+
+
+@pytest.mark.root
+def test_a_disk_that_has_not_the_room_is_said_before_the_download(published, mirror, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", small], check=True)
+    try:
+        station = Workstation(small)
+        add(station, mirror, published)
+        error = station.refused("pull", IMAGE, code=6)
+        assert "up to 4.0 MiB are missing" in error
+        assert "no space left" in error
+        assert "oscirc cache gc" in error
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
 def test_a_limit_is_kept_by_mounts_and_pulls_themselves(published, mirror, reader, tmp_path):
     config = reader.home / "config" / "oscirc"
     config.mkdir(parents=True)

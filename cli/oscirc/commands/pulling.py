@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -92,6 +93,7 @@ def _pull_all(resolved: Resolved, limit: RateLimit | None, *, quiet: bool) -> di
 
     manifest = resolved.manifest
     block_size = manifest.geometry.block_size
+    _warn_of_little_room(resolved)
     with (
         uses.using(paths.cache_directory(), manifest),
         contextlib.closing(
@@ -112,6 +114,19 @@ def _pull_all(resolved: Resolved, limit: RateLimit | None, *, quiet: bool) -> di
         "fetched_nodes": counts.fetched_nodes,
         "fetched_bytes": counts.received_bytes,
     }
+
+
+def _warn_of_little_room(resolved: Resolved) -> None:
+    """Before the download, not at its end: what is missing may be more than the disk has room for."""
+    from oscirc_remote import paths, readiness
+
+    here = readiness.look(paths.cache_directory(), resolved.manifest_digest, resolved.manifest, "")
+    missing = (here.blocks - here.blocks_here) * resolved.manifest.geometry.block_size
+    free = shutil.disk_usage(paths.cache_directory()).free
+    if missing > free:
+        warn(
+            f"up to {human_bytes(missing)} are missing, and {paths.cache_directory()} has room for {human_bytes(free)}"
+        )
 
 
 def _pull_profile(resolved: Resolved, profile: str, limit: RateLimit | None, *, quiet: bool) -> dict[str, object]:
@@ -269,12 +284,12 @@ def _name(each: Pin) -> str:
 @json_option
 def pins(*, as_json: bool) -> None:
     """The images that are pinned, and how much of each is here."""
+    from oscirc import hoarding
     from oscirc_remote import paths, readiness
     from oscirc_remote.pins import Pins
 
-    found = [
-        (each, readiness.look(paths.cache_directory(), each.digest, each.manifest, "boot")) for each in Pins().list()
-    ]
+    place, profile = paths.cache_directory(), hoarding.profile()
+    found = [(each, readiness.look(place, each.digest, each.manifest, profile)) for each in Pins().list()]
     if as_json:
         print_json(
             {
