@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from oscirc_remote.prefetch import PrefetchOptions
     from oscirc_remote.references import Reference
     from oscirc_remote.resolving import Resolved
+
+BUSY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +121,15 @@ def resolve_and_open(
 ) -> PreparedImage:
     """Resolve a reference and open it, its bundle started meanwhile; to be called in the driver's process."""
     from oscirc_remote.opening import start_early
-    from oscirc_remote.resolving import resolve_for_boot
 
     fetched = fetch_ahead_options(options, ahead)
     early = start_early(wanted, fetched, Remotes()) if fetched is not None else None
     try:
-        resolved = resolve_for_boot(wanted, allow_revoked=allow_revoked)
-        ahead.check_profile(resolved)
+        resolved = resolve_to_boot(wanted, ahead, allow_revoked=allow_revoked, tell=tell)
     except BaseException:
         if early is not None:
             early.drop()
         raise
-    for warning in resolved.warnings:
-        tell(warning)
     return image_reader_of(resolved, options, ahead, early)
 
 
@@ -164,6 +164,75 @@ def image_reader_of(
     )
 
 
+def mount_by_reference(
+    wanted: Reference, options: MountOptions, ahead: AheadWish, *, allow_revoked: bool, tell: Callable[[str], None]
+) -> tuple[MountRecord, Resolved]:
+    """A live mount of what a reference means now, and what that is.
+
+    Where a channel is named and nothing of the image is mounted, the driver itself finds that out, so that the bundle
+    is under way meanwhile; its mount is named after the reference. Else see `mount_for_instance`.
+    """
+    from oscirc_fusedriver import mounting
+
+    until = time.monotonic() + mounting.PREPARE_TIMEOUT_S
+    while wanted.channel and not _is_any_mounted(f"{wanted.publisher}/{wanted.image}"):
+        place = _automatic_mount(sha256(str(wanted).encode()).hexdigest())
+        try:
+            record = mounting.mount(
+                lambda: resolve_and_open(wanted, options, ahead, allow_revoked=allow_revoked, tell=tell),
+                place,
+                options=options,
+            )
+        except BusyError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(BUSY_S)  # another boot of the same is just doing this
+            continue
+        try:
+            return record, _as_mounted(wanted, record)
+        except BaseException:
+            release_mount(record.mountpoint)
+            raise
+    resolved = resolve_to_boot(wanted, ahead, allow_revoked=allow_revoked, tell=tell)
+    return mount_for_instance(resolved, options, ahead), resolved
+
+
+def resolve_to_boot(
+    wanted: Reference, ahead: AheadWish, *, allow_revoked: bool, tell: Callable[[str], None]
+) -> Resolved:
+    """What a reference means now, its warnings told and the profile that is wished for checked."""
+    from oscirc_remote.resolving import resolve_for_boot
+
+    resolved = resolve_for_boot(wanted, allow_revoked=allow_revoked)
+    for warning in resolved.warnings:
+        tell(warning)
+    ahead.check_profile(resolved)
+    return resolved
+
+
+def _as_mounted(wanted: Reference, record: MountRecord) -> Resolved:
+    """What a driver resolved a reference to: it has judged it, and written the receipt that this reads."""
+    from oscirc_remote.resolving import resolve
+
+    exact = references.parse(f"{record.remote}:{record.image}@sha256:{record.manifest_digest}")
+    return replace(resolve(exact, offline=True, allow_revoked=True), reference=wanted)
+
+
+def _is_any_mounted(image: str) -> bool:
+    from oscirc_fusedriver import records
+
+    return any(record.image == image and record.process.alive() for record in records.list_records())
+
+
+def _automatic_mount(name: str) -> Path:
+    """An empty directory to mount at, unless something is there."""
+    place = automatic_mounts() / name[:16]
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(OSError):  # it may be there, or be a dead mount, which `mount` cleans up
+        place.mkdir(mode=0o700)
+    return place
+
+
 def mount_for_instance(resolved: Resolved, options: MountOptions, ahead: AheadWish = AS_PREFERRED) -> MountRecord:
     """A live mount of this very disk: one that is there already, else one of our own below the runtime directory."""
     from oscirc_fusedriver import mounting
@@ -171,10 +240,7 @@ def mount_for_instance(resolved: Resolved, options: MountOptions, ahead: AheadWi
     existing = live_mount_of(resolved.manifest_digest.hex())
     if existing is not None:
         return existing
-    place = automatic_mounts() / resolved.manifest_digest.hex()[:16]
-    place.parent.mkdir(mode=0o700, exist_ok=True)
-    with contextlib.suppress(OSError):  # it may be there, or be a dead mount, which `mount` cleans up
-        place.mkdir(mode=0o700)
+    place = _automatic_mount(resolved.manifest_digest.hex())
     try:
         return mounting.mount(lambda: image_reader_of(resolved, options, ahead), place, options=options)
     except BusyError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -18,6 +19,7 @@ from oscirc.output import print_json, say, warn
 from oscirc_blockstore.errors import OscircError
 
 if TYPE_CHECKING:
+    from oscirc_remote.references import Reference
     from oscirc_remote.resolving import Resolved
     from oscirc_vmlaunch.instances import Instance
     from oscirc_vmlaunch.launching import RunningMachine
@@ -98,16 +100,20 @@ def boot(
     forwards = tuple(PortForward.parse(port) for port in ports)
     ahead = wish(prefetch=prefetch, profile=profile, fill=fill, fill_rate=fill_rate)
     shared = sharing.wish(share_boot=share_boot, save_boot=save_boot)
-    resolved, instance = _find(what, name, allow_revoked=allow_revoked)
-    for warning in resolved.warnings:
-        warn(warning)
+    reference, instance = _find(what, name)
     from oscirc import composition
 
-    ahead.check_profile(resolved)
     made = instance is None
-    trace = sharing.new_trace(shared, resolved, fresh=made)
-    options = MountOptions(deadline_s=deadline, trace=trace, trace_s=sharing.LIMIT_S)
-    mounted = composition.mount_for_instance(resolved, options, ahead)
+    trace, options = None, MountOptions(deadline_s=deadline)
+    if shared.send or shared.save is not None:  # whether it is recorded depends on what the reference means
+        resolved = composition.resolve_to_boot(reference, ahead, allow_revoked=allow_revoked, tell=warn)
+        trace = sharing.new_trace(shared, resolved, fresh=made)
+        options = replace(options, trace=trace, trace_s=sharing.LIMIT_S)
+        mounted = composition.mount_for_instance(resolved, options, ahead)
+    else:
+        mounted, resolved = composition.mount_by_reference(
+            reference, options, ahead, allow_revoked=allow_revoked, tell=warn
+        )
     if trace is not None and not trace.exists():
         trace = None
         if save_boot is not None:
@@ -149,19 +155,18 @@ def _forget_if_never_started(instance: Instance) -> None:
             Instances().remove(instance.name)
 
 
-def _find(what: str, name: str | None, *, allow_revoked: bool) -> tuple[Resolved, Instance | None]:
+def _find(what: str, name: str | None) -> tuple[Reference, Instance | None]:
     """The disk that is meant, and the instance when there is one already."""
     from oscirc_blockstore.errors import NotFoundError, UsageError
     from oscirc_remote import references
-    from oscirc_remote.resolving import resolve_for_boot
     from oscirc_vmlaunch.instances import Instances
 
     if "/" in what:
-        resolved = resolve_for_boot(references.parse(what), allow_revoked=allow_revoked)
+        reference = references.parse(what)
         with contextlib.suppress(NotFoundError):
             if name is not None:
-                return resolved, Instances().load(name)
-        return resolved, None
+                return reference, Instances().load(name)
+        return reference, None
     if name is not None:
         raise UsageError(f"{what!r} names an instance already", hint="give --name with a reference only")
     try:
@@ -170,8 +175,7 @@ def _find(what: str, name: str | None, *, allow_revoked: bool) -> tuple[Resolved
         raise NotFoundError(str(error), hint="oscirc ps lists instances; a reference is PUBLISHER/IMAGE") from None
     record = instance.record
     image = record.reference.partition("@")[0].partition("#")[0].rpartition(":")[2]
-    exact = references.parse(f"{record.remote}:{image}@sha256:{record.manifest_digest}")
-    return resolve_for_boot(exact, allow_revoked=allow_revoked), instance
+    return references.parse(f"{record.remote}:{image}@sha256:{record.manifest_digest}"), instance
 
 
 def _create(
