@@ -34,6 +34,10 @@ class TooSlow(Exception):  # noqa: N818  # a verdict, not an error
     """A contender did not come up before its cut-off."""
 
 
+class Failed(Exception):  # noqa: N818  # a verdict, too
+    """A contender or its replay broke: says nothing of its speed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """Where a contender works: a stage, the link's port and the server's own, an empty directory."""
@@ -140,7 +144,7 @@ class Download:
             finally:
                 fetching.terminate()
         if code:
-            raise SystemExit(f"{self.name}: zstd ended with {code}")
+            raise Failed(f"{self.name}: zstd ended with {code}")
         return disk
 
     def stop(self, setting: Setting) -> None:
@@ -154,14 +158,14 @@ def detach(place: Path) -> None:
 
 
 def wait_until(there: Callable[[], bool], cutoff: float, name: str, processes: list[subprocess.Popen[bytes]]) -> None:
-    """Poll a condition every few milliseconds; TooSlow at the cut-off, an end of the run if a program died."""
+    """Poll a condition every few milliseconds; TooSlow at the cut-off, Failed if a program died."""
     while True:
         with contextlib.suppress(OSError):
             if there():
                 return
         for process in processes:
             if process.poll() is not None:
-                raise SystemExit(f"{name}: {process.args!r} ended with {process.returncode}")
+                raise Failed(f"{name}: {process.args!r} ended with {process.returncode}")
         if time.monotonic() > cutoff:
             raise TooSlow(name)
         time.sleep(0.005)

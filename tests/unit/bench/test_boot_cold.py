@@ -2,7 +2,8 @@
 
 import boot_cold
 import must_show
-from contenders import wait_until
+from cells import Disk, Place, Results, Run, load
+from contenders import Failed, wait_until
 from peers import all_contenders
 
 LINKS = [(100, 20), (20, 100), (1000, 1)]
@@ -49,3 +50,26 @@ def test_the_code_that_is_measured_has_a_stable_digest():
 def test_waiting_ends_when_the_condition_holds():
     answers = iter([False, False, True])
     wait_until(lambda: next(answers), float("inf"), "anything", [])
+
+
+def test_nobody_is_stopped_before_ten_times_the_limit_nor_in_the_first_seconds():
+    assert boot_cold.cutoff_s(5.0) >= boot_cold.STOP_AT * 5.0
+    assert boot_cold.cutoff_s(0.001) >= 10
+
+
+def test_a_contender_that_breaks_is_told_and_the_others_are_measured(tmp_path, monkeypatch, capsys):
+    places = [Place("debian12", 1000, 1, name) for name in ("download", "rclone")]
+
+    def measure(contender, *_):
+        if contender.name == "rclone":
+            raise Failed("rclone: it fell over")
+        return Run(1.0, 0.5, 0.5, 100, 1, 0, 0.1)
+
+    monkeypatch.setattr(boot_cold, "measure", measure)
+    results = Results(disks={"debian12": Disk("Debian 12", "k", 1, 1, 50_000_000)})
+    bench = boot_cold.Bench(results, tmp_path / "boot.json", {}, tmp_path)
+    bench.stages = {"debian12": None}
+    bench.run([(place, 1) for place in places])
+    assert bench.failed == [places[1]]
+    assert list(load(tmp_path / "boot.json").cells) == [places[0]]
+    assert "it fell over" in capsys.readouterr().err
