@@ -25,7 +25,7 @@ MAX_DIRECTORIES = 2_000
 MAX_MATCHES = 100_000
 WHOLE = 1 << 40
 _KIB = 1024
-_NUMBERS = re.compile(r"(\d+)")
+_NUMBERS = re.compile(r"([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def parse(text: str) -> list[Pattern]:
         for word in words[1:]:
             if word == "newest":
                 newest = True
-            elif word.endswith("K") and word[:-1].isdigit():
+            elif word.endswith("K") and word[:-1].isascii() and word[:-1].isdecimal():
                 head_bytes = int(word[:-1]) * _KIB
             else:
                 raise DocumentRefusedError(f"line {number} of the list of boot paths says {word[:20]!r}")
@@ -190,7 +190,7 @@ def _chosen(matches: list[_Match], patterns: Sequence[Pattern]) -> list[_Match]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in _NUMBERS.split(name)]
+    return [(int(part), "") if part.isascii() and part.isdecimal() else (-1, part) for part in _NUMBERS.split(name)]
 
 
 def _content(file_system: Ext4, number: int, pattern: Pattern) -> list[ByteRange]:

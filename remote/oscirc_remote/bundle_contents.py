@@ -82,9 +82,8 @@ class BundleContents:
         self._numbers = {entry.digest: number for number, entry in enumerate(self.entries)}
         self._keeper = keeper
         self._wanted = Wanted(listed.manifest.geometry, listed.manifest.root, self._numbers)
-        for entry in self.entries:  # a node stands in front of those below it
-            if entry.raw_size == NODE_SIZE:
-                self.note_node(entry.digest)
+        self._nodes = [entry.digest for entry in self.entries if entry.raw_size == NODE_SIZE]
+        self.note_nodes()
 
     def number_of(self, digest: Digest) -> int:
         """The how-manieth entry it is, from 0."""
@@ -105,16 +104,29 @@ class BundleContents:
             if node is not None:
                 self._wanted.accept(digest, node)
 
-    def missing_runs(self, under_way_at: int = -1) -> list[list[Segment]]:
+    def note_nodes(self) -> None:
+        """The same for all of them."""
+        for digest in self._nodes:  # a node stands in front of those below it
+            self.note_node(digest)
+
+    def lacking_nodes(self, runs: Iterable[Sequence[Segment]]) -> list[Digest]:
+        """The table's nodes that are not here and that these do not bring: what is below them would not be wanted."""
+        brought = {entry.digest for run in runs for segment in run for entry in segment.entries}
+        return [digest for digest in self._nodes if self._wanted.lacks_node(digest) and digest not in brought]
+
+    def missing_runs(self, under_way_at: int = -1, *, for_nodes: bool = False) -> list[list[Segment]]:
         """Segments to fetch, in runs that follow one another in the file.
 
-        The one in which another's stream is now comes to its end, however much of it is here already.
+        The one in which another's stream is now comes to its end, however much of it is here already. `for_nodes`:
+        those too of which nothing but a node is needed.
         """
         runs: list[list[Segment]] = []
         for segment in self._segments:
             missing = sum(entry.raw_size for entry in segment.entries if not self._keeper.has(entry.digest))
-            under_way = segment.offset <= under_way_at < segment.offset + segment.length
-            if not missing or (2 * missing < segment.raw_length and not under_way):
+            needed = segment.offset <= under_way_at < segment.offset + segment.length
+            if for_nodes:
+                needed = needed or any(self._wanted.lacks_node(entry.digest) for entry in segment.entries)
+            if not missing or (2 * missing < segment.raw_length and not needed):
                 continue
             if runs and runs[-1][-1].offset + runs[-1][-1].length == segment.offset:
                 runs[-1].append(segment)

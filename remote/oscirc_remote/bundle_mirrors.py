@@ -6,14 +6,18 @@ Of several mirrors one that is silent, or drips, is left soon; a single one is g
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from oscirc_blockstore.accelerators import Accelerator
-from oscirc_blockstore.errors import NotServedError, OscircError, TransportError
+from oscirc_blockstore.errors import IntegrityError, NotServedError, OscircError, TransportError
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.downloads import Download
 from oscirc_remote.http_client import HttpClient
 from oscirc_remote.mirrors import MirroredSource
 from oscirc_remote.rate_limits import RateLimit
+
+_Document = TypeVar("_Document")
 
 STALL_S, LONE_STALL_S = 2.0, 10.0
 SLOWEST = 16 << 10  # bytes per second, where another mirror may do better
@@ -54,21 +58,30 @@ class BundleMirrors:
         name = next((name for name in names if name not in skip), None)
         if name is None:
             return None
-        return download(self._client(name), accelerator, start, stop, several=len(names) > 1)
+        held_back = self._rate_limit is not None and self._rate_limit.bytes_per_s < 4 * SLOWEST  # by us, not by it
+        return download(self._client(name), accelerator, start, stop, several=len(names) > 1 and not held_back)
 
     def report(self, name: str, problem: OscircError | None, *, received_bytes: int = 0, seconds: float = 0.0) -> None:
         """How a download went, and what came of it in that time."""
         self._mirrors.report(name, problem, received_bytes=received_bytes, seconds=seconds)
 
-    def get(self, path: str, limit_bytes: int, deadline: Deadline) -> bytes | None:
-        """A document from the first mirror that has it; None where none does, an error where one could not be asked."""
+    def get(
+        self, path: str, limit_bytes: int, deadline: Deadline, judged: Callable[[bytes], _Document]
+    ) -> _Document | None:
+        """A document from the first mirror that has a good one; None where none has any.
+
+        `judged` parses it, or raises `IntegrityError`. One that is silent takes no more than its share of the time.
+        Raises what the last one did, if none was good.
+        """
         problem: OscircError | None = None
-        for name in self._mirrors.preferred():
+        names = self._mirrors.preferred()
+        for at, name in enumerate(names):
+            share = deadline.at_most(deadline.remaining_s() / (len(names) - at))
             try:
-                return self._client(name).get(path, limit_bytes, deadline)
+                return judged(self._client(name).get(path, limit_bytes, share))
             except NotServedError:
                 continue
-            except TransportError as error:
+            except (TransportError, IntegrityError) as error:
                 problem = error
         if problem is not None:
             raise problem

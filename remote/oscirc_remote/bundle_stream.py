@@ -5,6 +5,7 @@ Rules:
 - One process streams (`stream_files`); the others follow: they know the index, wait for what comes, take over when the
   holder ends.
 - A segment of which at least half is missing is fetched; what is missing of the others is left for single requests.
+  Their nodes are fetched so before (`load_nodes`), since they say what is wanted of the segments that come.
 - An entry is kept only where the signed table wants it (`bundle_contents`). A bundle with much else is a lie and is
   left; one that is listed as longer than its disk is not even asked for.
 - A mirror that breaks off, stalls or lies is reported and the next goes on at the segment that broke.
@@ -54,7 +55,9 @@ class BundleStream:
         leading: bool = False,
         early: Download | None = None,
         on_block: Callable[[int], None] = lambda _position: None,
+        load_nodes: Callable[[Sequence[Digest]], None] = lambda _digests: None,
     ) -> None:
+        self._load_nodes = load_nodes
         self._listed = Listed(accelerator, manifest_digest, manifest)
         self._keeper = keeper
         self._arrivals = arrivals
@@ -164,7 +167,7 @@ class BundleStream:
     def _fetch_missing(self, skip: frozenset[str]) -> None:
         """One pass over what is missing; raises what a mirror did."""
         contents = self._contents or self._read_index(skip)
-        runs = contents.missing_runs()
+        runs = self._runs(contents)
         self._arrivals.expect(contents.ends(runs), self._offset)
         self.state = "streaming"
         for run in runs:
@@ -176,6 +179,17 @@ class BundleStream:
             if self._closing.is_set():
                 return
         self._feed.end()
+
+    def _runs(self, contents: BundleContents) -> list[list[Segment]]:
+        """What to fetch, with the nodes known that stand elsewhere; else with the segments that bring them."""
+        contents.note_nodes()
+        runs = contents.missing_runs()
+        lacking: list[Digest] = []
+        while (found := contents.lacking_nodes(runs)) and found != lacking:
+            lacking = found
+            self._load_nodes(lacking)
+            contents.note_nodes()
+        return contents.missing_runs(for_nodes=True) if found else runs
 
     def _read_index(self, skip: frozenset[str]) -> BundleContents:
         if not self._feed.is_open:

@@ -94,8 +94,11 @@ class CachedSource:
 
     def fetch(self, digest: Digest, raw_size: int, deadline: Deadline) -> bytes:
         """The verified bytes, from wherever they are had first; raises what `inner` raises."""
+        return self._arriving(digest, raw_size, deadline, patience(deadline))
+
+    def _arriving(self, digest: Digest, raw_size: int, deadline: Deadline, patient_until: Deadline) -> bytes:
         raw = self.resident(digest, raw_size)
-        if raw is None and self._arrivals.wait(digest, patience(deadline)):
+        if raw is None and self._arrivals.wait(digest, patient_until):
             raw = self.resident(digest, raw_size)
         return self._wait(self._join(digest, raw_size, deadline), raw_size, deadline) if raw is None else raw
 
@@ -103,12 +106,12 @@ class CachedSource:
         self, digests: Iterable[Digest], raw_size: int, new_deadline: Callable[[], Deadline], window: int
     ) -> Iterator[tuple[Digest, bytes]]:
         """Each digest with its bytes, in order; up to `window` are under way at once, each under its own deadline."""
-        ahead: deque[tuple[Digest, bytes | Flight | None, Deadline]] = deque()
+        ahead: deque[tuple[Digest, bytes | Flight | None, Deadline, Deadline]] = deque()
 
         def finish() -> tuple[Digest, bytes]:
-            first, had, until = ahead.popleft()
+            first, had, until, patient_until = ahead.popleft()
             if had is None:
-                return first, self.fetch(first, raw_size, until)
+                return first, self._arriving(first, raw_size, until, patient_until)
             return first, had if isinstance(had, bytes) else self._wait(had, raw_size, until)
 
         for digest in digests:
@@ -116,7 +119,7 @@ class CachedSource:
             had: bytes | Flight | None = self.resident(digest, raw_size)
             if had is None and not self._arrivals.expects(digest):
                 had = self._join(digest, raw_size, deadline)
-            ahead.append((digest, had, deadline))
+            ahead.append((digest, had, deadline, patience(deadline)))
             if len(ahead) >= window:
                 yield finish()
         while ahead:

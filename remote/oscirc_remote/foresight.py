@@ -5,7 +5,7 @@ boots of Linux systems usually read (`boot_paths.txt`), in the order in which th
 system driver reads first, inode tables and directories, has been fetched on the way. Figures: ADR 9.
 
 Everything looked at is part of the signed image and verified as such; it is still somebody else's data: how much is
-fetched and looked at to make a plan is bounded (`MAX_LOOKED_AT`, `MAX_STEPS`), and a plan is advice.
+fetched and looked at to make a plan is bounded (`MAX_LOOKED_AT_BYTES`, `MAX_STEPS`), and a plan is advice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from oscirc_blockstore.errors import DocumentRefusedError
 from oscirc_blockstore.ext4 import Ext4
 from oscirc_blockstore.partitions import HEAD_BYTES, find_partitions
 
-MAX_LOOKED_AT = 1024
+MAX_LOOKED_AT_BYTES = 256 << 20
 MAX_POSITIONS = 1 << 16
 MAX_FILE_SYSTEMS = 8
 MAX_STEPS = 400_000
@@ -62,8 +62,12 @@ class Disk:
 
     def prepare(self, ranges: Iterable[ByteRange]) -> None:
         """These will be read next."""
-        wanted = dict.fromkeys(position for piece in ranges for position in self.positions([piece]))
-        missing = [position for position in wanted if position not in self.looked_at]
+        missing: dict[int, None] = {}
+        for piece in ranges:
+            for position in self.positions([piece]):
+                if position not in self.looked_at:
+                    missing[position] = None
+                    self._check(len(self.looked_at) + len(missing))
         self._note(missing)
         self._blocks.fetch_all(missing)
 
@@ -76,8 +80,12 @@ class Disk:
         return range(pieces[0].start // size, min((pieces[-1].stop - 1) // size, last) + 1)
 
     def _note(self, positions: Iterable[int]) -> None:
-        self.looked_at.update(dict.fromkeys(positions))
-        if len(self.looked_at) > MAX_LOOKED_AT:
+        for position in positions:
+            self.looked_at[position] = None
+            self._check(len(self.looked_at))
+
+    def _check(self, count: int) -> None:
+        if count * self._blocks.block_size > MAX_LOOKED_AT_BYTES:
             raise DocumentRefusedError("looking for the files that a boot reads takes too much of the disk")
 
 
@@ -97,8 +105,13 @@ def plan(blocks: Blocks) -> tuple[list[int], list[int]]:
     except DocumentRefusedError:
         pass
     places.sort(key=lambda place: place.pattern)
-    found = dict.fromkeys(position for place in places for position in disk.positions([place.range]))
-    return list(disk.looked_at), [position for position in found if position not in disk.looked_at][:MAX_POSITIONS]
+    found: dict[int, None] = {}
+    for position in (position for place in places for position in disk.positions([place.range])):
+        if position not in disk.looked_at:
+            found[position] = None
+        if len(found) >= MAX_POSITIONS:
+            break
+    return list(disk.looked_at), list(found)
 
 
 def _files(disk: Disk, partition: ByteRange) -> Iterable[Place]:

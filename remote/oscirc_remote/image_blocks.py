@@ -55,6 +55,15 @@ class ImageBlocks:
             with contextlib.suppress(OscircError):
                 flight.wait(self._deadline())
 
+    def fetch_nodes(self, digests: Iterable[Digest]) -> None:
+        """Have these nodes of the table fetched at once, and wait; one that cannot be had is no error here."""
+        flights = [
+            self._fly(digest, NODE_SIZE) for digest in digests if self._source.resident(digest, NODE_SIZE) is None
+        ]
+        for flight in flights:
+            with contextlib.suppress(OscircError):
+                flight.wait(self._deadline())
+
     def _node(self, digest: Digest) -> bytes:
         raw = self._source.resident(digest, NODE_SIZE)
         return self._fly(digest, NODE_SIZE).wait(self._deadline()) if raw is None else raw

@@ -124,19 +124,22 @@ def listing_of(resolved: Resolved, cache_directory: Path | None = None) -> Listi
     """Which profiles and bundles there are for an image; None where nobody can be asked and nothing is remembered."""
     directory = cache_directory or paths.cache_directory()
     path = accelerators.listing_path(resolved.manifest_digest)
-    for url in resolved.remote.sources():
+    lacking = 0
+    sources = resolved.remote.sources()
+    for url in sources:
         with contextlib.closing(HttpClient(url)) as client:
             try:
-                return accelerators.parse_listing(
-                    client.get(path, accelerators.MAX_LISTING_BYTES, Deadline.after(LISTING_S))
-                )
+                raw = client.get(path, accelerators.MAX_LISTING_BYTES, Deadline.after(LISTING_S))
+                return accelerators.parse_listing(raw)
             except NotServedError:
-                return Listing(resolved.manifest_digest, ())
+                lacking += 1  # a mirror may lack what the next one has
             except (TransportError, DocumentRefusedError):
                 continue
+    if lacking == len(sources):
+        return Listing(resolved.manifest_digest, ())
     with contextlib.suppress(OscircError):
-        raw = read_bytes(listing_file(directory, resolved.manifest_digest), accelerators.MAX_LISTING_BYTES)
-        return None if raw is None else accelerators.parse_listing(raw)
+        kept = read_bytes(listing_file(directory, resolved.manifest_digest), accelerators.MAX_LISTING_BYTES)
+        return None if kept is None else accelerators.parse_listing(kept)
     return None
 
 

@@ -20,9 +20,9 @@ from oscirc_blockstore import accelerators, profile
 from oscirc_blockstore.accelerators import Accelerator, Listing
 from oscirc_blockstore.bundle import Entry
 from oscirc_blockstore.digests import Digest, verify
-from oscirc_blockstore.errors import OscircError, TransportError
+from oscirc_blockstore.errors import DocumentRefusedError, OscircError
 from oscirc_blockstore.manifest import Manifest
-from oscirc_blockstore.table import NODE_SIZE
+from oscirc_blockstore.profile import Profile
 from oscirc_remote import foresight
 from oscirc_remote.arrivals import Arrivals
 from oscirc_remote.bundle_mirrors import BundleMirrors
@@ -30,16 +30,16 @@ from oscirc_remote.bundle_stream import BundleStream
 from oscirc_remote.cache import CachedSource
 from oscirc_remote.deadlines import Cancellation, Deadline
 from oscirc_remote.early import EarlyBundle, Started
+from oscirc_remote.filling import Filler
 from oscirc_remote.flights import Flight
 from oscirc_remote.image_blocks import ImageBlocks
 from oscirc_remote.look_ahead import LookAhead
 from oscirc_remote.mirrors import MirroredSource
 from oscirc_remote.rate_limits import RateLimit
 from oscirc_remote.readiness import keep_listing, keep_profile
-from oscirc_remote.sources import Urgency
 from oscirc_remote.status import PrefetchStatus
 from oscirc_remote.stream_files import StreamFiles
-from oscirc_remote.table_view import TableView, entries
+from oscirc_remote.table_view import TableView
 
 log = logging.getLogger(__name__)
 
@@ -162,22 +162,32 @@ class Prefetcher:
         started = self._early.claim(self._manifest_digest) if self._early is not None else None
         hinted = started.listing if started else None
         if hinted is not None:
-            self._use(hinted, started)
+            self._tried(lambda: self._use(hinted, started))
         if self._options.bundles and not self._recorded and not self._closing:
-            listing = self._listing()
-            if listing is not None and listing != hinted:  # a hint is no more than that
-                self._use(listing, None)
+            self._tried(lambda: self._use_listing(hinted))
         self._arrivals.end()
         if self._options.guesses:
             self._look_ahead.guess()
             if not self._recorded:
                 self._state = "foresight"
-                self._foresee()
+                self._tried(self._foresee)
         self._settle()
         if self._options.fill_bytes_per_s is not None and not self._closing:
             self._state = "filling"
             self._fill(self._options.fill_bytes_per_s)
         self._state = "idle"
+
+    def _tried(self, stage: Callable[[], None]) -> None:
+        """One stage; where it fails the next ones go on without it."""
+        try:
+            stage()
+        except OscircError as error:
+            self._problem = str(error)
+
+    def _use_listing(self, hinted: Listing | None) -> None:
+        listing = self._listing()
+        if listing is not None and listing != hinted:  # a hint is no more than that
+            self._use(listing, None)
 
     def _use(self, listing: Listing, started: Started | None) -> None:
         """Fetch the bundle that is listed, or else the blocks of the profile."""
@@ -203,11 +213,17 @@ class Prefetcher:
         return self._stream is not None and self._stream.state == "failed"
 
     def _listing(self) -> Listing | None:
-        """The listing of this disk, from the first mirror that has it."""
+        """The listing of this disk, from the first mirror that has one."""
+
+        def judged(raw: bytes) -> Listing:
+            listing = accelerators.parse_listing(raw)
+            if listing.manifest != self._manifest_digest:
+                raise DocumentRefusedError("a listing of another disk")
+            return listing
+
         path = accelerators.listing_path(self._manifest_digest)
-        raw = self._streams.get(path, accelerators.MAX_LISTING_BYTES, Deadline.after(LISTING_S, self._cancellation))
-        listing = None if raw is None else accelerators.parse_listing(raw)
-        return listing if listing is not None and listing.manifest == self._manifest_digest else None
+        deadline = Deadline.after(LISTING_S, self._cancellation)
+        return self._streams.get(path, accelerators.MAX_LISTING_BYTES, deadline, judged)
 
     def _run_bundle(self, bundle: Accelerator, started: Started | None) -> None:
         self._state = "bundle"
@@ -223,6 +239,7 @@ class Prefetcher:
             leading=started is not None and started.files is not None,
             early=started.download if started else None,
             on_block=self._arrived,
+            load_nodes=self._image.fetch_nodes,
         )
         if self._closing:
             self._stream.close()
@@ -234,13 +251,15 @@ class Prefetcher:
         """What a profile names, in order; its nodes are fetched on the way."""
         if accelerator.length > profile.MAX_PROFILE_BYTES:
             return
-        raw = self._streams.get(accelerator.path, accelerator.length, self._deadline())
-        if raw is None:
+
+        def judged(raw: bytes) -> tuple[bytes, Profile]:
+            verify(raw, accelerator.sha256)
+            return raw, profile.parse(raw)
+
+        found = self._streams.get(accelerator.path, accelerator.length, self._deadline(), judged)
+        if found is None or found[1].manifest != self._manifest_digest:
             return
-        verify(raw, accelerator.sha256)
-        recorded = profile.parse(raw)
-        if recorded.manifest != self._manifest_digest:
-            return
+        raw, recorded = found
         keep_profile(self._cache_directory, raw, accelerator.sha256)
         self._recorded = True
         for position in recorded.positions:
@@ -294,39 +313,9 @@ class Prefetcher:
             flight.wait(self._deadline())
 
     def _fill(self, bytes_per_s: float) -> None:
-        """Fetch all that is missing, one block after another, while nobody waits, as long as the cache keeps it.
-
-        The rate is of raw bytes.
-        """
-        limit = RateLimit(bytes_per_s) if bytes_per_s > 0 else None
         table = TableView(self._manifest.geometry, self._manifest.root)
-        pause_s = 1.0
-
-        def obtain(digest: Digest, size: int) -> bytes | None:
-            nonlocal pause_s
-            while not self._closing:
-                try:
-                    raw = self._source.prefetch(digest, size, self._deadline(), Urgency.FILL).wait(self._deadline())
-                except TransportError as error:
-                    if not error.retryable:
-                        raise
-                    self._deadline().pause(pause_s)
-                    pause_s = min(2 * pause_s, 60.0)
-                    continue
-                pause_s = 1.0
-                if limit is not None:
-                    limit.spend(size, self._deadline())
-                return raw
-            return None
-
-        leaves = table.leaves(lambda digest: obtain(digest, NODE_SIZE))
-        for digest in (digest for _, leaf in leaves for digest in entries(leaf) if not self._source.has(digest)):
-            obtain(digest, self._manifest.geometry.block_size)
-            if self._closing:
-                return
-            if not self._source.has(digest):
-                self._problem = f"the cache keeps nothing more: {self._source.status().last_write_problem}"
-                return
+        problem = Filler(self._source, self._cancellation, bytes_per_s).fill(table)
+        self._problem = problem or self._problem
 
     def _deadline(self) -> Deadline:
         return Deadline.after(AHEAD_S, self._cancellation)

@@ -120,3 +120,9 @@ def test_a_directory_entry_that_leads_nowhere_ends_only_itself(tmp_path):
     text = "usr/lib/systemd/systemd\nusr/lib/*-linux-gnu*/libc.so.*\n"
     assert len(boot_paths.expand(system, boot_paths.parse(text))) == 2
     assert len(boot_paths.expand(damaged, boot_paths.parse(text))) == 1
+
+
+def test_names_with_numbers_of_other_scripts_are_ordered_like_words(tmp_path):
+    files = {"usr/x": b"x", "boot/vmlinuz-1\u00b22": b"a" * 5000, f"boot/vmlinuz-{'9' * 200}": b"b" * 5000}
+    system = opened(ext4_images.make(tmp_path / "disk", files))
+    assert len(boot_paths.expand(system, boot_paths.parse("boot/vmlinuz-* newest"))) == 1

@@ -176,15 +176,15 @@ def test_documents_come_from_the_first_that_has_them():
     with FaultServer({}) as first, FaultServer({name: b"{}"}) as second:
         source = MirroredSource([HttpFrameSource(server.url) for server in (first, second)])
         mirrors = BundleMirrors(source)
-        assert mirrors.get(name, 10, Deadline.after(10)) == b"{}"
-        assert mirrors.get("accel/none", 10, Deadline.after(10)) is None
+        assert mirrors.get(name, 10, Deadline.after(10), bytes) == b"{}"
+        assert mirrors.get("accel/none", 10, Deadline.after(10), bytes) is None
         first.inject("accel/*", status(500))
-        assert mirrors.get(name, 10, Deadline.after(10)) == b"{}"
+        assert mirrors.get(name, 10, Deadline.after(10), bytes) == b"{}"
         with pytest.raises(ServerRefusedError):
-            mirrors.get("accel/none", 10, Deadline.after(10))
+            mirrors.get("accel/none", 10, Deadline.after(10), bytes)
         mirrors.close()
         with pytest.raises(UnreachableError):
-            mirrors.get(name, 10, Deadline.after(10))
+            mirrors.get(name, 10, Deadline.after(10), bytes)
         source.close()
 
 

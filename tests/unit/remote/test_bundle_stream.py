@@ -93,6 +93,36 @@ def test_what_is_here_is_passed_over_by_segments(tmp_path):
     assert world.stream.counters["blocks"] == 8
 
 
+def together(blocks=8):
+    """As a publisher cuts it: the nodes in one segment with blocks, most of which are here already."""
+    image = Image(count=24)
+    entries = [entry for group in image.groups for entry in group]
+    image.groups = [tuple(entries[: 1 + blocks]), tuple(entries[1 + blocks :])]
+    image.seal()
+    have = {entry.digest: image.stored[entry.digest] for entry in entries[1 : 1 + blocks]}
+    return image, Keeper(have)
+
+
+def test_nodes_of_a_segment_that_is_mostly_here_are_fetched_alone(tmp_path):
+    image, keeper = together()
+
+    def load(digests):
+        keeper.kept.update({digest: image.stored[digest] for digest in digests})
+
+    world = World(tmp_path, Mirrors(one=honest(image.raw)), image=image, keeper=keeper, load_nodes=load).run()
+    assert set(keeper.kept) == image.named
+    assert world.stream.state == "complete"
+    assert world.mirrors.blamed() == []
+    assert world.stream.counters["blocks"] == 24 - 8
+
+
+def test_nodes_that_cannot_be_had_alone_come_with_their_segment(tmp_path):
+    image, keeper = together()
+    world = World(tmp_path, Mirrors(one=honest(image.raw)), image=image, keeper=keeper).run()
+    assert set(keeper.kept) == image.named
+    assert world.mirrors.blamed() == []
+
+
 def test_a_segment_that_is_mostly_here_is_left_for_single_requests(tmp_path):
     most = IMAGE.groups[1][:3]
     have = {each.digest: IMAGE.stored[each.digest] for each in (*IMAGE.groups[0], *most)}

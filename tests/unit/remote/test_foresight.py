@@ -2,13 +2,14 @@
 
 import random
 import struct
+import tracemalloc
 
 import pytest
 from support import ext4_images
 
-from oscirc_blockstore.boot_paths import expand, parse
+from oscirc_blockstore.boot_paths import Place, expand, parse
 from oscirc_blockstore.disk_source import ByteRange
-from oscirc_blockstore.errors import UnreachableError
+from oscirc_blockstore.errors import DocumentRefusedError, UnreachableError
 from oscirc_blockstore.ext4 import Ext4
 from oscirc_remote import foresight
 
@@ -106,7 +107,7 @@ def test_an_empty_disk_gives_no_plan(tmp_path):
 
 
 def test_looking_has_an_end(system, monkeypatch):
-    monkeypatch.setattr(foresight, "MAX_LOOKED_AT", 3)
+    monkeypatch.setattr(foresight, "MAX_LOOKED_AT_BYTES", 3 * BLOCK)
     blocks = DiskBlocks(system)
     _, foreseen = foresight.plan(blocks)
     assert foreseen == []
@@ -116,6 +117,22 @@ def test_looking_has_an_end(system, monkeypatch):
 def test_a_plan_has_an_end(system, monkeypatch):
     monkeypatch.setattr(foresight, "MAX_POSITIONS", 5)
     assert len(foresight.plan(DiskBlocks(system))[1]) == 5
+
+
+def test_a_file_system_of_huge_files_makes_no_huge_plan(system, monkeypatch):
+    """As signed by somebody hostile: a handful of extents that cover terabytes."""
+    blocks = DiskBlocks(system)
+    blocks.disk_size = 1 << 44
+    places = [Place(0, ByteRange(at << 30, (at + 1) << 30)) for at in range(2000)]
+    monkeypatch.setattr(foresight, "_files", lambda _disk, _partition: places)
+    tracemalloc.start()
+    _, foreseen = foresight.plan(blocks)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(foreseen) == foresight.MAX_POSITIONS
+    assert peak < 32 << 20
+    with pytest.raises(DocumentRefusedError):
+        foresight.Disk(blocks).prepare([ByteRange(0, 1 << 44)])
 
 
 def test_the_network_s_errors_are_the_caller_s(system):

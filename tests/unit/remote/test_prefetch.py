@@ -1,11 +1,12 @@
 """What a prefetcher chooses: bundle, profile, foresight or nothing, then the rest; over real HTTP, with a small disk."""
 
+import contextlib
 import random
 import threading
 
 import pytest
 from support import ext4_images
-from support.fault_server import FaultServer, flip_bit, status
+from support.fault_server import FaultServer, flip_bit, stall, status
 from support.repository_simulator import BLOCK_SIZE, RepositorySimulator
 
 from oscirc_blockstore import accelerators, bundle, frame
@@ -14,7 +15,7 @@ from oscirc_blockstore.bundle import Entry
 from oscirc_blockstore.digests import block_path, digest_of
 from oscirc_blockstore.profile import Profile
 from oscirc_blockstore.table import NODE_SIZE
-from oscirc_remote import references
+from oscirc_remote import prefetch, references
 from oscirc_remote.opening import listing_of, open_image, start_early
 from oscirc_remote.prefetch import PrefetchOptions
 from oscirc_remote.remotes import Remotes
@@ -187,6 +188,40 @@ def test_a_server_without_listings_is_no_trouble(site, open_):
     reader = open_(guesses=False)
     assert reader.settled.wait(20)
     assert reader.read(0, len(DISK)) == DISK
+
+
+@pytest.mark.parametrize(
+    "answer", [status(500), flip_bit(0), stall(after_bytes=0)], ids=["500", "not a listing", "silence"]
+)
+def test_what_is_wrong_with_the_listing_ends_neither_guesses_nor_filling(site, open_, monkeypatch, answer):
+    monkeypatch.setattr(prefetch, "LISTING_S", 0.3)
+    site.put_bundle()
+    open_.server.inject("accel/*", answer)
+    reader = open_(fill_bytes_per_s=0.0)
+    for _ in range(2000):
+        if reader.status().safe_to_unplug:
+            break
+        threading.Event().wait(0.005)
+    assert reader.status().safe_to_unplug
+    assert reader.status().prefetch.last_problem
+
+
+def test_a_mirror_with_a_wrong_listing_or_none_leaves_it_to_the_next(site, tmp_path):
+    site.put_bundle()
+    with FaultServer(site.files) as bad, FaultServer(site.files) as good:
+        for fault in (status(404), status(500), flip_bit(0)):
+            bad.inject("accel/*.json", fault)
+            directory = tmp_path / str(id(fault))
+            remotes = Remotes(directory)
+            remotes.add("home", site.repository.line(bad.url))
+            remotes.set_mirrors("home", (good.url,))
+            resolved = Resolver(remotes).resolve("alice/debian")
+            assert listing_of(resolved, directory / "cache").find(BUNDLE, "boot") == site.listed[0]
+            with contextlib.closing(open_image(resolved, directory / "cache", prefetch=PrefetchOptions())) as reader:
+                settled = threading.Event()
+                reader.on_settled(settled.set)
+                assert settled.wait(20)
+                assert here(reader) == set(BOOT)
 
 
 def test_the_rest_is_filled_where_it_is_wished(site, open_):
