@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import shutil
@@ -162,7 +163,8 @@ def _forget_accelerators(place: Path) -> None:
 
     kept = {digest_of(manifest.serialise()) for manifest in (*needed(), *current(), *uses.used(place))}
     for path in accelerator_files.leftovers(place, kept):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def quota(*, waits: bool = False) -> Quota | None:

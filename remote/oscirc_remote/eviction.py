@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from oscirc_blockstore.digests import DIGEST_SIZE, Digest
-from oscirc_blockstore.errors import LocalError
+from oscirc_blockstore.errors import BusyError, LocalError
 from oscirc_blockstore.local_store import LocalStore
 from oscirc_blockstore.manifest import Manifest
 from oscirc_remote import uses
@@ -37,6 +37,7 @@ LOCK_FILE = "eviction.lock"
 LOW_WATER = 0.9
 BATCH_FILES = 1000
 _AGE_UNIT_S = 900
+MOST_TURNS = 100
 _TICK_S = 0.02  # how much older than now a file may look that was written now: the kernel's clock of files is coarse
 
 
@@ -130,7 +131,7 @@ class _Run:
         self._began = time.time()
         self._stays = DigestFilter()
         self._known: set[Manifest] = set()
-        self._incomplete: list[Manifest] = []  # whose tables are not all here: they may be coming just now
+        self._incomplete: dict[Manifest, list[Digest]] = {}  # the nodes that are not here: they may be coming just now
         self._freed = self._count = 0
 
     def bring_below(self, limit_bytes: int, low_water: float) -> Evicted:
@@ -164,7 +165,7 @@ class _Run:
             for digest in needed_digests(manifest, self._store, missing.append):
                 self._stays.add(digest)
             if missing:
-                self._incomplete.append(manifest)
+                self._incomplete[manifest] = missing
 
     def _remove(self, ages: Counter[int], target: int) -> None:
         reached = youngest = 0
@@ -193,17 +194,31 @@ class _Run:
             self._freed += sum(file.size for file in batch)
             self._count += len(batch)
             return
-        with uses.evicting(self._directory):
-            incomplete, self._incomplete = self._incomplete, []
-            self._keep([*self._news(), *incomplete])
-            for file in batch:
-                if file.digest not in self._stays:
-                    with contextlib.suppress(OSError):
-                        if os.stat(file.path, follow_symlinks=False).st_mtime != file.used:  # noqa: PTH116
-                            continue
-                        os.unlink(file.path)  # noqa: PTH108  # strings: there may be a million
-                        self._freed += file.size
-                        self._count += 1
+        for _ in range(MOST_TURNS):
+            with uses.evicting(self._directory):
+                news = [*self._news(), *self._grown()]
+                if not news:
+                    self._unlink(batch)
+                    return
+            self._keep(news)  # tables are gone through while nobody waits for the gate, then all is asked again
+        raise BusyError("too much comes into use while the cache makes room", hint="try again in a moment")
+
+    def _grown(self) -> list[Manifest]:
+        """The manifests of whose tables more is here than was."""
+        grown = [each for each, missing in self._incomplete.items() if any(map(self._store.has, missing))]
+        for each in grown:
+            del self._incomplete[each]
+        return grown
+
+    def _unlink(self, batch: list[_File]) -> None:
+        for file in batch:
+            if file.digest not in self._stays:
+                with contextlib.suppress(OSError):
+                    if os.stat(file.path, follow_symlinks=False).st_mtime != file.used:  # noqa: PTH116
+                        continue
+                    os.unlink(file.path)  # noqa: PTH108  # strings: there may be a million
+                    self._freed += file.size
+                    self._count += 1
 
     def _is_recent(self, used: float) -> bool:
         """Since this began; a file from the future is one that a wrong clock dated."""

@@ -23,7 +23,7 @@ STEPS = 50
 ROOM_SHARE = 4
 LEAST_STEPS = 10
 FULL_FOR_S = 60.0
-LONGEST_LOOK_S = 600.0
+LONGEST_LOOK_S = 20.0
 
 
 def _in_thread(work: Callable[[], None]) -> None:
@@ -65,7 +65,11 @@ class Quota:
                 self._looking, self._unlooked = True, 0
                 self._idle.clear()
         if begins:
-            self._run(self._look)
+            try:
+                self._run(self._look)
+            except RuntimeError as error:  # no thread to be had: at the next write
+                log.warning("the cache's limit could not be kept: %s", error)
+                self._looked()
         if self._waits:
             self._idle.wait(LONGEST_LOOK_S)
 
@@ -91,9 +95,12 @@ class Quota:
         except Exception:
             log.exception("an eviction ended")
         finally:
-            with self._lock:
-                self._looking = False
-            self._idle.set()
+            self._looked()
+
+    def _looked(self) -> None:
+        with self._lock:
+            self._looking = False
+        self._idle.set()
 
     def _judge(self, evicted: Evicted) -> None:
         if evicted.bytes_freed:

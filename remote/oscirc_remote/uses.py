@@ -130,7 +130,10 @@ def _hold(path: Path, raw: bytes) -> int:
 
 
 def used(cache_directory: Path) -> list[Manifest]:
-    """The manifests that somebody uses now; raises `LocalError` where one of them cannot be read."""
+    """The manifests that somebody uses now; raises `LocalError` where one of them cannot be read.
+
+    Notes when they were, for those whose user will be killed rather than end.
+    """
     found = []
     for path, digest in _files(cache_directory):
         with _opened(path) as descriptor:
@@ -138,6 +141,8 @@ def used(cache_directory: Path) -> list[Manifest]:
                 manifest = _read(descriptor, digest)
                 if manifest is None:
                     raise LocalError(f"what is in use by {path} cannot be read", hint="unmount it, and mount it again")
+                with contextlib.suppress(OSError):
+                    os.utime(descriptor)
                 found.append(manifest)
     return found
 

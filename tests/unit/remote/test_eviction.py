@@ -382,7 +382,8 @@ class _Crowd:
         for _ in range(40):
             for digest, raw in self.originals.items():
                 if not self.cache.store.has(digest):
-                    self.cache.put(raw, 50)
+                    with contextlib.suppress(FileNotFoundError):  # evicted before it was dated
+                        self.cache.put(raw, 50)
             with contextlib.ExitStack() as held:
                 if by_pin:
                     with uses.registering(self.cache.directory):

@@ -66,10 +66,7 @@ def test_called_off_it_ends(inner, source):
 
 def test_a_table_that_repeats_itself_is_gone_through_once(inner, source):
     filler = Filler(source, Cancellation())
-    loads = []
-    node = filler._node
     digest = inner.manifest.root.digest
-    for _ in range(1000):
-        loads.append(node(digest))
+    loads = [filler._node(digest) for _ in range(1000)]
     assert loads[0] is not None
     assert loads[1:] == [None] * 999
