@@ -1,9 +1,11 @@
 """Boots are recorded, and their profiles used, with the small guest: `record`, `publish --profile auto`."""
 
+import contextlib
 import json
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -11,23 +13,25 @@ import pytest
 from support.commands import Workstation, add_publisher, initialise, serving
 
 from oscirc_blockstore.digests import digest_of
-from oscirc_blockstore.profile import Profile
+from oscirc_blockstore.profile import Profile, parse
 
 pytestmark = [pytest.mark.guest, pytest.mark.fuse]
 PROMPT = ("--record-until", "circuit login:", "--record-accel", "tcg", "--record-settle", "0.5")
 
 
-@pytest.fixture
-def world(tmp_path, small_disk):
-    station = Workstation(tmp_path / "user")
-    repository = initialise(station, tmp_path / "repository")
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, small_disk):
+    """A publisher's workstation, and the small guest's disk; every test publishes it as another image."""
+    directory = tmp_path_factory.mktemp("world")
+    station = Workstation(directory / "user")
+    repository = initialise(station, directory / "repository")
     with serving(station, repository):
         add_publisher(station, repository, "alice")
         yield station, small_disk()
 
 
-def publish(station, disk, *options, **how):
-    return station.json("publish", disk, "test:alice/circuit@1", "--key", "alice", "--memory", "256", *options, **how)
+def publish(station, disk, image, *options, **how):
+    return station.json("publish", disk, f"{image}@1", "--key", "alice", "--memory", "256", *options, **how)
 
 
 def until(condition, what, timeout_s=60):
@@ -43,20 +47,31 @@ def leftovers(station):
     return mounts + station.json("ps")["instances"]
 
 
+def processes_of(station, program):
+    """Processes of this program that work on this user's files."""
+    found = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            raw = command.read_bytes()
+            if program in raw.split(b"\0")[0] and str(station.home).encode() in raw:
+                found.append(raw)
+    return found
+
+
 def test_a_published_disk_is_recorded_first_and_boots_from_its_bundle(world, tmp_path):
     station, disk = world
-    published = publish(station, disk, "--profile", "auto", *PROMPT, timeout=240)
+    published = publish(station, disk, "test:alice/recorded", "--profile", "auto", *PROMPT, timeout=240)
     (profile,) = published["profiles"]
     assert (profile["name"], profile["uploaded"]) == ("boot", True)
     assert 10 < profile["blocks"] < published["data_blocks"]
     assert leftovers(station) == []
 
-    again = publish(station, disk, "--profile", "auto", *PROMPT)
+    again = publish(station, disk, "test:alice/recorded", "--profile", "auto", *PROMPT)
     assert (again["already_released"], again["profiles"]) == (True, [])
 
     saved = tmp_path / "boot.json"
     station.json(
-        *("boot", "test:alice/circuit", "--name", "one", "--accel", "tcg", "--wait-for", "circuit login:"),
+        *("boot", "test:alice/recorded", "--name", "one", "--accel", "tcg", "--wait-for", "circuit login:"),
         *("--share-boot", "--save-boot", saved),
     )
     status = station.json("status", "one")
@@ -67,31 +82,36 @@ def test_a_published_disk_is_recorded_first_and_boots_from_its_bundle(world, tmp
     station.run("stop", "one", timeout=120)
     for mount in station.json("status")["mounts"]:
         station.run("umount", mount["mountpoint"])
+    station.run("rm", "one")
     assert status["prefetch"]["blocks"] >= profile["blocks"] * 0.9
     assert status["fetched_blocks"] <= profile["blocks"] * 0.1 + 2
+    shared = set(parse(saved.read_bytes()).positions)
+    assert profile["blocks"] * 0.9 <= len(shared) <= profile["blocks"] * 1.3
     assert not list((station.home / "run" / "oscirc" / "boots").iterdir())
     the_fleets_profile_becomes_the_bundle(station, saved, profile["blocks"])
 
 
 def the_fleets_profile_becomes_the_bundle(station, saved, recorded_blocks):
-    """Four other networks send the same boot; what they agree on is what was recorded, or nearly."""
-    reference = "test:alice/circuit@1"
+    """Four other networks send the beginning of that boot: that is what most agree on, whatever one network sent."""
+    whole = parse(saved.read_bytes())
+    beginning = replace(whole, positions=whole.positions[:8]).serialise()
+    reference = "test:alice/recorded@1"
     url = json.loads((station.home / "data/oscirc/remotes/test/remote.json").read_text())["url"].partition("#")[0]
     station.refused("profile", "bundle", reference, code=3)
     for number in range(2, 6):
         with httpx.Client(transport=httpx.HTTPTransport(local_address=f"127.0.0.{number}")) as network:
-            sent = network.post(
-                f"{url}/api/v1/images/alice/circuit/versions/1/profiles/boot/runs", content=saved.read_bytes()
-            )
+            sent = network.post(f"{url}/api/v1/images/alice/recorded/versions/1/profiles/boot/runs", content=beginning)
         assert sent.json() == {"runs": number}
     looked = station.json("profile", "bundle", reference, "--from", "fleet-boot", "--dry-run")
     assert looked["profiles"] == []
     difference = looked["difference"]
-    assert (difference["runs"], difference["target"]) == (5, "boot")
-    assert difference["new_blocks"] + difference["lost_blocks"] <= recorded_blocks * 0.2
+    assert (difference["runs"], difference["target"], difference["blocks"]) == (5, "boot", 8)
+    assert difference["new_blocks"] <= 1
+    assert difference["lost_blocks"] >= recorded_blocks - 8
     (made,) = station.json("profile", "bundle", reference)["profiles"]
     assert (made["name"], made["uploaded"]) == ("boot", True)
-    assert station.json("profile", "bundle", reference, "--dry-run")["difference"]["new_blocks"] == 0
+    assert made["blocks"] <= 8
+    assert station.json("profile", "bundle", reference, "--dry-run")["difference"]["lost_blocks"] == 0
 
 
 def test_a_disk_that_does_not_boot_is_not_released(world, tmp_path):
@@ -99,7 +119,7 @@ def test_a_disk_that_does_not_boot_is_not_released(world, tmp_path):
     disk = tmp_path / "empty.raw"
     disk.write_bytes(bytes(1 << 20))
     error = station.refused(
-        *("publish", disk, "test:alice/circuit@1", "--key", "alice", "--profile", "auto"),
+        *("publish", disk, "test:alice/unbootable@1", "--key", "alice", "--profile", "auto"),
         *("--record-accel", "tcg", "--record-timeout", "3", "--record-until", "circuit login:"),
         code=5,
         timeout=120,
@@ -108,17 +128,17 @@ def test_a_disk_that_does_not_boot_is_not_released(world, tmp_path):
     assert "circuit login:" in error
     place = tmp_path / "mnt"
     place.mkdir()
-    station.refused("mount", "test:alice/circuit@1", place, code=3)
+    station.refused("mount", "test:alice/unbootable@1", place, code=3)
     assert leftovers(station) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.vm)])
 def test_an_interrupt_in_the_midst_of_a_recording_leaves_nothing(world, tmp_path, number):
     station, disk = world
-    publish(station, disk)
+    publish(station, disk, "test:alice/interrupted")
     output = tmp_path / "boot.profile.json"
     process = station.start(
-        *("record", "test:alice/circuit", "-o", output, "--accel", "tcg", "--until", "never shown"),
+        *("record", "test:alice/interrupted", "-o", output, "--accel", "tcg", "--until", "never shown"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -127,7 +147,11 @@ def test_an_interrupt_in_the_midst_of_a_recording_leaves_nothing(world, tmp_path
         line = process.stdout.readline()
         assert "run 1" in line
         instances = Path(station.home / "data" / "oscirc" / "instances")
-        until(lambda: list(instances.glob("record-*")) or process.poll() is not None, "a guest is made")
+
+        def guest_runs():
+            return any(log.stat().st_size for log in instances.glob("record-*/console.log"))
+
+        until(lambda: guest_runs() or process.poll() is not None, "the guest speaks")
         process.send_signal(number)
         said = process.communicate(timeout=60)[0]
     finally:
@@ -136,14 +160,15 @@ def test_an_interrupt_in_the_midst_of_a_recording_leaves_nothing(world, tmp_path
     assert "Traceback" not in said
     assert not output.exists()
     assert leftovers(station) == []
+    until(lambda: processes_of(station, b"qemu") == [], "the guest's process is gone")
 
 
 def test_a_profile_that_would_be_overwritten_is_refused_before_the_first_boot(world, tmp_path):
     station, disk = world
-    publish(station, disk)
+    publish(station, disk, "test:alice/kept")
     output = tmp_path / "boot.profile.json"
     output.write_text("mine")
-    error = station.refused("record", "test:alice/circuit", "-o", output, code=6)
+    error = station.refused("record", "test:alice/kept", "-o", output, code=6)
     assert "--force" in error
     assert output.read_text() == "mine"
 
@@ -158,17 +183,17 @@ def test_profiles_are_published_added_under_other_names_listed_and_removed(world
         bad = tmp_path / "bad.profile.json"
         bad.write_bytes(Profile(digest_of(b"another disk"), "boot", 2, positions).serialise())
         error = station.refused(
-            *("publish", disk, "test:alice/circuit@1", "--key", "alice", "--memory", "256", "--profile", bad),
+            *("publish", disk, "test:alice/named@1", "--key", "alice", "--memory", "256", "--profile", bad),
             code=2 if "beyond" in why else 7,
         )
         assert why in error
-        station.refused("show", "test:alice/circuit", code=3)  # no channel points at it
+        station.refused("show", "test:alice/named", code=3)  # no channel points at it
     file = tmp_path / "session.profile.json"
     file.write_bytes(Profile(digest_of(b"an earlier version"), "boot", 2, (0, 5, 3)).serialise())
-    (published,) = publish(station, disk, "--profile", f"session={file}")["profiles"]
+    (published,) = publish(station, disk, "test:alice/named", "--profile", f"session={file}")["profiles"]
     assert (published["name"], published["uploaded"]) == ("session", True)
-    assert station.json("show", "test:alice/circuit")["version"] == "1"
-    reference = "test:alice/circuit@1"
+    assert station.json("show", "test:alice/named")["version"] == "1"
+    reference = "test:alice/named@1"
     (added,) = station.json("profile", "add", reference, f"build={file}")["profiles"]
     assert added["name"] == "build"
     listed = station.json("profile", "list", reference)["accelerators"]
@@ -186,10 +211,10 @@ def test_profiles_are_published_added_under_other_names_listed_and_removed(world
 @pytest.mark.vm
 def test_a_released_version_is_recorded_under_a_name(world, tmp_path):
     station, disk = world
-    publish(station, disk)
+    publish(station, disk, "test:alice/quick")
     output = tmp_path / "quick.profile.json"
     recorded = station.json(
-        *("record", "test:alice/circuit", "-o", output, "--name", "quick", "--runs", "1", "--accel", "tcg"),
+        *("record", "test:alice/quick", "-o", output, "--name", "quick", "--runs", "1", "--accel", "tcg"),
         *("--until", "circuit login:", "--settle", "0.5", "--keep-traces", tmp_path / "traces"),
         timeout=200,
     )
