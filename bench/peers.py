@@ -5,7 +5,7 @@ of 100 Mbit/s and 20 ms, tried on the traces that are replayed (the variants sta
 
 - QEMU's HTTP driver, below a local qcow2 overlay with copy-on-read as qemu's manual shows it, exported as a file by
   qemu-storage-daemon's own FUSE export, so that no second program stands in between.
-- nbdkit's curl plugin with the cache filter (cache-on-read, blocks of 256 KiB), through nbdfuse with the kernel's
+- nbdkit's curl plugin with the cache filter (cache-on-read, blocks of 512 KiB), through nbdfuse with the kernel's
   cache on. Its readahead filter does nothing above the curl plugin, says nbdkit: so it is not there.
 - rclone mount over its HTTP backend with the full cache, in small chunks and without a buffer read ahead.
 """
@@ -101,12 +101,12 @@ class Nbdkit(Programs):
 
     name: str = "nbdkit-curl"
     label: str = "nbdkit curl + cache"
-    note: str = "`--filter=cache cache-on-read=true cache-min-block-size=256K curl`, nbdfuse with kernel_cache"
+    note: str = "`--filter=cache cache-on-read=true cache-min-block-size=512K curl`, nbdfuse with kernel_cache"
 
     def start(self, setting: Setting, cutoff: float) -> Path:
         """The server, then the file."""
         socket, disk = setting.work / "nbd", setting.work / "disk.raw"
-        cache = ("cache-on-read=true", "cache-min-block-size=256K")
+        cache = ("cache-on-read=true", "cache-min-block-size=512K")
         url = f"url={setting.file_url('disk.raw')}"
         self._run(setting, "nbdkit", "-f", "-r", "-U", str(socket), "--filter=cache", "curl", url, "timeout=60", *cache)
         wait_until(socket.exists, cutoff, self.name, self._running)
