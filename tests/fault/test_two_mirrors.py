@@ -4,12 +4,17 @@ No read takes longer than two seconds, by the driver's own count and by the read
 says whose fault it was. With the boot's bundle, and (`--no-prefetch`) with a request for each block.
 """
 
+import json
+import shutil
+import time
+
 import pytest
-from support.fault_server import every, flip_bit, stall, status, truncate
+from support.commands import serving
+from support.fault_server import FaultServer, every, flip_bit, stall, status, truncate
 from support.links import far_mirror
 from support.replaying import Replay
 
-from .conftest import BLOCK
+from .conftest import BLOCK, Published, content
 
 WORST_S = 2.0
 PLACES = {"bundle": (), "blocks": ("--no-prefetch",)}
@@ -141,3 +146,52 @@ def test_a_mirror_that_fails_from_some_block_on_stalls_no_read_for_more_than_two
             first.link.tell("kill")  # what is under way is asked for anew
 
     assert is_left(replay(PLACES[place], fail), first, second)
+
+
+@pytest.mark.vm
+def test_a_mirror_that_comes_back_is_used_again(replay, mirrors, reader, tmp_path):
+    first, second = mirrors
+    served = []
+
+    def come_and_go(done):
+        if done == 20:
+            is_killed(first)
+        if done == 60:
+            assert second.link.tell().bytes_down > 30 * BLOCK
+            first.server.start()
+            deadline = time.monotonic() + 60
+            while standing(reader.json("status", tmp_path / "mnt"), first)["demoted_for_s"]:
+                assert time.monotonic() < deadline
+            served.append(standing(reader.json("status", tmp_path / "mnt"), first)["served"])
+
+    facts = replay(("--no-prefetch",), come_and_go)
+    one = standing(facts, first)
+    assert not one["demoted"]
+    assert one["failures"] > 0
+    assert one["served"] > served[0]
+
+
+def test_a_mirror_whose_timestamp_is_older_is_passed_over_while_another_is_not(reader, tmp_path):
+    publisher = Published(tmp_path, 8)
+    old = tmp_path / "old"
+    shutil.copytree(publisher.repository.tree, old)
+    changed = content("two", 8)
+    (tmp_path / "disk.raw").write_bytes(changed)
+    with serving(publisher.publisher, publisher.repository):
+        options = ("--key", "alice", "--block-size", BLOCK)
+        publisher.publisher.run("publish", tmp_path / "disk.raw", "test:alice/tiny@2", *options)
+    with FaultServer(publisher.repository.tree) as first, FaultServer(publisher.repository.tree) as second:
+        reader.run("remote", "add", "m", f"{first.url}#{publisher.pin}")
+        reader.run("remote", "mirrors", "m", "--add", second.url)
+        assert reader.json("show", "m:alice/tiny")["version"] == "2"
+        first.serve(old)
+        shown = reader.attempt("show", "m:alice/tiny", "--json")
+        assert (shown.returncode, json.loads(shown.stdout)["version"]) == (0, "2")
+        place = tmp_path / "mnt"
+        place.mkdir()
+        mounted = reader.attempt("mount", "m:alice/tiny", place)
+        assert mounted.returncode == 0
+        assert f"passed over: {first.url}" in mounted.stderr
+        assert (place / "disk.raw").read_bytes() == changed
+        second.serve(old)
+        assert "after" in reader.refused("show", "m:alice/tiny", code=4)  # all are behind: that is a rollback

@@ -285,6 +285,10 @@ class FaultServer:
         with self._lock:
             self._rules.insert(0, _Rule(pattern, fault, times))
 
+    def serve(self, files: Files) -> None:
+        """Serve other files from now on."""
+        self._files = files
+
     def heal(self) -> None:
         """Forget all faults and let go of what is held."""
         with self._lock:
