@@ -1,0 +1,58 @@
+"""`mount --fill`, `--fill-rate`, `--no-prefetch` and the preferences for them, as a mirror sees them."""
+
+import time
+
+import pytest
+from support.commands import Workstation
+from support.fault_server import FaultServer
+from support.replaying import Replay
+
+from .conftest import BLOCK
+from .test_survival import mount
+
+
+@pytest.fixture
+def mirror(published):
+    with FaultServer(published.repository.tree) as server:
+        yield server
+
+
+def complete(reader, place, timeout_s=60):
+    """Wait until all is here."""
+    deadline = time.monotonic() + timeout_s
+    while not reader.json("status", place)["safe_to_unplug"]:
+        assert time.monotonic() < deadline
+
+
+def test_the_rest_is_fetched_at_the_rate_that_is_allowed_and_then_the_network_may_go(
+    published, mirror, reader, tmp_path
+):
+    disk = mount(reader, mirror, published, tmp_path / "mnt", "--fill-rate", "1M")  # 4 MiB
+    began = time.monotonic()
+    complete(reader, tmp_path / "mnt")
+    assert time.monotonic() - began > 2.5
+    assert mirror.count("blocks/*") == 65  # 64 blocks and a node
+    mirror.close()
+    assert disk.read_bytes() == published.disk
+
+
+def test_a_read_does_not_wait_for_what_fills(published, mirror, reader, tmp_path):
+    disk = mount(reader, mirror, published, tmp_path / "mnt", "--no-prefetch", "--fill-rate", "20K")  # 3 s a block
+    done = Replay(disk, published.disk, BLOCK).run(range(30, 60))
+    assert not done.wrong
+    assert done.worst_s < 2.0
+    assert mirror.count("blocks/*") < 40
+
+
+def test_without_a_wish_nothing_is_fetched_that_nobody_reads_and_a_preference_is_a_wish(
+    published, mirror, reader, tmp_path
+):
+    disk = mount(reader, mirror, published, tmp_path / "one", "--no-prefetch")
+    Replay(disk, published.disk, BLOCK).run([40])
+    facts = reader.json("status", tmp_path / "one")
+    assert (facts["prefetch"]["state"], facts["prefetched_blocks"]) == ("off", 0)
+    assert mirror.count("blocks/*") == 4  # a node, what was read, and the two blocks that a mount begins with
+    wishing = Workstation(reader.home, extra={"OSCIRC_FILL": "yes"})
+    mount(wishing, mirror, published, tmp_path / "two")
+    complete(reader, tmp_path / "two")
+    assert reader.json("status", tmp_path / "two")["prefetched_blocks"] >= 60
