@@ -54,6 +54,7 @@ def described(record: MountRecord, status: MountStatus) -> Facts:
     cache = reader["cache"]
     needed, cached = reader["blocks_needed"], reader["blocks_cached"]
     ahead, used = cache["prefetched_blocks"], cache["prefetch_hits"]
+    problem = _offline_problem(f"{record.remote}:{record.image}@sha256:{record.manifest_digest}")
     return {
         "mountpoint": record.mountpoint,
         "image": f"{record.image}@{record.version}" if record.version else record.image,
@@ -100,7 +101,8 @@ def described(record: MountRecord, status: MountStatus) -> Facts:
         "read_errors": driver.errors,
         "last_error": driver.last_error,
         "read_ahead_kb": status.read_ahead_kb,
-        "offline_problem": _offline_problem(f"{record.remote}:{record.image}@sha256:{record.manifest_digest}"),
+        "opens_offline": not problem,
+        "offline_problem": problem,
         "mirrors": cache["mirrors"],
     }
 

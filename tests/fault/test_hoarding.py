@@ -268,6 +268,19 @@ def test_a_limit_is_kept_by_mounts_and_pulls_themselves(published, mirror, reade
     assert reader.json("status", place)["uncached_writes"] > 0
 
 
+def test_filling_ends_where_the_cache_keeps_nothing_more(published, mirror, reader, tmp_path):
+    prefer(reader, 'cache_limit = "1M"\n')
+    add(reader, mirror, published)
+    place = tmp_path / "mnt"
+    place.mkdir()
+    reader.run("mount", IMAGE, place, "--no-prefetch", "--fill-rate", "2M")
+    assert eventually(lambda: reader.json("status", place)["prefetch"]["state"] == "idle")
+    assert "keeps nothing more" in reader.json("status", place)["prefetch"]["last_problem"]
+    assert "keeps nothing more" in reader.run("status", place)
+    assert mirror.count("blocks/*") < 64
+    assert (place / "disk.raw").read_bytes() == published.disk
+
+
 def test_a_flipped_bit_in_the_cache_is_found_and_fetched_again(published, mirror, reader):
     add(reader, mirror, published)
     reader.json("pull", IMAGE)
