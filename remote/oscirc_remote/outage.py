@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from oscirc_blockstore.errors import TransportError
+from oscirc_blockstore.errors import DeadlineExceededError, TransportError
 from oscirc_remote.deadlines import SYSTEM_CLOCK, Clock
 from oscirc_remote.status import MirrorStatus
 
@@ -54,10 +54,10 @@ class Outage:
             yield
         except TransportError as error:
             if error.retryable:
-                served = _served(self._mirrors())
+                mirrors = self._mirrors()
                 with self._lock:
                     if read in self._waiting:
-                        self._begin(max(started, self._answered_at), str(error), served)
+                        self._begin(max(started, self._answered_at), _cause(error, mirrors), _served(mirrors))
             raise
         else:
             with self._lock:
@@ -82,7 +82,7 @@ class Outage:
             if began is None and mirrors and all(mirror.demoted for mirror in mirrors):
                 suspected = max(oldest, self._answered_at)
                 if now - suspected >= SUSPECT_S:
-                    began, problem = suspected, "; ".join(f"{m.name}: {m.last_problem}" for m in mirrors)
+                    began, problem = suspected, _problems(mirrors)
             gone_s = 0.0 if began is None else round(now - began, 1)
             return NetworkStatus(len(self._waiting), "" if began is None else problem, gone_s)
 
@@ -93,6 +93,17 @@ class Outage:
     def _end(self) -> None:
         self._answered_at = self._clock.monotonic()
         self._began, self._problem = None, ""
+
+
+def _cause(error: TransportError, mirrors: tuple[MirrorStatus, ...]) -> str:
+    """Why a read failed; where it only ran out of time, beside others who asked for the same, what its mirrors did."""
+    if isinstance(error, DeadlineExceededError) and mirrors and all(mirror.demoted for mirror in mirrors):
+        return f"{error} ({_problems(mirrors)})"
+    return str(error)
+
+
+def _problems(mirrors: tuple[MirrorStatus, ...]) -> str:
+    return "; ".join(f"{mirror.name}: {mirror.last_problem}" for mirror in mirrors)
 
 
 def _served(mirrors: tuple[MirrorStatus, ...]) -> int:

@@ -50,6 +50,14 @@ def test_a_failed_read_begins_an_outage_that_lasts_since_the_read_began(world):
     assert world.outage.status() == NetworkStatus(0, "no answer in the time given", 24.0)
 
 
+def test_a_read_that_only_ran_out_of_time_tells_what_its_mirrors_did(world):
+    world.demoted = True
+    world.fails(10, DeadlineExceededError("no answer in the time given"))
+    assert world.outage.status().problem == "no answer in the time given (http://one: connection refused)"
+    world.fails(10)
+    assert world.outage.status().problem == "nobody answers"
+
+
 def test_an_answer_ends_it(world):
     world.fails(10)
     world.read(1)
