@@ -182,6 +182,8 @@ def _files(cache_directory: Path) -> Iterator[tuple[Path, Digest]]:
 def _opened(path: Path) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except PermissionError as error:  # somebody else's, who may be using it
+        raise LocalError(f"{path} cannot be read: {error.strerror}", hint="a cache belongs to one user") from None
     except OSError:
         yield -1  # it was removed just now, or is no file
         return

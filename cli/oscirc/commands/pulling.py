@@ -67,10 +67,14 @@ def pull(
         warn(warning)
     if pin:
         hoarding.pin(resolved)
-    if profile_only:
-        facts = _pull_profile(resolved, profile, limit, quiet=as_json)
-    else:
-        facts = _pull_all(resolved, limit, quiet=as_json)
+    try:
+        if profile_only:
+            facts = _pull_profile(resolved, profile, limit, quiet=as_json)
+        else:
+            facts = _pull_all(resolved, limit, quiet=as_json)
+    except KeyboardInterrupt:
+        say("what came stays: run it again to go on")
+        raise
     facts |= {
         "image": f"{resolved.publisher}/{resolved.image}@{resolved.version_label}",
         "manifest": resolved.manifest_digest.hex(),

@@ -58,6 +58,16 @@ def test_what_is_in_use_and_cannot_be_read_is_an_error_and_not_no_use(tmp_path):
             uses.used(tmp_path)
 
 
+def test_somebody_else_s_use_is_an_error_and_not_no_use(tmp_path, monkeypatch):
+    with uses.using(tmp_path, manifest(1)):
+        pass
+    monkeypatch.setattr(os, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    for ask in (uses.used, uses.ended):
+        with pytest.raises(LocalError, match="Permission denied") as refusal:
+            ask(tmp_path)
+        assert "one user" in refusal.value.hint
+
+
 def test_nobody_begins_to_use_while_a_batch_is_removed_nor_waits_for_ever(tmp_path, monkeypatch):
     began, may_begin = [], threading.Event()
 
