@@ -1,7 +1,7 @@
 """What a user would pick instead of this project to run a disk that stands on a web server.
 
 Each gets the raw disk on the same nginx, and the options that its own manual offers and that served it best on a link
-of 100 Mbit/s and 20 ms, tried on the traces that are replayed (the variants stand in docs/performance.md):
+of 100 Mbit/s and 20 ms, tried on the trace that is replayed (`variants.py` tries them; docs/performance.md has them):
 
 - QEMU's HTTP driver, below a local qcow2 overlay with copy-on-read as qemu's manual shows it, exported as a file by
   qemu-storage-daemon's own FUSE export, so that no second program stands in between.
@@ -18,8 +18,6 @@ from pathlib import Path
 
 from contenders import Contender, Download, Setting, detach, oscirc_contenders, wait_until
 from support.commands import end
-
-QEMU_READAHEAD_BYTES = 256 << 10
 
 
 @dataclass
@@ -63,34 +61,25 @@ class QemuHttp(Programs):
     name: str = "qemu-http"
     label: str = "QEMU HTTP driver"
     note: str = "qcow2 overlay with copy-on-read over `driver=http`, readahead 256 KiB, FUSE export"
+    readahead_kib: int = 256
+    copy_on_read: bool = True
 
     def start(self, setting: Setting, cutoff: float) -> Path:
         """Make the overlay, export it."""
         overlay, disk = setting.work / "overlay.qcow2", setting.work / "disk.raw"
         size = str(setting.stage.disk.stat().st_size)
-        create = [
-            "qemu-img",
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-u",
-            "-F",
-            "raw",
-            "-b",
-            "beyond-the-link",
-            str(overlay),
-            size,
-        ]
+        backing = ("-u", "-F", "raw", "-b", "beyond-the-link")  # named on the daemon's command line
+        create = ("qemu-img", "create", "-q", "-f", "qcow2", *backing, str(overlay), size)
         subprocess.run(create, check=True, timeout=60)
-        http = f"file.driver=http,file.url={setting.file_url('disk.raw')},file.readahead={QEMU_READAHEAD_BYTES}"
+        http = f"file.driver=http,file.url={setting.file_url('disk.raw')},file.readahead={self.readahead_kib << 10}"
+        top = "copying" if self.copy_on_read else "http"
         self._run(
             setting,
             "qemu-storage-daemon",
             *("--blockdev", f"driver=raw,node-name=http,read-only=on,{http},file.timeout=60"),
             *("--blockdev", f"driver=qcow2,node-name=overlay,backing=http,file.driver=file,file.filename={overlay}"),
-            *("--blockdev", "driver=copy-on-read,node-name=top,file=overlay"),
-            *("--export", f"type=fuse,id=disk,node-name=top,mountpoint={disk},allow-other=off"),
+            *("--blockdev", "driver=copy-on-read,node-name=copying,file=overlay"),
+            *("--export", f"type=fuse,id=disk,node-name={top},mountpoint={disk},allow-other=off"),
         )
         return self._wait_for_disk(setting, disk, cutoff)
 
@@ -102,11 +91,12 @@ class Nbdkit(Programs):
     name: str = "nbdkit-curl"
     label: str = "nbdkit curl + cache"
     note: str = "`--filter=cache cache-on-read=true cache-min-block-size=512K curl`, nbdfuse with kernel_cache"
+    block: str = "512K"
 
     def start(self, setting: Setting, cutoff: float) -> Path:
         """The server, then the file."""
         socket, disk = setting.work / "nbd", setting.work / "disk.raw"
-        cache = ("cache-on-read=true", "cache-min-block-size=512K")
+        cache = ("cache-on-read=true", f"cache-min-block-size={self.block}")
         url = f"url={setting.file_url('disk.raw')}"
         self._run(setting, "nbdkit", "-f", "-r", "-U", str(socket), "--filter=cache", "curl", url, "timeout=60", *cache)
         wait_until(socket.exists, cutoff, self.name, self._running)
@@ -121,12 +111,12 @@ class Rclone(Programs):
     name: str = "rclone"
     label: str = "rclone mount"
     note: str = "`--vfs-cache-mode full --vfs-read-chunk-size 256k --buffer-size 0` over its HTTP backend"
+    chunk: tuple[str, ...] = ("--vfs-read-chunk-size", "256k", "--buffer-size", "0")
 
     def start(self, setting: Setting, cutoff: float) -> Path:
         """Mount the folder that the disk is in."""
         place = setting.work / "mount"
-        small = ("--vfs-read-chunk-size", "256k", "--buffer-size", "0")
-        cache = ("--vfs-cache-mode", "full", "--cache-dir", str(setting.work / "cache"), *small)
+        cache = ("--vfs-cache-mode", "full", "--cache-dir", str(setting.work / "cache"), *self.chunk)
         where = ("--config", "/dev/null", "--http-url", f"http://127.0.0.1:{setting.port}/files/", ":http:", str(place))
         self._run(setting, "rclone", "mount", "--read-only", *cache, *where)
         return self._wait_for_disk(setting, place / "disk.raw", cutoff)

@@ -28,6 +28,12 @@ def test_what_was_not_measured_stays_open():
     assert {check.passed for check in must_show.checks(results())} == {None}
 
 
+def test_what_earlier_code_measured_stays_open():
+    found = results(oscirc_profile=9.0)
+    found.disks["debian12"] = replace(found.disks["debian12"], key="newer")
+    assert {check.passed for check in must_show.checks(found)} == {None}
+
+
 def test_a_replay_at_the_bound_passes_and_above_it_fails():
     words = "with profile, 100 Mbit/s 20 ms: replay"
     assert verdict(results(oscirc_profile=1.05), words) is True
