@@ -1,7 +1,8 @@
 """What the boot benchmark must show, as checks of its results: the bounds that issue and design name, and no others.
 
 Limit: the touched blocks as zstd level 6 frames over the link's rate. A check whose cells were not measured, or with
-earlier code, is open: it neither passes nor fails. A peer that was stopped counts with the time it had had by then, which favours it.
+earlier code, is open: it neither passes nor fails. A peer that was stopped counts with the time it had by then, in its
+favour.
 """
 
 from __future__ import annotations
