@@ -33,8 +33,10 @@ class Progress:
 
 
 def patience(deadline: Deadline) -> Deadline:
-    """Until when a read under this deadline may wait for what arrives. Make it once for all blocks of the read."""
-    return deadline.at_most(min(LONGEST_WAIT_S, deadline.remaining_s() / 2))
+    """Until when a read under this deadline may wait for what arrives: the same for all blocks of the read."""
+    now = deadline.clock.monotonic()
+    since = now if deadline.since is None else deadline.since
+    return deadline.at_most(since + min(LONGEST_WAIT_S, (deadline.at - since) / 2) - now)
 
 
 class Arrivals:

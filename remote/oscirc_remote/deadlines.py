@@ -85,16 +85,21 @@ class Cancellation:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A point in monotonic time until which a caller waits, unless the cancellation ends it earlier."""
+    """A point in monotonic time until which a caller waits, unless the cancellation ends it earlier.
+
+    `since` is when the whole wait began, for what may use a share of it, however many steps it has.
+    """
 
     at: float
     cancellation: Cancellation = field(default_factory=Cancellation)
     clock: Clock = SYSTEM_CLOCK
+    since: float | None = None
 
     @classmethod
     def after(cls, seconds: float, cancellation: Cancellation | None = None, clock: Clock = SYSTEM_CLOCK) -> Deadline:
         """The deadline that many seconds from now."""
-        return cls(clock.monotonic() + seconds, cancellation or Cancellation(), clock)
+        now = clock.monotonic()
+        return cls(now + seconds, cancellation or Cancellation(), clock, now)
 
     def at_most(self, seconds: float) -> Deadline:
         """This deadline, or the one that many seconds from now if that is earlier."""

@@ -63,6 +63,11 @@ def test_a_rate_that_somebody_else_measured_counts(arrivals):
 def test_one_read_waits_for_half_its_time_and_never_long(clock):
     assert patience(clock.deadline(2.0)).remaining_s() == 1.0
     assert patience(clock.deadline(60.0)).remaining_s() == LONGEST_WAIT_S
+    read = clock.deadline(2.0)
+    clock.now += 0.75
+    assert patience(read).remaining_s() == 0.25  # the first block of the same read took the rest
+    clock.now += 0.75
+    assert patience(read).remaining_s() == 0.0
 
 
 def test_a_promise_that_is_not_kept_costs_no_more_than_the_patience(arrivals, clock):

@@ -8,10 +8,11 @@ from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import DeadlineExceededError, IntegrityError, NotServedError, OscircError
 from oscirc_blockstore.local_store import LocalStore
 from oscirc_blockstore.table import NODE_SIZE
+from oscirc_remote.arrivals import LONGEST_WAIT_S, STALLED_S, Arrivals
 from oscirc_remote.cache import CachedSource
 from oscirc_remote.deadlines import Cancellation, Deadline
 
-from .fakes import BLOCK_SIZE, FakeBlocks, block, blocks
+from .fakes import BLOCK_SIZE, FakeBlocks, FakeClock, block, blocks
 
 RAW = block(1)
 DIGEST = digest_of(RAW)
@@ -215,3 +216,31 @@ def test_closing_calls_off_the_flights_and_closes_what_is_below(source, inner):
     inner.gate.set()
     reader.join(20)
     assert failed.is_set()
+
+
+@pytest.mark.parametrize("given_s", [4.0, 10.0])
+def test_a_bundle_that_promises_and_never_brings_costs_a_read_of_many_blocks_half_its_time_at_most(
+    source, inner, given_s
+):
+    """It moves on and on, as fast as its liar says, and each block is always a moment away."""
+    wanted = list(blocks(1, 2, 3, 4, 5))
+    offset = 0
+
+    class Clock(FakeClock):
+        def wait(self, event, timeout_s):
+            nonlocal offset
+            if timeout_s > STALLED_S:  # a flight: it is waited for in earnest
+                return event.wait(20)
+            self.now += timeout_s
+            offset += 1
+            arrivals.moved(offset, rate=1e9)
+            return event.is_set()
+
+    clock = Clock()
+    arrivals = Arrivals(clock)
+    arrivals.expect(dict.fromkeys(wanted, 1 << 20), 0)
+    source.wait_for_arrivals(arrivals)
+    deadline, began = clock.deadline(given_s), clock.now
+    got = dict(source.fetch_each(wanted, BLOCK_SIZE, lambda: deadline, 8))
+    assert got == blocks(1, 2, 3, 4, 5)
+    assert 0 < clock.now - began <= min(LONGEST_WAIT_S, given_s / 2) + STALLED_S / 4
