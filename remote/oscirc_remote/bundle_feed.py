@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from oscirc_blockstore.accelerators import Accelerator
-from oscirc_blockstore.errors import OscircError, UnreachableError
+from oscirc_blockstore.errors import NotServedError, OscircError, UnreachableError
 from oscirc_remote.downloads import Download
 
 SILENCE_S = 30.0
@@ -71,7 +71,7 @@ class BundleFeed:
                 self._download.close()
 
     def read(self, size: int) -> bytes:
-        """The next bytes; raises what the download does, and `UnreachableError` where it ends too early."""
+        """The next bytes; raises what the download does, and `NotServedError` where its file ends too early."""
         piece = self._next_piece()
         if len(piece) > size:
             piece, self._rest = piece[:size], piece[size:]
@@ -93,8 +93,8 @@ class BundleFeed:
         if self._download is None:
             raise UnreachableError("nobody is asked for this bundle now")
         piece = self._download.read(SILENCE_S)
-        if not piece:
-            raise UnreachableError(f"{self._download.source} broke off in a bundle")
+        if not piece:  # a connection that breaks is an error of the download's own
+            raise NotServedError(f"{self._download.source} has less of a bundle than was asked for")
         return piece
 
     def end(self, problem: OscircError | None = None) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from oscirc_blockstore.errors import UnreachableError
+from oscirc_blockstore.errors import NotServedError, UnreachableError
 from oscirc_remote.bundle_feed import BundleFeed, NobodyLeft
 
 from .bundles import Image, Mirrors, ScriptedDownload, breaking_off, honest
@@ -44,6 +44,14 @@ def test_an_end_that_comes_too_soon_is_an_error():
     feed.aim(0, 500, NOBODY)
     with pytest.raises(UnreachableError):
         feed.take(500)
+
+
+def test_a_file_that_ends_too_soon_is_not_waited_for():
+    for raw in (b"", IMAGE.raw[:100]):
+        feed, _ = feed_of(one=honest(raw))
+        feed.aim(0, 500, NOBODY)
+        with pytest.raises(NotServedError):
+            feed.take(500)
 
 
 def test_an_early_download_goes_first():
