@@ -148,6 +148,24 @@ def test_only_the_profile_is_pulled_and_then_it_is_ready_to_boot(profiled, mirro
     assert again["fetched_blocks"] == 0
 
 
+def test_an_interrupted_pull_of_a_profile_fetches_only_what_is_missing(profiled, mirror, reader):
+    add(reader, mirror, profiled)
+    reader.json("show", IMAGE)
+    wanted = names(profiled.disk, BOOT)
+    with reader.start("pull", IMAGE, "--profile-only", "--limit-rate", "400K", stderr=subprocess.DEVNULL) as process:
+        assert eventually(lambda: len(wanted & set(cached(reader))) >= len(BOOT) * 2 // 3)
+        process.kill()
+    missing = wanted - set(cached(reader))
+    assert missing
+    assert not reader.json("status", IMAGE)["ready_to_boot"]
+    before = mirror.count("accel/*")
+    reader.json("pull", IMAGE, "--profile-only")
+    asked = {path.rpartition("/")[2].removesuffix(".zst") for path in mirror.counts() if path.startswith("blocks/")}
+    assert asked == missing  # one by one: the stream would be mostly what is here
+    assert mirror.count("accel/*") - before <= 3  # listings, and the index at most
+    assert reader.json("status", IMAGE)["ready_to_boot"]
+
+
 def test_a_profile_that_there_is_not_is_said_with_those_that_there_are(profiled, mirror, reader, tmp_path):
     add(reader, mirror, profiled)
     assert "there are: boot" in reader.refused("pull", IMAGE, "--profile-only", "--profile", "desktop", code=3)
