@@ -386,6 +386,29 @@ def test_a_follower_learns_what_comes_and_what_will_not_and_takes_over(tmp_path)
     assert set(keeper.kept) == IMAGE.named
 
 
+def test_a_follower_that_begins_late_waits_for_the_whole_of_the_segment_under_way(tmp_path):
+    """Most of it is here already, but its end comes too; what is mostly here of another segment does not."""
+    leader = StreamFiles(tmp_path, IMAGE.accelerator.sha256)
+    assert leader.try_lock()
+    leader.keep_index(IMAGE.index)
+    segments = bundle.parse_index(IMAGE.index).segments
+    leader.tell(Told(segments[1].offset + segments[1].length - 1, 1e6, 4, tag(IMAGE.index)))
+    here = (*IMAGE.groups[0], *IMAGE.groups[1][:3], *IMAGE.groups[2][:3])
+    keeper = Keeper({each.digest: IMAGE.stored[each.digest] for each in here})
+    world = World(tmp_path, Mirrors(one=honest(IMAGE.raw)), keeper=keeper)
+    thread = threading.Thread(target=world.run)
+    thread.start()
+    for _ in range(2000):
+        if not world.arrivals.expects(digest_of(b"in no bundle")):  # so the index is known
+            break
+        thread.join(0.005)
+    expected = [world.arrivals.expects(IMAGE.groups[group][3].digest) for group in (1, 2)]
+    world.stream.close()
+    thread.join(20)
+    leader.close()
+    assert expected == [True, False]
+
+
 def test_a_follower_does_not_believe_what_is_told_of_another_index(tmp_path):
     leader = StreamFiles(tmp_path, IMAGE.accelerator.sha256)
     assert leader.try_lock()
