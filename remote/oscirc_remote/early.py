@@ -70,7 +70,7 @@ class EarlyBundle:
         self._clients: list[HttpClient] = []
         self._started: Started | None = None
         self._lock = threading.Lock()
-        self._dropped = False
+        self._dropped = self._claimed = False
         self._thread = threading.Thread(target=self._run, name="oscirc-early", daemon=True)
         self._thread.start()
 
@@ -79,11 +79,14 @@ class EarlyBundle:
         self._thread.join(timeout_s)
         with self._lock:
             started, self._started, self._dropped = self._started, None, True
+            self._claimed = started is not None and started.listing.manifest == manifest
         if started is not None and started.listing.manifest != manifest:
             started.drop()
             started = None
         if started is None:
             self.drop()
+        else:
+            self._let_go(started.download)
         return started
 
     def drop(self) -> None:
@@ -91,8 +94,17 @@ class EarlyBundle:
         self._cancellation.cancel("the image is another")
         with self._lock:
             started, self._started, self._dropped = self._started, None, True
+            claimed = self._claimed
         if started is not None:
             started.drop()
+        if not claimed:
+            self._let_go(None)
+
+    def _let_go(self, download: Download | None) -> None:
+        """Close the connections, but those of a download that is somebody else's now."""
+        for client in list(self._clients):
+            if download is None or client.base_url != download.source:
+                client.close()
 
     @property
     def requests(self) -> int:

@@ -8,8 +8,9 @@ from support.fault_server import FaultServer, over_long, replace, stall, status
 from oscirc_blockstore import accelerators
 from oscirc_blockstore.accelerators import BUNDLE, PROFILE, Accelerator, Hint, Listing
 from oscirc_blockstore.digests import digest_of
-from oscirc_blockstore.errors import LocalError, NotFoundError
+from oscirc_blockstore.errors import LocalError, NotFoundError, UnreachableError
 from oscirc_remote import early as early_module
+from oscirc_remote.deadlines import Deadline
 from oscirc_remote.downloads import QUEUE_BYTES
 from oscirc_remote.early import EarlyBundle
 from oscirc_remote.stream_files import StreamFiles
@@ -110,6 +111,17 @@ def test_without_a_hint_that_can_be_read_nothing_is_started(server, begin, tmp_p
     assert server.count(BUNDLED.path) == 0
     assert is_free(tmp_path)
     assert not caplog.records  # a stranger's file is no mistake of ours
+
+
+def test_connections_that_nobody_needs_any_more_are_closed(files, server, begin):
+    files[HINT] = hint(Accelerator(PROFILE, "boot", digest_of(b"profile"), 7))
+    early = begin()
+    early._thread.join(20)
+    (client,) = early._clients
+    assert early.claim(DISK).download is None
+    with pytest.raises(UnreachableError, match="closed"):
+        client.get(HINT, 1000, Deadline.after(5))
+    assert server.count(HINT) == 1
 
 
 def test_another_channel_s_hint_is_not_used(begin):
