@@ -75,11 +75,12 @@ def is_killed(mirror):
     mirror.link.tell("kill")
 
 
+LONGER = pytest.mark.vm  # beside what tests/integration/test_remote_mirrors.py shows every day
 DEATHS = [
     ("bundle", stops_answering),
-    ("blocks", is_killed),
-    pytest.param("bundle", is_killed, marks=pytest.mark.vm),
-    pytest.param("blocks", stops_answering, marks=pytest.mark.vm),
+    pytest.param("blocks", is_killed, marks=LONGER),
+    pytest.param("bundle", is_killed, marks=LONGER),
+    pytest.param("blocks", stops_answering, marks=LONGER),
 ]
 
 
@@ -95,7 +96,7 @@ def test_a_mirror_that_dies_in_mid_boot_stalls_no_read_for_more_than_two_seconds
     assert is_left(facts, first, second)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", ["bundle", pytest.param("blocks", marks=LONGER)])
 def test_a_mirror_that_flips_a_bit_in_every_tenth_block_is_passed_over_and_named(
     replay, mirrors, reader, recorded, place
 ):
@@ -133,7 +134,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.vm
+@LONGER
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_mirror_that_fails_from_some_block_on_stalls_no_read_for_more_than_two_seconds(replay, mirrors, place, fault):
@@ -148,7 +149,7 @@ def test_a_mirror_that_fails_from_some_block_on_stalls_no_read_for_more_than_two
     assert is_left(replay(PLACES[place], fail), first, second)
 
 
-@pytest.mark.vm
+@LONGER
 def test_a_mirror_that_comes_back_is_used_again(replay, mirrors, reader, tmp_path):
     first, second = mirrors
     served = []
