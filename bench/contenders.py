@@ -115,9 +115,10 @@ class Oscirc:
 
     def stop(self, setting: Setting) -> None:
         """`oscirc umount`."""
-        if self._station is not None:
-            self._station.attempt("umount", setting.work / "mount")
-        detach(setting.work / "mount")
+        for place in ("mount", "before-near", "before-r"):
+            if self._station is not None and is_mounted(setting.work / place):
+                self._station.attempt("umount", setting.work / place)
+            detach(setting.work / place)
 
 
 @dataclass
@@ -151,9 +152,14 @@ class Download:
         """The work directory's end is the file's."""
 
 
+def is_mounted(place: Path) -> bool:
+    """Whether something is mounted there."""
+    return any(line.split()[4] == str(place) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
 def detach(place: Path) -> None:
     """Unmount a place if something is mounted there, busy or not."""
-    if any(line.split()[4] == str(place) for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+    if is_mounted(place):
         subprocess.run(["fusermount3", "-uz", str(place)], check=False, stderr=subprocess.DEVNULL)
 
 
