@@ -3,8 +3,9 @@
     python bench/learn_boot_paths.py NAME=DISK,TRACE … [--print]
 
 A read of a traced boot belongs to the file that stands there. Paths lose what differs between releases (numbers,
-architectures) and become patterns, in the order in which the boots came to them. Of each file as much is listed as the
-boots read from its beginning without a gap; a file of which they read most is listed whole.
+architectures) and become patterns, in the order in which the boots came to them. Listed is what most of the systems
+read that have it. Of each file as much is listed as the boots read from its beginning without a gap; a file of which they
+read most is listed whole.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Found:
 
     ranks: list[float] = field(default_factory=list)
     heads: list[int | None] = field(default_factory=list)
-    files: set[str] = field(default_factory=set)
+    readers: set[int] = field(default_factory=set)
+    systems: int = 0
 
 
 def pattern_of(path: str) -> str:
@@ -54,8 +56,16 @@ def pattern_of(path: str) -> str:
     return re.sub(r"\*+", "*", path).strip("/")
 
 
-def learn(disk: Path, trace: Path) -> dict[str, tuple[int, int | None, str]]:
-    """Pattern to (rank, KiB of the head or None, path) of one boot."""
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """One boot: pattern to (rank, KiB of the head or None, path) of what was read; patterns of all that is there."""
+
+    read: dict[str, tuple[int, int | None, str]]
+    there: frozenset[str]
+
+
+def learn(disk: Path, trace: Path) -> Learnt:
+    """What one boot of a system read."""
     with disk.open("rb") as file:
 
         def read(offset: int, size: int) -> bytes:
@@ -87,10 +97,11 @@ def learn(disk: Path, trace: Path) -> dict[str, tuple[int, int | None, str]]:
             if low < high:
                 pages[path].update(range((low - start + before) // PAGE, (high - start + before - 1) // PAGE + 1))
             at += 1
-    return {
+    read_in_order = {
         pattern_of(path): (rank, _head_kib(touched, sizes[path]), path)
         for rank, (path, touched) in reversed(list(enumerate(pages.items())))
     }
+    return Learnt(read_in_order, frozenset(map(pattern_of, sizes)))
 
 
 def _head_kib(touched: set[int], size: int) -> int | None:
@@ -118,20 +129,31 @@ def _walk(file_system: Ext4) -> list[tuple[str, Inode]]:
     return found
 
 
-def merged(learnt: list[dict[str, tuple[int, int | None, str]]]) -> list[str]:
+def merged(learnt: list[Learnt]) -> list[str]:
     """The lines of the list."""
     found: dict[str, Found] = defaultdict(Found)
-    for one in learnt:
-        for pattern, (rank, head, path) in one.items():
-            found[pattern].ranks.append(rank / max(1, len(one)))
+    for number, one in enumerate(learnt):
+        for pattern, (rank, head, _) in one.read.items():
+            found[pattern].systems = sum(pattern in other.there for other in learnt)
+            found[pattern].ranks.append(rank / max(1, len(one.read)))
             found[pattern].heads.append(head)
-            found[pattern].files.add(path)
+            found[pattern].readers.add(number)
+    ordered = sorted(found.items(), key=lambda item: (sum(item[1].ranks) / len(item[1].ranks), item[0]))
     lines = []
-    for pattern, each in sorted(found.items(), key=lambda item: (sum(item[1].ranks) / len(item[1].ranks), item[0])):
+    programs: dict[frozenset[int], str] = {}
+    for pattern, each in ordered:
+        not_all = len(each.readers) < each.systems
+        readers = frozenset(each.readers)
+        if not_all and pattern.startswith(("usr/sbin/", "usr/bin/")) and "*" not in pattern:
+            programs.setdefault(readers, pattern)
+        program = programs.get(readers, "") if not_all else ""
+        if 2 * len(each.readers) < each.systems or program == pattern:
+            continue
         heads = [head for head in each.heads if head is not None]
         head = max(heads) if heads and 2 * len(heads) >= len(each.heads) else None
         newest = pattern.endswith(("vmlinuz-*", "initrd.img-*"))
         words = [pattern, *([f"{head}K"] if head is not None else []), *(["newest"] if newest else [])]
+        words += ["if", program] if program else []
         if head != 0:
             lines.append(" ".join(words))
     return lines

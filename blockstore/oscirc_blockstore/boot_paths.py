@@ -5,7 +5,8 @@ libraries that they need are read by every boot of a system that has them, where
 
 A list is text, one pattern a line in the order of reading: `usr/lib/systemd/system/*.service`; `*` and `?` stand for
 characters within one component. Behind it may stand, after white space, how much of such a file is read (`128K`) and
-`newest`, which picks the last in the order of version numbers. `#` begins a comment.
+`newest`, which picks the last in the order of version numbers; `if` and the path of a program: such a file is read by
+systems that run the program, after it. `#` begins a comment.
 """
 
 from __future__ import annotations
@@ -30,11 +31,15 @@ _NUMBERS = re.compile(r"([0-9]{1,18})")
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One line: components to match, bytes of such a file that are read, whether only the newest is meant."""
+    """One line: components to match, bytes of such a file that are read, whether only the newest is meant.
+
+    `program`: the path of what is run before; nothing for what is read in any case.
+    """
 
     components: tuple[str, ...]
     head_bytes: int = WHOLE
     newest: bool = False
+    program: str = ""
 
 
 def parse(text: str) -> list[Pattern]:
@@ -44,7 +49,10 @@ def parse(text: str) -> list[Pattern]:
         words = line.partition("#")[0].split()
         if not words:
             continue
-        head_bytes, newest = WHOLE, False
+        head_bytes, newest, program = WHOLE, False, ""
+        if words[-2:-1] == ["if"]:
+            program = words.pop().strip("/")
+            words.pop()
         for word in words[1:]:
             if word == "newest":
                 newest = True
@@ -52,7 +60,7 @@ def parse(text: str) -> list[Pattern]:
                 head_bytes = int(word[:-1]) * _KIB
             else:
                 raise DocumentRefusedError(f"line {number} of the list of boot paths says {word[:20]!r}")
-        patterns.append(Pattern(tuple(words[0].strip("/").split("/")), head_bytes, newest))
+        patterns.append(Pattern(tuple(words[0].strip("/").split("/")), head_bytes, newest, program))
     return patterns
 
 

@@ -31,6 +31,7 @@ _TRANSLATED: Mapping[str, type[OscircError]] = MappingProxyType(
         kind.__name__: kind
         for branch in (errors.UsageError, errors.NotFoundError, errors.TrustError, errors.IntegrityError)
         for kind in (branch, *branch.__subclasses__())
+        if kind.__module__ == errors.__name__  # a server in the same process has leaves of its own
     }
 )
 

@@ -11,6 +11,7 @@ fetched and looked at to make a plan is bounded (`MAX_LOOKED_AT_BYTES`, `MAX_STE
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Protocol
@@ -89,10 +90,27 @@ class Disk:
             raise DocumentRefusedError("looking for the files that a boot reads takes too much of the disk")
 
 
-def plan(blocks: Blocks) -> tuple[list[int], list[int]]:
-    """Positions of what was looked at, and of what a boot reads then, in order; raises what the network does.
+@dataclass(frozen=True, slots=True)
+class Conditional:
+    """Positions that are read by who runs a program: `signs` are the blocks of the program, those it has to itself."""
 
-    Both are empty where no file system that can be read was found.
+    signs: frozenset[int]
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Positions that were looked at, those that a boot reads then, in order, and those that it reads on a condition."""
+
+    looked_at: tuple[int, ...] = ()
+    foreseen: tuple[int, ...] = ()
+    conditional: tuple[Conditional, ...] = ()
+
+
+def plan(blocks: Blocks) -> Plan:
+    """What a boot of this disk reads; raises what the network does.
+
+    Empty but for what was looked at where no file system that can be read was found.
     """
     disk = Disk(blocks)
     places: list[Place] = []
@@ -105,13 +123,26 @@ def plan(blocks: Blocks) -> tuple[list[int], list[int]]:
     except DocumentRefusedError:
         pass
     places.sort(key=lambda place: place.pattern)
-    found: dict[int, None] = {}
-    for position in (position for place in places for position in disk.positions([place.range])):
-        if position not in disk.looked_at:
-            found[position] = None
+    patterns, programs = _patterns()
+    found: dict[int, str] = {}  # position to the program on whose condition it is read
+    signs: dict[str, set[int]] = {}
+    for place, position in ((place, position) for place in places for position in disk.positions([place.range])):
+        if place.pattern in programs:
+            signs.setdefault(programs[place.pattern], set()).add(position)
+        elif position not in disk.looked_at:
+            condition = patterns[place.pattern].program
+            found[position] = condition if found.get(position, condition) else ""
         if len(found) >= MAX_POSITIONS:
             break
-    return list(disk.looked_at), list(found)
+    return Plan(
+        tuple(disk.looked_at),
+        tuple(position for position, program in found.items() if not program),
+        tuple(
+            Conditional(own, tuple(position for position, condition in found.items() if condition == program))
+            for program, shared in signs.items()
+            if (own := frozenset(shared).difference(found, disk.looked_at))
+        ),
+    )
 
 
 def _files(disk: Disk, partition: ByteRange) -> Iterable[Place]:
@@ -121,12 +152,16 @@ def _files(disk: Disk, partition: ByteRange) -> Iterable[Place]:
         tables = list(file_system.inode_tables())
         if sum(table.size for table in tables) <= _TABLES_WHOLE_BYTES:
             disk.prepare(tables)
-        return boot_paths.expand(file_system, _patterns(), disk.prepare)
+        return boot_paths.expand(file_system, _patterns()[0], disk.prepare)
     except DocumentRefusedError:
         return ()
 
 
 @cache
-def _patterns() -> list[Pattern]:
+def _patterns() -> tuple[list[Pattern], dict[int, str]]:
+    """The list, and behind it the programs that its conditions name, with their numbers."""
     text = resources.files("oscirc_remote").joinpath("boot_paths.txt").read_text(encoding="utf-8")
-    return boot_paths.parse(text)
+    patterns = boot_paths.parse(text)
+    programs = list(dict.fromkeys(pattern.program for pattern in patterns if pattern.program))
+    numbers = {len(patterns) + at: program for at, program in enumerate(programs)}
+    return [*patterns, *(Pattern(tuple(program.split("/"))) for program in programs)], numbers

@@ -14,7 +14,8 @@ read is known better.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 
 from oscirc_remote.readahead import ReadAhead
 
@@ -34,6 +35,8 @@ class LookAhead:
         self._guessing = False
         self._foreseen: set[int] = set()
         self._ahead = self._wanted = 0
+        self._signs: dict[int, int] = {}  # position to the number of the condition that a read of it fulfils
+        self._fulfilled: deque[int] = deque()
 
     def on_access(self, first_position: int, last_position: int, *, waited: bool) -> Sequence[int]:
         """A read touched these positions, and had to wait or not: those worth fetching now, in order."""
@@ -53,7 +56,14 @@ class LookAhead:
                 self._foreseen.discard(position)
                 self._wanted += 1
                 self._ahead -= 1
+            self._see_sign(position)
         self._changed.notify_all()
+
+    def _see_sign(self, position: int) -> None:
+        condition = self._signs.get(position)
+        if condition is not None:
+            self._fulfilled.append(condition)
+            self._signs = {sign: other for sign, other in self._signs.items() if other != condition}
 
     def guess(self) -> None:
         """From now on neighbours are guessed."""
@@ -66,6 +76,24 @@ class LookAhead:
             self._read_ahead.waste_share = FORESEEN_WASTE_SHARE
             for position in positions:
                 self._read_ahead.foresee(position)
+
+    def watch_for(self, signs: Mapping[int, int]) -> None:
+        """Of these positions, with the number of a condition each, a read fulfils that; also one before this call."""
+        with self._changed:
+            self._signs = dict(signs)
+            for position in list(signs):
+                if self._read_ahead.is_touched(position):
+                    self._see_sign(position)
+
+    def fulfilled(self) -> int | None:
+        """The next condition that reads have fulfilled, each once; None for none so far."""
+        with self._changed:
+            return self._fulfilled.popleft() if self._fulfilled else None
+
+    def wait_for_sign(self, is_over: Callable[[], bool]) -> bool:
+        """Until reads have fulfilled another condition; False when it is over before, or none is left."""
+        self._wait(lambda: bool(self._fulfilled) or not self._signs, is_over)
+        return bool(self._fulfilled)
 
     def wait_for_reads(self, is_over: Callable[[], bool]) -> None:
         """Until a guest, or whoever, has begun to read."""

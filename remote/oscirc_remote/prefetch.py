@@ -277,9 +277,30 @@ class Prefetcher:
         self._look_ahead.wait_for_reads(lambda: self._closing or self._fills)
         if self._closing:
             return
-        looked_at, foreseen = foresight.plan(self._image)
-        self._look_ahead.foresee([*looked_at, *foreseen])
-        self._ahead(entry for position in foreseen for entry in self._with_room(position))
+        plan = foresight.plan(self._image)
+        signs = {sign: at for at, group in enumerate(plan.conditional) for sign in group.signs}
+        self._look_ahead.watch_for(signs)
+        self._look_ahead.foresee([*plan.looked_at, *plan.foreseen])
+        self._ahead(entry for position in self._foreseen(plan) for entry in self._with_room(position))
+
+    def _foreseen(self, plan: foresight.Plan) -> Iterator[int]:
+        """What is foreseen, and in between what reads have shown the condition of."""
+        for position in plan.foreseen:
+            yield from self._fulfilled(plan)
+            yield position
+        if plan.conditional and not self._fills:
+            self._settle()
+            self._state = "idle"
+            while self._look_ahead.wait_for_sign(lambda: self._closing):
+                self._state = "foresight"
+                yield from self._fulfilled(plan)
+                self._state = "idle"
+
+    def _fulfilled(self, plan: foresight.Plan) -> Iterator[int]:
+        while (condition := self._look_ahead.fulfilled()) is not None:
+            positions = plan.conditional[condition].positions
+            self._look_ahead.foresee(positions)
+            yield from positions
 
     def _with_room(self, position: int) -> Iterator[Entry]:
         for entry in self._entry(position):

@@ -75,6 +75,10 @@ class ReadAhead:
                 self.foresee(position)
         return [position for position in found if position > last_position]
 
+    def is_touched(self, position: int) -> bool:
+        """Whether it was read, or was to be fetched without a guess."""
+        return position in self._touched
+
     def foresee(self, position: int) -> None:
         """This one is, or will be, fetched without a guess."""
         if position not in self._touched and position not in self._guessed:

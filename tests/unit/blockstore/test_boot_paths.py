@@ -52,6 +52,10 @@ def test_a_list_is_read_with_its_words_and_comments():
     ]
 
 
+def test_a_condition_is_the_path_of_a_program():
+    assert boot_paths.parse("a/b 4K if /usr/sbin/ldconfig") == [Pattern(("a", "b"), 4096, program="usr/sbin/ldconfig")]
+
+
 def test_a_word_that_nobody_knows_is_refused_with_its_line():
     with pytest.raises(DocumentRefusedError, match="line 2"):
         boot_paths.parse("a\nb soon\n")

@@ -70,7 +70,8 @@ def positions_of(path, *names):
 
 def test_the_files_that_boots_read_are_foreseen_in_order_and_no_others(system):
     blocks = DiskBlocks(system)
-    looked_at, foreseen = foresight.plan(blocks)
+    plan = foresight.plan(blocks)
+    looked_at, foreseen = plan.looked_at, plan.foreseen
     wanted = positions_of(system, *READ)
     assert set(wanted) <= {*looked_at, *foreseen}
     unread = set(positions_of(system, *UNREAD)) - set(wanted)
@@ -78,6 +79,27 @@ def test_the_files_that_boots_read_are_foreseen_in_order_and_no_others(system):
     kernel = positions_of(system, "boot/vmlinuz-6.1.0-10-amd64")[1:-1]
     libc = positions_of(system, "usr/lib/x86_64-linux-gnu/libc.so.6")[1:-1]
     assert max(map(foreseen.index, kernel)) < min(map(foreseen.index, libc))
+
+
+def test_what_only_some_systems_read_waits_for_the_sign_of_it(system, monkeypatch):
+    text = "usr/lib/systemd/systemd\nusr/share/doc/book if home/me/film\n"
+    patterns = [*parse(text), *parse("home/me/film")]
+    monkeypatch.setattr(foresight, "_patterns", lambda: (patterns, {2: "home/me/film"}))
+    plan = foresight.plan(DiskBlocks(system))
+    (conditional,) = plan.conditional
+    book, film = positions_of(system, "usr/share/doc/book"), positions_of(system, "home/me/film")
+    assert set(book) <= {*conditional.positions, *plan.foreseen, *plan.looked_at}
+    assert len(conditional.positions) >= len(book) - 2  # where files share a block
+    assert not set(conditional.positions) & set(plan.foreseen)
+    assert conditional.signs <= set(film)
+    assert len(conditional.signs) >= len(film) - 2
+
+
+def test_the_list_that_comes_with_it_names_programs_for_its_conditions():
+    patterns, programs = foresight._patterns()
+    named = {pattern.program for pattern in patterns if pattern.program}
+    assert named == set(programs.values())
+    assert len(patterns) > 500
 
 
 def test_planning_asks_in_a_few_rounds_and_for_nothing_alone(system):
@@ -89,34 +111,34 @@ def test_planning_asks_in_a_few_rounds_and_for_nothing_alone(system):
 
 
 def test_what_was_looked_at_is_little(system):
-    looked_at, foreseen = foresight.plan(DiskBlocks(system))
+    plan = foresight.plan(DiskBlocks(system))
+    looked_at, foreseen = plan.looked_at, plan.foreseen
     assert len(looked_at) < len(foreseen) / 2
 
 
 def test_a_disk_without_a_file_system_that_is_known_gives_no_plan(tmp_path):
     path = tmp_path / "disk"
     path.write_bytes(random.Random(4).randbytes(MIB))
-    looked_at, foreseen = foresight.plan(DiskBlocks(path))
-    assert (len(looked_at), foreseen) == (1, [])
+    plan = foresight.plan(DiskBlocks(path))
+    assert (len(plan.looked_at), plan.foreseen, plan.conditional) == (1, (), ())
 
 
 def test_an_empty_disk_gives_no_plan(tmp_path):
     path = tmp_path / "disk"
     path.write_bytes(b"")
-    assert foresight.plan(DiskBlocks(path)) == ([], [])
+    assert foresight.plan(DiskBlocks(path)) == foresight.Plan()
 
 
 def test_looking_has_an_end(system, monkeypatch):
     monkeypatch.setattr(foresight, "MAX_LOOKED_AT_BYTES", 3 * BLOCK)
     blocks = DiskBlocks(system)
-    _, foreseen = foresight.plan(blocks)
-    assert foreseen == []
+    assert foresight.plan(blocks).foreseen == ()
     assert len(blocks.prepared) <= 3
 
 
 def test_a_plan_has_an_end(system, monkeypatch):
     monkeypatch.setattr(foresight, "MAX_POSITIONS", 5)
-    assert len(foresight.plan(DiskBlocks(system))[1]) == 5
+    assert len(foresight.plan(DiskBlocks(system)).foreseen) == 5
 
 
 def test_a_file_system_of_huge_files_makes_no_huge_plan(system, monkeypatch):
@@ -126,7 +148,7 @@ def test_a_file_system_of_huge_files_makes_no_huge_plan(system, monkeypatch):
     places = [Place(0, ByteRange(at << 30, (at + 1) << 30)) for at in range(2000)]
     monkeypatch.setattr(foresight, "_files", lambda _disk, _partition: places)
     tracemalloc.start()
-    _, foreseen = foresight.plan(blocks)
+    foreseen = foresight.plan(blocks).foreseen
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(foreseen) == foresight.MAX_POSITIONS

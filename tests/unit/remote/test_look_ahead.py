@@ -86,3 +86,32 @@ def test_reads_of_what_was_foreseen_guess_nothing(ahead):
     ahead.foresee([100, 101, 102, 103])
     assert touch(ahead, 100, 101, 102) == []
     assert touch(ahead, 104)
+
+
+def test_a_read_of_a_sign_fulfils_its_condition_once(ahead):
+    ahead.watch_for({500: 0, 501: 0, 600: 1})
+    touch(ahead, 501)
+    assert ahead.fulfilled() == 0
+    touch(ahead, 500)
+    assert ahead.fulfilled() is None
+    assert ahead.wait_for_sign(lambda: True) is False
+    touch(ahead, 600)
+    assert ahead.wait_for_sign(lambda: False)
+    assert ahead.fulfilled() == 1
+    assert not ahead.wait_for_sign(lambda: False)  # none is left
+
+
+def test_a_sign_that_was_read_before_anybody_watched_counts(ahead):
+    touch(ahead, 500)
+    ahead.watch_for({500: 3})
+    assert ahead.fulfilled() == 3
+
+
+def test_who_waits_for_a_sign_goes_on_when_it_is_read(ahead, monkeypatch):
+    monkeypatch.setattr(look_ahead, "_LOOK_S", 60.0)
+    ahead.watch_for({500: 0})
+    waiting = threading.Thread(target=ahead.wait_for_sign, args=(lambda: False,))
+    waiting.start()
+    touch(ahead, 500)
+    waiting.join(10)
+    assert not waiting.is_alive()
