@@ -4,8 +4,9 @@
 
 A read of a traced boot belongs to the file that stands there. Paths lose what differs between releases (numbers,
 architectures) and become patterns, in the order in which the boots came to them. Listed is what most of the systems
-read that have it. Of each file as much is listed as the boots read from its beginning without a gap; a file of which they
-read most is listed whole.
+read that have it. Of each file as much is listed as the boots read from its beginning without a gap; a file of which
+they read most is listed whole. What only some systems read, after a program that the same ones run (`ldconfig`, at a
+first boot), is listed on condition of that program.
 """
 
 from __future__ import annotations

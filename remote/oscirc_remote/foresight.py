@@ -126,11 +126,12 @@ def plan(blocks: Blocks) -> Plan:
     patterns, programs = _patterns()
     found: dict[int, str] = {}  # position to the program on whose condition it is read
     signs: dict[str, set[int]] = {}
-    for place, position in ((place, position) for place in places for position in disk.positions([place.range])):
-        if place.pattern in programs:
-            signs.setdefault(programs[place.pattern], set()).add(position)
+    touched = ((place.pattern, position) for place in places for position in disk.positions([place.range]))
+    for number, position in touched:
+        if number in programs:
+            signs.setdefault(programs[number], set()).add(position)
         elif position not in disk.looked_at:
-            condition = patterns[place.pattern].program
+            condition = patterns[number].program
             found[position] = condition if found.get(position, condition) else ""
         if len(found) >= MAX_POSITIONS:
             break
