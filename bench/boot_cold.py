@@ -76,14 +76,14 @@ def measure(contender: Contender, stage: Stage, disk: Disk, place: Place, work: 
             try:
                 contender.prepare(setting)
                 answered = _lines(log)
+                replay = _Replay(stage)
                 link.tell("reset")
                 started = time.monotonic()
                 cutoff = started + cutoff_s(disk.limit_s(place.rate_mbit))
                 with contextlib.suppress(TooSlow):
                     path = contender.start(setting, cutoff)
                     there = time.monotonic()
-                    replay = _Replay(stage, path)
-                    facts = replay.facts(cutoff)
+                    facts = replay.facts(path, cutoff)
                 gone = time.monotonic()
             finally:
                 contender.stop(setting)
@@ -107,16 +107,21 @@ def measure(contender: Contender, stage: Stage, disk: Disk, place: Place, work: 
 
 
 class _Replay:
-    """The replayer as a process. One that is stopped may hang in a read until its contender is gone: reaped last."""
+    """The replayer as a process, ready to read. One that is stopped may hang in a read until its contender is gone:
+    reaped last.
+    """
 
-    def __init__(self, stage: Stage, path: Path) -> None:
-        command = [sys.executable, str(ROOT / "bench" / "replay.py"), str(stage.trace), str(path), str(stage.disk)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    def __init__(self, stage: Stage) -> None:
+        command = [sys.executable, str(ROOT / "bench" / "replay.py"), str(stage.trace), "-", str(stage.disk)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None  # it was asked for
+        if self._process.stdout.readline() != "ready\n":
+            raise Failed(f"the replayer did not start: it ended with {self._process.wait(30)}")
 
-    def facts(self, cutoff: float) -> dict | None:
-        """What it found, or None when it was stopped."""
+    def facts(self, path: Path, cutoff: float) -> dict | None:
+        """What it found when reading this file, or None when it was stopped."""
         try:
-            output, _ = self._process.communicate(timeout=max(0.1, cutoff - time.monotonic()))
+            output, _ = self._process.communicate(f"{path}\n", timeout=max(0.1, cutoff - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -130,8 +135,10 @@ class _Replay:
         """Gone, whatever happened."""
         self._process.kill()
         self._process.wait(30)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
 
 def _lines(log: Path) -> int:

@@ -1,6 +1,9 @@
 """Replays a read trace: the recorded reads, one after the other, without a pause, from a file.
 
-    python bench/replay.py TRACE FILE [ORIGINAL]
+    python bench/replay.py TRACE FILE|- [ORIGINAL]
+
+With `-` the file's name comes as a line of standard input, once the replayer has said that it is ready: so that its own
+start, and the memory that it keeps reads in, are not measured.
 
 Prints one line of JSON: monotonic seconds at the start and the end, bytes, the slowest reads, and, where ORIGINAL is
 given, how many reads differed from it. Runs on the bare interpreter: it is part of what is measured.
@@ -28,6 +31,9 @@ def main(trace: str, place: str, original: str = "") -> None:
     reads = reads_of(trace)
     kept = memoryview(bytearray(sum(length for _, length in reads)))
     kept[:: mmap.PAGESIZE] = bytes(len(kept[:: mmap.PAGESIZE]))  # the kernel gives the memory now, not during the reads
+    if place == "-":
+        print("ready", flush=True)
+        place = sys.stdin.readline().rstrip("\n")
     file = os.open(place, os.O_RDONLY)
     stalls: list[float] = []
     here = 0

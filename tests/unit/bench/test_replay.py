@@ -59,3 +59,12 @@ def test_a_disk_that_ends_too_early_is_an_error(trace, disk, tmp_path):
     done = replay(trace, tmp_path / "short.raw")
     assert done.returncode
     assert "nothing at 9000" in done.stderr
+
+
+def test_the_name_may_come_later_when_the_replayer_is_ready(trace, disk):
+    with subprocess.Popen(
+        [sys.executable, REPLAY, trace, "-", disk], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stdout.readline() == "ready\n"
+        output, _ = waiting.communicate(f"{disk}\n", timeout=60)
+    assert json.loads(output)["wrong"] == 0
