@@ -9,21 +9,19 @@ on without the lock where it cannot be had.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from oscirc_blockstore.digests import Digest
+from oscirc_remote import ofd_locks
 from oscirc_remote.deadlines import Deadline
 
 FIRST_POLL_S = 0.001
 LONGEST_POLL_S = 0.02
 _LOCK_BYTES = 7  # 56 bits: the greatest whole number of bytes that fits a signed file offset
-_FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux: type, whence, start, len, pid
 
 
 class FlightLocks:
@@ -50,7 +48,7 @@ class FlightLocks:
         try:
             patience = deadline.at_most(deadline.remaining_s() / 2)
             while not self._closing:
-                taken = self._set(fcntl.F_WRLCK, start)
+                taken = self._set(ofd_locks.EXCLUSIVE, start)
                 held = taken is True
                 if taken is not False or patience.remaining_s() <= 0:
                     break
@@ -61,7 +59,7 @@ class FlightLocks:
             yield
         finally:
             if held:
-                self._set(fcntl.F_UNLCK, start)
+                self._set(ofd_locks.NONE, start)
             with self._guard:
                 self._holders -= 1
                 self._close_when_idle()
@@ -71,12 +69,9 @@ class FlightLocks:
         if self._descriptor < 0:
             return None
         try:
-            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, start, 1, 0))
-        except (BlockingIOError, PermissionError):
-            return False
+            return ofd_locks.take(self._descriptor, kind, start, 1)
         except OSError:
             return None
-        return True
 
     def close(self) -> None:
         """Take no more locks; the file is closed with the last one, never under a holder's feet."""

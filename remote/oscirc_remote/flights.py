@@ -116,15 +116,6 @@ class FlightTable:
             other.land(None, DeadlineExceededError("not fetched ahead: too much else was asked for since"))
         return flight
 
-    def abandon_queued(self) -> int:
-        """Give up what was asked for ahead and has not started; returns how many."""
-        with self._lock:
-            given_up = self._forget(self._departures.abandon(Urgency.AHEAD))
-            self._start_due(self._clock.monotonic())
-        for flight in given_up:
-            flight.land(None, DeadlineExceededError("not fetched ahead: it is not wanted any more"))
-        return len(given_up)
-
     def close(self) -> None:
         """Start no more flights; those that wait are given up, those under way end by their own deadlines."""
         with self._lock:

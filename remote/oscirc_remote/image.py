@@ -29,11 +29,11 @@ from oscirc_remote.outage import Outage
 from oscirc_remote.readiness import ProfileShare, ProfileWatch, Readiness
 from oscirc_remote.sources import CachingSource
 from oscirc_remote.status import PrefetchStatus, ReaderStatus
-from oscirc_remote.table_view import TableView, entries
+from oscirc_remote.survey import Survey
+from oscirc_remote.table_view import TableView
 
 DEFAULT_DEADLINE_S = 10.0
 PARALLEL_BLOCKS = 8
-SURVEY_S = 2.0
 MAP_PAGE_S = 0.5
 AHEAD_S = 60.0
 FAILING = "reads of this image are being failed on request"
@@ -99,7 +99,7 @@ class ImageReader:
         self._failing = False
         self._lock = threading.Lock()
         self._counters = Counters("demand_stalls", "stalled_ms", "failed_reads")
-        self._surveyed: tuple[float, int, bool] = (0.0, 0, False)
+        self._survey = Survey(self._table, self._resident_node, source.has)
 
     @property
     def size(self) -> int:
@@ -275,7 +275,7 @@ class ImageReader:
     def status(self) -> ReaderStatus:
         """What was needed, cached and fetched so far; looks through the cache for at most about two seconds."""
         geometry = self.manifest.geometry
-        cached, surveyed = self._survey()
+        cached, surveyed = self._survey.look()
         cache, prefetch = self._source.status(), self._prefetcher.status() if self._prefetcher else PrefetchStatus()
         network = self._outage.status()
         profile = self._profile.share() if self._profile else ProfileShare()
@@ -303,31 +303,6 @@ class ImageReader:
             ready_to_boot=readiness.is_ready_to_boot,
             **self._counters.snapshot(),
         )
-
-    def _survey(self) -> tuple[int, bool]:
-        """How many positions with data stand in the cache, and whether all were looked at.
-
-        An answer is given again for ten times as long as it took to find.
-        """
-        started = time.monotonic()
-        valid_until, cached, complete = self._surveyed
-        if started < valid_until:
-            return cached, complete
-        cached, complete = 0, True
-
-        def load(digest: Digest) -> bytes | None:
-            nonlocal complete
-            node = self._resident_node(digest)
-            complete = complete and node is not None
-            return node
-
-        for _, leaf in self._table.leaves(load):
-            cached += sum(self._source.has(digest) for digest in entries(leaf))
-            if time.monotonic() > started + SURVEY_S:
-                complete = False
-                break
-        self._surveyed = (time.monotonic() + 10 * (time.monotonic() - started), cached, complete)
-        return cached, complete
 
     def block_map(self, start: int) -> MapPage:
         """What each block is on this machine, from the position `start` on: as much as is found in half a second."""

@@ -11,7 +11,6 @@ Both can be lost at any time; both are only hints, to processes of one user.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
 import struct
@@ -22,13 +21,13 @@ from pathlib import Path
 from oscirc_blockstore.bundle import MAX_INDEX_BYTES
 from oscirc_blockstore.digests import Digest, digest_of
 from oscirc_blockstore.errors import LocalError
+from oscirc_remote import ofd_locks
 from oscirc_remote.cache_layout import ACCELERATORS_DIRECTORY
 from oscirc_remote.local_files import read_bytes, write_atomically
 
 TAG_BYTES = 8
 KEPT_S = 365 * 24 * 3600.0
 _RECORD = struct.Struct(f"<QdQ{TAG_BYTES}s")
-_FLOCK = struct.Struct("hhqqi4x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +71,8 @@ class StreamFiles:
         if self._descriptor < 0:
             return True
         try:
-            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
-        except (BlockingIOError, PermissionError):
-            return False
+            if not ofd_locks.take(self._descriptor, ofd_locks.EXCLUSIVE, 0, 1):
+                return False
         except OSError:
             return True
         self.tell(NOTHING_TOLD)

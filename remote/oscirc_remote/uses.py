@@ -15,7 +15,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from pathlib import Path
 from oscirc_blockstore.digests import Digest, digest_of, parse_hex
 from oscirc_blockstore.errors import BusyError, DocumentRefusedError, IntegrityError, LocalError
 from oscirc_blockstore.manifest import MAX_MANIFEST_BYTES, Manifest, parse_verified
+from oscirc_remote import ofd_locks
 from oscirc_remote.deadlines import Deadline
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,6 @@ DIRECTORY = "uses"
 GATE_FILE = "uses.lock"
 GATE_S = 2.0
 _TRIES_APART_S = 0.005
-_FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux: type, whence, start, len, pid
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ def _hold(path: Path, raw: bytes) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0))
+            _share(descriptor, path)
             if _is_at(descriptor, path):
                 if os.pread(descriptor, len(raw) + 1, 0) != raw:
                     os.ftruncate(descriptor, 0)
@@ -129,6 +128,11 @@ def _hold(path: Path, raw: bytes) -> int:
         os.close(descriptor)  # somebody who did not wait for the gate removed it as ended: again
 
 
+def _share(descriptor: int, path: Path) -> None:
+    if not ofd_locks.take(descriptor, ofd_locks.SHARED):
+        raise LocalError(f"{path} is locked by somebody else")
+
+
 def used(cache_directory: Path) -> list[Manifest]:
     """The manifests that somebody uses now; raises `LocalError` where one of them cannot be read.
 
@@ -137,7 +141,7 @@ def used(cache_directory: Path) -> list[Manifest]:
     found = []
     for path, digest in _files(cache_directory):
         with _opened(path) as descriptor:
-            if descriptor >= 0 and _is_held(descriptor):
+            if descriptor >= 0 and ofd_locks.is_held(descriptor):
                 manifest = _read(descriptor, digest)
                 if manifest is None:
                     raise LocalError(f"what is in use by {path} cannot be read", hint="unmount it, and mount it again")
@@ -152,7 +156,7 @@ def ended(cache_directory: Path) -> list[EndedUse]:
     found = []
     for path, digest in _files(cache_directory):
         with _opened(path) as descriptor:
-            if descriptor >= 0 and not _is_held(descriptor):
+            if descriptor >= 0 and not ofd_locks.is_held(descriptor):
                 found.append(EndedUse(digest, _read(descriptor, digest), os.fstat(descriptor).st_mtime))
     return found
 
@@ -161,7 +165,7 @@ def forget(cache_directory: Path, use: EndedUse) -> None:
     """Remove the file of a use that ended, unless it has begun again; to be called while `evicting`."""
     path = cache_directory / DIRECTORY / use.digest.hex()
     with _opened(path) as descriptor:
-        if descriptor >= 0 and not _is_held(descriptor) and os.fstat(descriptor).st_mtime == use.last_used:
+        if descriptor >= 0 and not ofd_locks.is_held(descriptor) and os.fstat(descriptor).st_mtime == use.last_used:
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -198,13 +202,6 @@ def _read(descriptor: int, digest: Digest) -> Manifest | None:
         return parse_verified(os.pread(descriptor, MAX_MANIFEST_BYTES + 1, 0), digest)
     except (OSError, DocumentRefusedError, IntegrityError):
         return None
-
-
-def _is_held(descriptor: int) -> bool:
-    """Whether an open file other than this one has a lock on it; takes none, so nobody is in anybody's way."""
-    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    kind: int = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))[0]
-    return kind != fcntl.F_UNLCK
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -78,3 +78,15 @@ def test_a_client_that_drips_is_hung_up_on(server, monkeypatch):
 def test_a_port_that_is_taken_is_a_local_error(server):
     with pytest.raises(LocalError, match="cannot listen"):
         MetricsServer(("127.0.0.1", server.server_port), Counting())
+
+
+def test_a_machine_without_threads_costs_no_place(server, monkeypatch):
+    def none_left(*_arguments):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics_server.ThreadingMixIn, "process_request", none_left)
+        for _ in range(2 * metrics_server.CONNECTIONS):
+            with pytest.raises((http.client.HTTPException, OSError)):
+                get(server)
+    assert "asked" in get(server)[1]

@@ -147,19 +147,6 @@ def test_a_flight_that_a_read_takes_over_keeps_the_later_deadline(gated):
     table.close()
 
 
-def test_guesses_that_wait_are_given_up_and_counted(gated):
-    table = FlightTable(gated, 4, window=lambda: 1)
-    flights = [ahead(table, digest) for digest in digests(4)]
-    assert table.abandon_queued() == 3
-    for flight in flights[1:]:
-        with pytest.raises(DeadlineExceededError):
-            flight.wait(Deadline.after(20))
-    assert table.dropped == 3
-    gated.gate.set()
-    assert flights[0].wait(Deadline.after(20)) == b"raw"
-    table.close()
-
-
 def test_too_many_guesses_push_out_the_oldest(gated):
     table = FlightTable(gated, 4, window=lambda: 1)
     flights = [ahead(table, digest) for digest in digests(MOST_QUEUED + 2)]

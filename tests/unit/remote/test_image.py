@@ -173,12 +173,12 @@ def test_status_says_what_is_needed_and_what_is_here(image):
     status = reader.status()
     assert (status.blocks_needed, status.blocks_cached, status.surveyed) == (5, 0, False)
     reader.read(0, 1)
-    reader._surveyed = (0.0, 0, False)
+    reader._survey._valid_until = 0.0
     status = reader.status()
     assert (status.blocks_cached, status.surveyed) == (2, True)  # positions 0 and 4 hold the same block
     assert not status.safe_to_unplug
     reader.read(0, DISK_SIZE)
-    reader._surveyed = (0.0, 0, False)
+    reader._survey._valid_until = 0.0
     status = reader.status()
     assert status.safe_to_unplug
     assert status.bytes_needed == 5 * BLOCK_SIZE

@@ -106,6 +106,14 @@ def here(reader):
     return {at for at in range(40) if reader.read_if_resident(at * BLOCK_SIZE, 16) is not None}
 
 
+def wait_until_complete(reader):
+    for _ in range(2000):
+        if reader.status().safe_to_unplug:
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError(reader.status())
+
+
 def test_a_bundle_is_streamed_and_blocks_come_by_it_alone(site, open_):
     site.put_bundle()
     reader = open_()
@@ -198,11 +206,7 @@ def test_what_is_wrong_with_the_listing_ends_neither_guesses_nor_filling(site, o
     site.put_bundle()
     open_.server.inject("accel/*", answer)
     reader = open_(fill_bytes_per_s=0.0)
-    for _ in range(2000):
-        if reader.status().safe_to_unplug:
-            break
-        threading.Event().wait(0.005)
-    assert reader.status().safe_to_unplug
+    wait_until_complete(reader)
     assert reader.status().prefetch.last_problem
 
 
@@ -227,11 +231,7 @@ def test_a_mirror_with_a_wrong_listing_or_none_leaves_it_to_the_next(site, tmp_p
 def test_the_rest_is_filled_where_it_is_wished(site, open_):
     site.put_bundle()
     reader = open_(fill_bytes_per_s=0.0)
-    for _ in range(2000):
-        if reader.status().safe_to_unplug:
-            break
-        threading.Event().wait(0.005)
-    assert reader.status().safe_to_unplug
+    wait_until_complete(reader)
     assert here(reader) == set(range(40))
 
 

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import BusyError, LocalError
-from oscirc_remote import uses
+from oscirc_remote import ofd_locks, uses
 
 from .fakes import BLOCK_SIZE, block, make_image
 
@@ -143,3 +144,14 @@ def test_a_cache_that_takes_no_locks_is_no_error_of_a_mount_but_is_said(tmp_path
     with caplog.at_level(logging.WARNING), uses.using(tmp_path, manifest(1)):
         pass
     assert "may evict what is in use" in caplog.text
+
+
+def test_a_file_that_somebody_locked_for_himself_is_no_error_and_nobody_waits_for_it(tmp_path, caplog):
+    one = manifest(1)
+    directory = tmp_path / uses.DIRECTORY
+    directory.mkdir()
+    descriptor = os.open(directory / digest_of(one.serialise()).hex(), os.O_RDWR | os.O_CREAT)
+    assert ofd_locks.take(descriptor, ofd_locks.EXCLUSIVE)
+    with uses.using(tmp_path, one):
+        assert "locked by somebody else" in caplog.text
+    os.close(descriptor)
