@@ -25,7 +25,7 @@ from oscirc_blockstore.errors import DocumentRefusedError
 from oscirc_blockstore.partitions import Read
 
 ROOT_INODE = 2
-MAX_GROUPS = 1 << 20
+MAX_GROUPS = 1 << 17  # 16 TiB of usual groups: each costs memory where it is looked at
 MAX_EXTENTS = 100_000
 MAX_DIRECTORY_BYTES = 16 << 20
 MAX_STEPS = 2_000_000

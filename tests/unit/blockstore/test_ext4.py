@@ -10,7 +10,7 @@ from support import ext4_images
 
 from oscirc_blockstore.disk_source import ByteRange
 from oscirc_blockstore.errors import DocumentRefusedError
-from oscirc_blockstore.ext4 import ROOT_INODE, Ext4
+from oscirc_blockstore.ext4 import MAX_GROUPS, ROOT_INODE, Ext4
 
 MIB = 1 << 20
 FILES = {
@@ -166,3 +166,25 @@ def test_whatever_is_damaged_is_read_or_refused_in_bounded_time(image, data):
                     assert MIB <= piece.start < piece.stop <= len(raw)
     except (DocumentRefusedError, KeyError):
         pass
+
+
+def test_a_file_system_of_more_groups_than_anybody_has_is_refused_before_they_are_read():
+    """Zeros cost a publisher nothing: a petabyte of empty groups must not cost its readers memory."""
+    superblock = bytearray(1024)
+    struct.pack_into("<I", superblock, 0, 1 << 20)
+    struct.pack_into("<I", superblock, 4, (MAX_GROUPS + 1) * 8)
+    struct.pack_into("<II", superblock, 32, 8, 0)
+    struct.pack_into("<I", superblock, 40, 8)
+    struct.pack_into("<HH", superblock, 56, 0xEF53, 1)
+    struct.pack_into("<H", superblock, 88, 256)
+    asked = []
+
+    def read(offset, size):
+        asked.append(size)
+        return bytes(superblock) if offset == 1024 else bytes(size)
+
+    with pytest.raises(DocumentRefusedError, match="cannot be"):
+        Ext4(read, ByteRange(0, 1 << 50)).groups()
+    assert asked == [1024]
+    struct.pack_into("<I", superblock, 4, MAX_GROUPS * 8)
+    assert len(Ext4(read, ByteRange(0, 1 << 50)).groups()) == MAX_GROUPS
