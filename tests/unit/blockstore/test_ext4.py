@@ -173,6 +173,7 @@ def test_a_file_system_of_more_groups_than_anybody_has_is_refused_before_they_ar
     superblock = bytearray(1024)
     struct.pack_into("<I", superblock, 0, 1 << 20)
     struct.pack_into("<I", superblock, 4, (MAX_GROUPS + 1) * 8)
+    struct.pack_into("<I", superblock, 20, 1)
     struct.pack_into("<II", superblock, 32, 8, 0)
     struct.pack_into("<I", superblock, 40, 8)
     struct.pack_into("<HH", superblock, 56, 0xEF53, 1)
