@@ -46,6 +46,7 @@ class FlakyDisk(pyfuse3.Operations):
     def __init__(self, source, control):
         super().__init__()
         self.source, self.control = os.open(source, os.O_RDONLY), Path(control)
+        self.hanging = hanging_sign(self.control)
 
     def _attributes(self, inode):
         entry = pyfuse3.EntryAttributes()
@@ -68,10 +69,16 @@ class FlakyDisk(pyfuse3.Operations):
 
     async def read(self, fh, off, size):
         while (order := self.control.read_text()) == "hang":  # noqa: ASYNC110
+            self.hanging.touch()
             await trio.sleep(0.01)
         if order == "fail":
             raise pyfuse3.FUSEError(errno.EIO)
         return os.pread(self.source, size, off)
+
+
+def hanging_sign(control):
+    """The file that exists once a read hangs."""
+    return control.with_name("hanging")
 
 
 def serve(source, control, mount_point):
@@ -95,6 +102,12 @@ class Storage:
         temporary = self.control.with_name("control.new")
         temporary.write_text(word)
         temporary.rename(self.control)
+
+    async def hang(self):
+        """Answer no read any more, and return once the guest waits for one."""
+        self.order("hang")
+        while not hanging_sign(self.control).exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
     def mount(self):
         mount_point = self._folder / f"mount{len(self._mounts)}"
@@ -229,7 +242,7 @@ def test_a_guest_goes_on_after_its_driver_was_killed_and_the_image_mounted_again
 
 def test_a_machine_whose_reads_hang_ends_once_they_are_made_to_fail(supervised, storage):
     async def scenario(machine, reports):
-        storage.order("hang")
+        await storage.hang()
         how = await launching.stop(machine.instance, timeout_s=0.5, fail_reads=lambda: storage.order("fail"))
         assert how is StoppedBy.QUIT
 
@@ -244,7 +257,7 @@ def test_a_machine_whose_reads_hang_for_good_is_killed_and_the_user_told_what_ho
     monkeypatch.setattr(launching, "_SIGNALS", ((signal.SIGTERM, 0.5), (signal.SIGKILL, 0.5)))
 
     async def scenario(machine, reports):
-        storage.order("hang")
+        await storage.hang()
         with pytest.raises(DeadlineExceededError) as refusal:
             await launching.stop(machine.instance, timeout_s=0)
         assert "umount" in refusal.value.hint
