@@ -1,6 +1,6 @@
 """Accelerators: what there is besides an image to make it start sooner, and the two documents that list it.
 
-An accelerator is an immutable file `accel/<sha256>`: a boot profile or a bundle. A **listing**,
+An accelerator is an immutable file `accel/<sha256>`: a boot profile, a bundle or a delta pack. A **listing**,
 `accel/<manifest-digest>.json`, says which there are for one disk. A **hint**, `accel/hints/<publisher>/<image>.json`,
 says the same per channel, so that a client can ask for a bundle before it has verified which disk the channel means.
 
@@ -28,14 +28,15 @@ MAX_CHANNELS = 200
 MAX_FILE_BYTES = 1 << 40
 BUNDLE = "bundle"
 PROFILE = "profile"
-KINDS = (BUNDLE, PROFILE)
+DELTA = "delta"
+KINDS = (BUNDLE, DELTA, PROFILE)
 
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """One file: what it is (`bundle`, `profile`), its name (`boot`, …), digest and length in bytes.
+    """One file: what it is (`bundle`, `delta`, `profile`), its name (`boot`, …), digest and length in bytes.
 
-    `index_length` is the number of bytes in front of a bundle's first segment, 0 for other kinds.
+    `index_length` is the number of bytes in front of a bundle's first segment or a delta pack's first frame, else 0.
     """
 
     kind: str

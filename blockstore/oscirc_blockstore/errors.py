@@ -7,6 +7,7 @@ An edge (command line, FUSE, HTTP server) translates the *branches*, never the l
     |   |-- NameRefusedError             a publisher, image, version, channel or reference name
     |   `-- DiskRefusedError             a disk that cannot or must not be published
     |-- NotFoundError           exit 3   what was named does not exist (remote, image, version, instance)
+    |   `-- OldBlockMissingError         a block of an older version that something is made from is not here
     |-- TrustError              exit 4   authority or freshness: somebody is not allowed to say this
     |   |-- SignatureRefusedError        wrong or too few signatures, wrong root
     |   |-- ExpiredError                 metadata past its expiry date
@@ -62,6 +63,10 @@ class NotFoundError(OscircError):
     """What was named does not exist."""
 
     exit_code = 3
+
+
+class OldBlockMissingError(NotFoundError):
+    """What is to be made from a block of an older version cannot be: that block is not on this machine."""
 
 
 class TrustError(OscircError):

@@ -68,7 +68,7 @@ class FlakyDisk(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=inode, direct_io=True)
 
     async def read(self, fh, off, size):
-        while (order := self.control.read_text()) == "hang":  # noqa: ASYNC110
+        while (order := self.control.read_text()) == "hang":
             self.hanging.touch()
             await trio.sleep(0.01)
         if order == "fail":

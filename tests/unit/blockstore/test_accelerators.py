@@ -50,7 +50,7 @@ def first(document):
 
 
 def test_an_accelerator_of_another_kind_is_passed_over_whatever_it_holds():
-    raw = changed(LISTING.serialise(), lambda document: document["accelerators"].append({"kind": "delta", "x": [1]}))
+    raw = changed(LISTING.serialise(), lambda document: document["accelerators"].append({"kind": "picture", "x": [1]}))
     assert parse_listing(raw) == LISTING
 
 
@@ -70,7 +70,7 @@ def test_what_is_not_listed_is_not_found():
         lambda document: document.update(accelerators={}),
         lambda document: document.update(accelerators=[1]),
         lambda document: document["accelerators"].append(document["accelerators"][0]),
-        lambda document: document.update(accelerators=[{"kind": "delta"}] * (accelerators.MAX_ACCELERATORS + 1)),
+        lambda document: document.update(accelerators=[{"kind": "picture"}] * (accelerators.MAX_ACCELERATORS + 1)),
         lambda document: first(document).pop("kind"),
         lambda document: first(document).update(kind=["bundle"]),
         lambda document: first(document).update(name="../boot"),
