@@ -12,6 +12,8 @@ Rules:
 - Zero blocks have no digest to ask for and no bytes to send; holes are never read.
 - The table depends on the disk's bytes and the block size only: not on extents, batches, workers or the server.
 - Without a sink the same pass only hashes: what a disk's manifest would be.
+- Of a disk that is changes to a released version only the changes are read (`ChangedDisk`): the rest of the table is
+  taken over. The server is asked about what that names only where `base_is_there` does not say so (`shared_parts`).
 """
 
 from __future__ import annotations
@@ -20,15 +22,18 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from oscirc_blockstore import frame
+from oscirc_blockstore.changed_disk import ChangedDisk
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest, digest_of
 from oscirc_blockstore.disk_source import ByteRange, DiskSource, aligned
-from oscirc_blockstore.errors import LocalError
+from oscirc_blockstore.errors import LocalError, UsageError
 from oscirc_blockstore.table import NODE_SIZE, Geometry, TableBuilder, TableRoot
+from oscirc_blockstore.table_editing import TableEditor
 from oscirc_publisher.pipeline import in_order
+from oscirc_publisher.shared_parts import SharedParts
 from oscirc_publisher.uploading import Record, Stored
 
 BATCH_BYTES = 16 << 20
@@ -52,7 +57,10 @@ class BlockSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BuiltTable:
-    """A disk's table, and what it took. Counts are of distinct blocks and nodes, but `data_blocks` of positions."""
+    """A disk's table, and what it took. Counts are of distinct blocks and nodes, but `data_blocks` of positions.
+
+    Of changes to a base: `read_bytes`, `blocks` and `nodes` are those of the changes, `data_blocks` is of the disk.
+    """
 
     root: TableRoot
     data_blocks: int
@@ -71,7 +79,12 @@ def default_workers() -> int:
 
 def data_bytes(disk: DiskSource, block_size: int) -> int:
     """How many bytes a pass will read."""
-    return sum(extent.size for extent in aligned(disk.extents(), block_size, disk.size))
+    return sum(extent.size for extent in aligned(_ranges(disk), block_size, disk.size))
+
+
+def _ranges(disk: DiskSource) -> Iterator[ByteRange]:
+    """What has to be read of it."""
+    return disk.changed() if isinstance(disk, ChangedDisk) else disk.extents()
 
 
 def build_table(
@@ -83,24 +96,30 @@ def build_table(
     workers: int | None = None,
     stop: threading.Event | None = None,
     on_read: OnRead | None = None,
+    base_is_there: bool = False,
 ) -> BuiltTable:
     """Everything of `disk` into `sink`: blocks, and nodes as they close.
 
     Raises whatever reading or the sink raise, after stopping the others.
 
-    `stop` is set on failure or interruption, so that a sink which looks at it ends what it has under way.
+    `stop` is set on failure or interruption, so that a sink which looks at it ends what it has under way. With
+    `base_is_there` the sink is known to have everything of a changed disk's base.
     """
-    stop = stop or threading.Event()
+    stop, workers = stop or threading.Event(), workers or default_workers()
     cutter = _Cutter(disk, geometry, sink, level)
-    builder = TableBuilder(geometry, cutter.add_node)
+    builder: TableBuilder | TableEditor = TableBuilder(geometry, cutter.add_node)
+    shared = None
+    if isinstance(disk, ChangedDisk):
+        shared = SharedParts(disk, geometry) if sink is not None and not base_is_there else None
+        builder = _editor(disk, geometry, cutter, shared)
     read_bytes, data_blocks, distinct, new_blocks, uploaded = 0, 0, 0, 0, Stored()
-    batches = in_order(cutter.process, _batches(disk, geometry), workers=workers or default_workers(), stop=stop)
+    batches = in_order(cutter.process, _batches(disk, geometry), workers=workers, stop=stop)
     with contextlib.closing(batches):
         for batch in batches:
             for position, digest in batch.blocks:
                 builder.add(position, digest)
             read_bytes += batch.read_bytes
-            data_blocks += len(batch.blocks)
+            data_blocks += sum(1 for _, digest in batch.blocks if digest != ZERO_DIGEST)
             distinct += batch.sent.distinct
             new_blocks += batch.sent.new
             uploaded += batch.sent.uploaded
@@ -108,7 +127,7 @@ def build_table(
                 on_read(read_bytes, uploaded + cutter.nodes_uploaded)
     root = builder.finish()
     cutter.send_nodes()
-    return BuiltTable(
+    built = BuiltTable(
         root=root,
         data_blocks=data_blocks,
         read_bytes=read_bytes,
@@ -117,6 +136,34 @@ def build_table(
         nodes=cutter.nodes,
         new_nodes=cutter.new_nodes,
         uploaded=uploaded + cutter.nodes_uploaded,
+    )
+    if isinstance(disk, ChangedDisk) and isinstance(builder, TableEditor):
+        built = replace(built, data_blocks=disk.base.data_blocks + builder.added_blocks)
+    if shared is not None and sink is not None:
+        shared.send(sink, level, workers, stop)
+        built = replace(
+            built,
+            new_blocks=built.new_blocks + shared.new_blocks,
+            new_nodes=built.new_nodes + shared.new_nodes,
+            uploaded=built.uploaded + shared.uploaded,
+        )
+    return built
+
+
+def _editor(disk: ChangedDisk, geometry: Geometry, cutter: _Cutter, shared: SharedParts | None) -> TableEditor:
+    """Makes the new table of the base's; raises `UsageError` for another block size than the base has."""
+    base = disk.base
+    if geometry != base.geometry:
+        raise UsageError(
+            f"the base has blocks of {base.geometry.block_size} bytes, and so have its changes",
+            hint="leave --block-size out",
+        )
+    return TableEditor(
+        geometry,
+        base.root,
+        lambda digest: disk.load_base(digest, NODE_SIZE),
+        cutter.add_node,
+        None if shared is None else shared.add,
     )
 
 
@@ -131,7 +178,7 @@ class _Sent:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The non-zero blocks of a batch by position, and what became of them."""
+    """The blocks of a batch by position, zeros by the zero digest, and what became of them."""
 
     blocks: list[tuple[int, Digest]]
     read_bytes: int
@@ -163,11 +210,10 @@ class _Cutter:
             for start in range(extent.start, extent.stop, self._geometry.block_size):
                 raw = self._read_block(start)
                 read_bytes += min(self._geometry.block_size, extent.stop - start)
-                if raw == self._zeros:
-                    continue
-                digest = digest_of(raw)
+                digest = ZERO_DIGEST if raw == self._zeros else digest_of(raw)
                 blocks.append((start >> self._geometry.shift, digest))
-                contents[digest] = raw
+                if digest != ZERO_DIGEST:
+                    contents[digest] = raw
         return _Batch(blocks, read_bytes, self._send(contents, self._geometry.block_size))
 
     def add_node(self, digest: Digest, raw: bytes) -> None:
@@ -213,7 +259,7 @@ def _batches(disk: DiskSource, geometry: Geometry) -> Iterator[tuple[ByteRange, 
     """The disk's extents, widened to blocks and gathered or cut to batches."""
     batch: list[ByteRange] = []
     size = 0
-    for extent in _pieces(aligned(disk.extents(), geometry.block_size, disk.size)):
+    for extent in _pieces(aligned(_ranges(disk), geometry.block_size, disk.size)):
         if batch and size + extent.size > BATCH_BYTES:
             yield tuple(batch)
             batch, size = [], 0

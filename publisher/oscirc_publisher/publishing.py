@@ -99,11 +99,15 @@ def publish(
     block_size: int = DEFAULT_BLOCK_SIZE,
     workers: int | None = None,
     progress: Progress | None = None,
+    base_is_there: bool = False,
 ) -> PublishResult:
     """Release `disk` as `version` of the image, and point `channel` (None: no channel) at it.
 
     The same version with the same disk again is a success that changes nothing, channels included; with another
     disk it is a `UsageError`. Raises every branch of the error tree; see the module's text for what is left behind.
+
+    `base_is_there` is for a `changed_disk.ChangedDisk` whose base was released by this very server: its blocks are not
+    asked about, unless the server misses some all the same.
     """
     started = time.monotonic()
     work = _Publication(
@@ -117,6 +121,7 @@ def publish(
         _checked_level(level),
         workers,
         progress or _silent,
+        base_is_there,
     )
     index = signatory.served_index(signatory.served_role(), image)
     existing = next((known for known in index.versions if known.label == version), None)
@@ -138,6 +143,7 @@ class _Publication:
     level: int
     workers: int | None
     progress: Progress
+    base_is_there: bool
 
     def send(self) -> PublishResult:
         """Upload and release. A server that lost blocks between the two is asked, and given, once more."""
@@ -154,6 +160,7 @@ class _Publication:
             except ServerRefusedError as error:
                 if final_pass or not error.problem.get("missing"):
                     raise
+                self.base_is_there = False
             else:
                 return self._result(built, manifest, released, spent)
         raise AssertionError("the last pass returns or raises")
@@ -178,6 +185,7 @@ class _Publication:
             workers=self.workers,
             stop=self.signatory.rest.stop,
             on_read=lambda done, sent: self.progress(phase, done, total, sent.sent_bytes),
+            base_is_there=self.base_is_there,
         )
         if isinstance(self.disk, WatchedDisk):
             self.disk.check_unchanged()

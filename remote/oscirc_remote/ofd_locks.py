@@ -23,8 +23,8 @@ def take(descriptor: int, kind: int, start: int = 0, length: int = 0) -> bool:
     return True
 
 
-def is_held(descriptor: int) -> bool:
-    """Whether another open file than this one has a lock on it; takes none, so nobody is in anybody's way."""
-    asked = _FLOCK.pack(EXCLUSIVE, os.SEEK_SET, 0, 0, 0)
+def is_held(descriptor: int, start: int = 0, length: int = 0) -> bool:
+    """Whether another open file than this one has a lock on these bytes; takes none, so nobody is in anybody's way."""
+    asked = _FLOCK.pack(EXCLUSIVE, os.SEEK_SET, start, length, 0)
     kind: int = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))[0]
     return kind != NONE

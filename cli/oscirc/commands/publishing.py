@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,10 @@ from oscirc.options import json_option, key_option, passphrase_file_option, reco
 from oscirc.output import human_bytes, print_json, progress, say, warn
 
 if TYPE_CHECKING:
+    from oscirc.instance_publishing import OpenedInstance
     from oscirc.output import Bar
+    from oscirc_blockstore.disk_source import DiskSource
+    from oscirc_blockstore.manifest import SystemFacts
     from oscirc_publisher.accelerating import Accelerated
     from oscirc_publisher.disks import DiskFormat
     from oscirc_publisher.publishing import PublishResult
@@ -39,7 +43,7 @@ class _Shown:
 
 @click.command()
 @click.pass_context
-@click.argument("disk", type=click.Path(path_type=Path))
+@click.argument("disk", metavar="DISK|instance:NAME")
 @click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
 @key_option
 @passphrase_file_option
@@ -69,10 +73,13 @@ class _Shown:
     help="A boot profile (oscirc record), or auto: boot the disk here and record one. Repeatable.",
 )
 @recording_options("record-")
+@click.option("--keep-secrets", is_flag=True, help="instance:NAME: publish what should not be public, too.")
+@click.option("--dry-run", is_flag=True, help="instance:NAME: say what changed, and publish nothing.")
 @json_option
 def publish(  # one parameter for each option
     context: click.Context,
-    disk: Path,
+    /,
+    disk: str,
     reference: str,
     *,
     key: str,
@@ -81,12 +88,6 @@ def publish(  # one parameter for each option
     channel: str,
     no_channel: bool,
     declared: str | None,
-    family: str,
-    os_version: str,
-    arch: str,
-    firmware: str,
-    memory: int,
-    login: str,
     changelog: str,
     changelog_file: Path | None,
     level: int | None,
@@ -97,12 +98,18 @@ def publish(  # one parameter for each option
     record_runs: int,
     record_timeout: float,
     record_accel: str,
+    keep_secrets: bool,
+    dry_run: bool,
     as_json: bool,
+    **facts: str | int,
 ) -> None:
-    """Publish a disk (raw or qcow2) as a new version of an image.
+    """Publish a disk (raw or qcow2), or what an instance has become, as a new version of an image.
 
     Only blocks that the server lacks are sent. Run it again after an interruption: it goes on where it was. The same
     disk under the same version again changes nothing.
+
+    Of instance:NAME, which must be stopped, only what was written since it was made is read. Facts that are not given
+    are those of the version that it was made on.
 
     With --profile auto the disk is booted here first, a few times, and what its boots read becomes the profile with
     which clients fetch a boot in one stream. A disk that does not come to its prompt is not released. With profiles the
@@ -112,32 +119,20 @@ def publish(  # one parameter for each option
     Example:
       oscirc publish debian.qcow2 alice/debian@12.1 --key alice --os debian --os-version 12 --firmware uefi
       oscirc publish debian.raw alice/debian@12.2 --key alice --firmware uefi --profile auto
+      oscirc publish instance:debian alice/debian@12.3 --key alice --dry-run
     """
-    from oscirc import accelerating, composition, recording
+    from oscirc import accelerating, composition, instance_publishing, recording
     from oscirc_blockstore import frame
-    from oscirc_blockstore.errors import DocumentRefusedError, UsageError
-    from oscirc_blockstore.manifest import SystemFacts
+    from oscirc_blockstore.errors import DiskRefusedError, UsageError
     from oscirc_blockstore.table import DEFAULT_BLOCK_SIZE
     from oscirc_publisher import changing
     from oscirc_publisher.disks import open_disk
     from oscirc_publisher.publishing import publish as publish_disk
 
     wanted = composition.parse_version_reference(reference)
-    try:
-        system = SystemFacts(
-            family=family,
-            version=os_version,
-            architecture=arch,
-            firmware=firmware,
-            minimum_memory_mib=memory,
-            default_login=login,
-        )
-    except DocumentRefusedError as error:
-        raise UsageError(str(error)) from None
     if changelog_file is not None:
         changelog = _text_of(changelog_file)
     form: DiskFormat | None = "qcow2" if declared == "qcow2" else "raw" if declared == "raw" else None
-    size = DEFAULT_BLOCK_SIZE if block_size is None else block_size
     recorded_here = accelerating.AUTO in profiles_given
     profiles = accelerating.read_profiles([text for text in profiles_given if text != accelerating.AUTO])
     automatic = recording.RecordingOptions(
@@ -149,39 +144,77 @@ def publish(  # one parameter for each option
     )
     if recorded_here and any(each.name == automatic.name for each in profiles):
         raise UsageError(f"a profile called {automatic.name!r} is given, and --profile auto records one of that name")
-    source = open_disk(disk, form)
+    instance_name = instance_publishing.named(disk)
+    if instance_name is None and (keep_secrets or dry_run):
+        raise UsageError("--keep-secrets and --dry-run are for instance:NAME")
+    with contextlib.ExitStack() as held:
+        made: OpenedInstance | None = None
+        source: DiskSource
+        if instance_name is not None:
+            made = held.enter_context(instance_publishing.opened(instance_name, warn))
+            source = made.disk
+            changelog = changelog or f"{made.base_name} with changes"
+        else:
+            source = held.enter_context(contextlib.closing(open_disk(Path(disk), form)))
+        system = _facts(context, facts, made.resolved.manifest.system if made else None)
+        size = block_size or (made.resolved.manifest.geometry.block_size if made else DEFAULT_BLOCK_SIZE)
+        if made is not None and not keep_secrets and not dry_run:
+            raise DiskRefusedError("what this instance holds was not looked at", hint="--keep-secrets publishes it")
+        if made is not None and dry_run:
+            _report_dry(made, as_json=as_json)
+            return
+        signatory = held.enter_context(composition.signatory(wanted, key, passphrase_file, token_file))
+        if recorded_here:
+            signatory.served_role()  # what would be refused is refused before minutes are spent
+            profiles += accelerating.record_before_release(
+                signatory.rest, wanted, Path(disk), form, system, size, automatic
+            )
+        accelerating.check_positions(profiles, source.size, size)
+        channel_last = bool(profiles) and not no_channel
+        with progress("publish", None, quiet=as_json) as bar:
+            result = publish_disk(
+                source,
+                signatory,
+                wanted.image,
+                wanted.version,
+                system=system,
+                channel=None if no_channel or channel_last else channel,
+                changelog=changelog,
+                level=frame.DEFAULT_LEVEL if level is None else level,
+                block_size=size,
+                progress=_Shown(bar),
+                base_is_there=made is not None and made.resolved.remote.url == wanted.remote.url,
+            )
+        added = accelerating.add_to_published(wanted, signatory.rest, profiles, source, quiet=as_json)
+        # one that was released before is new to channels when it had been interrupted before its profiles were here
+        is_new = result.changed or (not result.channels and any(each.uploaded for each in added))
+        if not no_channel and channel not in result.channels and (is_new or _named(context, "channel")):
+            changing.set_channel(signatory, result.image, channel, result.version)
+            result = replace(result, channels=sorted([*result.channels, channel]))
+        stored_bytes = composition.stored_bytes(signatory.rest, result.publisher, result.image, result.version)
+        _report(result, stored_bytes, added, made, as_json=as_json)
+
+
+_FACTS = {
+    "family": "family",
+    "os_version": "version",
+    "arch": "architecture",
+    "firmware": "firmware",
+    "memory": "minimum_memory_mib",
+    "login": "default_login",
+}
+
+
+def _facts(context: click.Context, facts: Mapping[str, str | int], base: SystemFacts | None) -> SystemFacts:
+    """What the options say of the system; of an instance, what they do not say is its base's."""
+    from oscirc_blockstore.errors import DocumentRefusedError, UsageError
+    from oscirc_blockstore.manifest import SystemFacts
+
+    given = {field: facts[option] for option, field in _FACTS.items() if base is None or _named(context, option)}
     try:
-        with composition.signatory(wanted, key, passphrase_file, token_file) as signatory:
-            if recorded_here:
-                signatory.served_role()  # what would be refused is refused before minutes are spent
-                profiles += accelerating.record_before_release(
-                    signatory.rest, wanted, disk, form, system, size, automatic
-                )
-            accelerating.check_positions(profiles, source.size, size)
-            channel_last = bool(profiles) and not no_channel
-            with progress("publish", None, quiet=as_json) as bar:
-                result = publish_disk(
-                    source,
-                    signatory,
-                    wanted.image,
-                    wanted.version,
-                    system=system,
-                    channel=None if no_channel or channel_last else channel,
-                    changelog=changelog,
-                    level=frame.DEFAULT_LEVEL if level is None else level,
-                    block_size=size,
-                    progress=_Shown(bar),
-                )
-            added = accelerating.add_to_published(wanted, signatory.rest, profiles, source, quiet=as_json)
-            # one that was released before is new to channels when it had been interrupted before its profiles were here
-            is_new = result.changed or (not result.channels and any(each.uploaded for each in added))
-            if not no_channel and channel not in result.channels and (is_new or _named(context, "channel")):
-                changing.set_channel(signatory, result.image, channel, result.version)
-                result = replace(result, channels=sorted([*result.channels, channel]))
-            stored_bytes = composition.stored_bytes(signatory.rest, result.publisher, result.image, result.version)
-    finally:
-        source.close()
-    _report(result, stored_bytes, added, as_json=as_json)
+        return replace(base or SystemFacts(), **given)  # type: ignore[arg-type]  # click has made each of its type
+    except DocumentRefusedError as error:
+        raise UsageError(str(error)) from None
 
 
 def _named(context: click.Context, option: str) -> bool:
@@ -198,7 +231,21 @@ def _text_of(file: Path) -> str:
         raise LocalError(f"cannot read {file}: {error}") from None
 
 
-def _report(result: PublishResult, stored_bytes: int | None, added: Sequence[Accelerated], *, as_json: bool) -> None:
+def _report_dry(made: OpenedInstance, *, as_json: bool) -> None:
+    if as_json:
+        print_json(made.facts())
+    else:
+        click.echo(made.told())
+
+
+def _report(
+    result: PublishResult,
+    stored_bytes: int | None,
+    added: Sequence[Accelerated],
+    made: OpenedInstance | None,
+    *,
+    as_json: bool,
+) -> None:
     name = f"{result.publisher}/{result.image}@{result.version}"
     if as_json:
         print_json(
@@ -218,6 +265,7 @@ def _report(result: PublishResult, stored_bytes: int | None, added: Sequence[Acc
                 "stored_bytes": stored_bytes,
                 "profiles": [asdict(each) for each in added],
                 "seconds": round(result.seconds, 3),
+                **({} if made is None else made.facts()),
             }
         )
         return
@@ -227,6 +275,8 @@ def _report(result: PublishResult, stored_bytes: int | None, added: Sequence[Acc
         click.echo(f"{name} released")
     click.echo(f"  channels  {', '.join(result.channels) or 'none points at it'}")
     click.echo(f"  manifest  sha256:{result.manifest.hex()}")
+    if made is not None:
+        click.echo(f"  changes   {made.told()}")
     click.echo(
         f"  disk      {human_bytes(result.disk_size)}, {human_bytes(result.data_blocks * result.block_size)} of data"
     )
