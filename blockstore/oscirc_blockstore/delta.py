@@ -189,7 +189,13 @@ def name_for(base: Digest) -> str:
 
 
 def build_index(
-    manifest: Digest, base: Digest, block_size: int, records: Iterable[MadeRecord], nodes: Iterable[MadePatch]
+    manifest: Digest,
+    base: Digest,
+    block_size: int,
+    records: Iterable[MadeRecord],
+    nodes: Iterable[MadePatch],
+    *,
+    level: int = INDEX_LEVEL,
 ) -> bytes:
     """The bytes in front of the first frame; the frames follow in the order of `records`."""
     numbers: dict[Digest, int] = {}
@@ -222,7 +228,7 @@ def build_index(
         [_COUNTS.pack(*counts), *numbers, *(_little(c) for c in (*node_columns, *entries, *record_columns, *runs))]
     )
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        INDEX_LEVEL,
+        level,
         source_size=len(body),
         window_log=_INDEX_WINDOW_LOG,
         write_content_size=True,

@@ -65,6 +65,11 @@ def rebuild(record: Record, frame: bytes, load: LoadBlock) -> bytes:
     return raw
 
 
+def dictionary_of(record: Record, load: LoadBlock) -> bytes:
+    """The bytes with which a record's literal pages are compressed; raises as `rebuild` does."""
+    return bytes(_gathered(record, load)[1])
+
+
 def rebuild_node(patch: NodePatch, load: LoadBlock) -> bytes:
     """The node that `patch` names; raises as `rebuild` does."""
     base = bytes(NODE_SIZE) if patch.base == ZERO_DIGEST else load(patch.base)

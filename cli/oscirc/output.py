@@ -55,6 +55,9 @@ class Bar(Protocol):
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
         """A short remark at the bar's end."""
 
+    def reset(self, total: float | None = None) -> None:
+        """Begin anew, with that total."""
+
 
 @contextlib.contextmanager
 def progress(what: str, total_bytes: int | None, *, quiet: bool = False) -> Iterator[Bar]:

@@ -80,6 +80,19 @@ def add_profile(
         return Accelerated(profile.name, built.accelerator.length, built.blocks, built.raw_bytes, new)
 
 
+def listed_accelerators(client: RestClient, name: VersionName) -> list[Accelerator]:
+    """What the server lists for a released version, of every kind."""
+    found = []
+    for each in _objects(client.call_json("GET", f"{name.path}/accelerators")):
+        kind, called, length, index_length = (each.get(key) for key in ("kind", "name", "length", "index_length"))
+        if not (isinstance(kind, str) and isinstance(called, str)):
+            raise DocumentRefusedError("the server lists an accelerator without kind or name")
+        if not (isinstance(length, int) and isinstance(index_length, int)):
+            raise DocumentRefusedError("the server lists an accelerator without lengths")
+        found.append(Accelerator(kind, called, parse_hex(each.get("sha256")), length, index_length))
+    return found
+
+
 def has_profile(client: RestClient, name: VersionName, profile: str) -> bool:
     """Whether the version is released and has a profile and a bundle of that name."""
     try:

@@ -30,9 +30,9 @@ from oscirc_blockstore.changed_disk import ChangedDisk
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest, digest_of
 from oscirc_blockstore.disk_source import ByteRange, DiskSource, aligned
 from oscirc_blockstore.errors import LocalError, UsageError
+from oscirc_blockstore.pipeline import in_order
 from oscirc_blockstore.table import NODE_SIZE, Geometry, TableBuilder, TableRoot
 from oscirc_blockstore.table_editing import TableEditor
-from oscirc_publisher.pipeline import in_order
 from oscirc_publisher.shared_parts import SharedParts
 from oscirc_publisher.uploading import Record, Stored
 

@@ -21,10 +21,10 @@ from oscirc_blockstore.bundle import Entry
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest, verify
 from oscirc_blockstore.errors import DocumentRefusedError
 from oscirc_blockstore.manifest import Manifest
+from oscirc_blockstore.pipeline import in_order
 from oscirc_blockstore.profile import Profile
 from oscirc_blockstore.table import NODE_SIZE, check_node, entry, positions_below
 from oscirc_publisher.building import default_workers
-from oscirc_publisher.pipeline import in_order
 
 _COPY_BYTES = 1 << 20
 

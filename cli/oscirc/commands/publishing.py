@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oscirc_blockstore.disk_source import DiskSource
     from oscirc_blockstore.manifest import SystemFacts
     from oscirc_publisher.accelerating import Accelerated
+    from oscirc_publisher.differencing import Packed
     from oscirc_publisher.disks import DiskFormat
     from oscirc_publisher.publishing import PublishResult
     from oscirc_publisher.releasing import Released
@@ -72,6 +73,13 @@ class _Shown:
     metavar="[NAME=]FILE|auto",
     help="A boot profile (oscirc record), or auto: boot the disk here and record one. Repeatable.",
 )
+@click.option(
+    "--deltas",
+    type=click.IntRange(0, 20),
+    metavar="N",
+    help="Make delta packs from the N versions that people have: what the channel pointed at, and those before "
+    "(default: 1; of instance:NAME none, since that takes time and bytes as the base is large).",
+)
 @recording_options("record-")
 @click.option("--keep-secrets", is_flag=True, help="instance:NAME: publish what should not be public, too.")
 @click.option("--dry-run", is_flag=True, help="instance:NAME: say what changed, and publish nothing.")
@@ -93,6 +101,7 @@ def publish(  # one parameter for each option
     level: int | None,
     block_size: int | None,
     profiles_given: tuple[str, ...],
+    deltas: int | None,
     record_until: str,
     record_settle: float,
     record_runs: int,
@@ -112,8 +121,11 @@ def publish(  # one parameter for each option
     are those of the version that it was made on.
 
     With --profile auto the disk is booted here first, a few times, and what its boots read becomes the profile with
-    which clients fetch a boot in one stream. A disk that does not come to its prompt is not released. With profiles the
-    channel moves last, so that whoever follows it finds them there.
+    which clients fetch a boot in one stream. A disk that does not come to its prompt is not released.
+
+    From the version before a delta pack is made, with which clients that have that version fetch a fraction of what
+    changed; its blocks come from the cache of this machine, or else from the repository. The channel moves last, so
+    that whoever follows it finds all of this there.
 
     \b
     Example:
@@ -121,7 +133,7 @@ def publish(  # one parameter for each option
       oscirc publish debian.raw alice/debian@12.2 --key alice --firmware uefi --profile auto
       oscirc publish instance:debian alice/debian@12.3 --key alice --dry-run
     """
-    from oscirc import accelerating, composition, instance_publishing, recording
+    from oscirc import accelerating, composition, instance_publishing, packing, recording
     from oscirc_blockstore import frame
     from oscirc_blockstore.errors import DiskRefusedError, UsageError
     from oscirc_blockstore.table import DEFAULT_BLOCK_SIZE
@@ -170,7 +182,10 @@ def publish(  # one parameter for each option
                 signatory.rest, wanted, Path(disk), form, system, size, automatic
             )
         accelerating.check_positions(profiles, source.size, size)
-        channel_last = bool(profiles) and not no_channel
+        index = signatory.served_index(signatory.served_role(), wanted.image)
+        most = (0 if made else 1) if deltas is None else deltas
+        bases = packing.bases(index, wanted.version, None if no_channel else channel, most)
+        channel_last = bool(profiles or bases) and not no_channel
         with progress("publish", None, quiet=as_json) as bar:
             result = publish_disk(
                 source,
@@ -186,13 +201,15 @@ def publish(  # one parameter for each option
                 base_is_there=made is not None and made.resolved.remote.url == wanted.remote.url,
             )
         added = accelerating.add_to_published(wanted, signatory.rest, profiles, source, quiet=as_json)
-        # one that was released before is new to channels when it had been interrupted before its profiles were here
-        is_new = result.changed or (not result.channels and any(each.uploaded for each in added))
+        packs = packing.add_to_published(wanted, signatory.rest, bases, source, size, quiet=as_json)
+        # one that was released before is new to channels when it had been interrupted before all this was here
+        completed = any(each.uploaded for each in added) or any(each.made for each in packs)
+        is_new = result.changed or (completed and not result.channels)
         if not no_channel and channel not in result.channels and (is_new or _named(context, "channel")):
             changing.set_channel(signatory, result.image, channel, result.version)
             result = replace(result, channels=sorted([*result.channels, channel]))
         stored_bytes = composition.stored_bytes(signatory.rest, result.publisher, result.image, result.version)
-        _report(result, stored_bytes, added, made, as_json=as_json)
+        _report(result, stored_bytes, added, packs, made, as_json=as_json)
 
 
 _FACTS = {
@@ -242,10 +259,13 @@ def _report(
     result: PublishResult,
     stored_bytes: int | None,
     added: Sequence[Accelerated],
+    packs: Sequence[Packed],
     made: OpenedInstance | None,
     *,
     as_json: bool,
 ) -> None:
+    from oscirc import packing
+
     name = f"{result.publisher}/{result.image}@{result.version}"
     if as_json:
         print_json(
@@ -264,6 +284,7 @@ def _report(
                 "uploaded_bytes": result.uploaded_bytes,
                 "stored_bytes": stored_bytes,
                 "profiles": [asdict(each) for each in added],
+                "deltas": [asdict(each) for each in packs],
                 "seconds": round(result.seconds, 3),
                 **({} if made is None else made.facts()),
             }
@@ -286,6 +307,8 @@ def _report(
     )
     for each in added:
         click.echo(f"  profile   {each.name}: {each.blocks} blocks, {human_bytes(each.bundle_bytes)} to boot")
+    for pack in packs:
+        click.echo(f"  delta     {packing.line_of(pack)}")
 
 
 def _say_change(released: Released, done: str, *, as_json: bool) -> None:

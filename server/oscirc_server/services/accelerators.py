@@ -1,9 +1,9 @@
 """Accelerators of released versions: kept, listed, hinted at. Unsigned: a client checks what they carry.
 
-A file arrives whole and hashed before it is judged: a bundle by its index, a profile by its form, both by the manifest
-that they name and by a bound on their length. Then the row is written and, under the writer's lock, the two unsigned
-documents: the listing of the manifest and the hint of the image. A file that was replaced stays for clients that are
-reading it until the next start of the server.
+A file arrives whole and hashed before it is judged: a bundle or delta pack by its index, a profile by its form, all by
+the manifest that they name and by a bound on their length. Then the row is written and, under the writer's lock, the
+two unsigned documents: the listing of the manifest and the hint of the image. A file that was replaced stays for
+clients that are reading it until the next start of the server.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import IO
 from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
-from oscirc_blockstore import bundle, image_index, profile
+from oscirc_blockstore import bundle, delta, image_index, profile
 from oscirc_blockstore.accelerators import (
     BUNDLE,
+    DELTA,
     MAX_ACCELERATORS,
     MAX_CHANNELS,
     MAX_HINT_BYTES,
@@ -30,6 +31,7 @@ from oscirc_blockstore.accelerators import (
 )
 from oscirc_blockstore.digests import Digest, digest_of
 from oscirc_blockstore.errors import DocumentRefusedError, NotFoundError, OscircError, UsageError
+from oscirc_blockstore.frame import max_frame_bytes
 from oscirc_blockstore.image_index import ImageIndex
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.manifest import parse as parse_manifest
@@ -67,6 +69,8 @@ def limit_bytes(manifest: Manifest, kind: str) -> int:
     """How long a file of that kind may be for a version."""
     if kind == PROFILE:
         return profile.MAX_PROFILE_BYTES
+    if kind == DELTA:
+        return delta.MAX_INDEX_BYTES + manifest.data_blocks * max_frame_bytes(manifest.geometry.block_size)
     return bundle.bounds(manifest.geometry, manifest.data_blocks).length
 
 
@@ -245,8 +249,10 @@ def _judged(digest: Digest, manifest: Manifest, kind: str, name: str, sha256: Di
         if any(position >= manifest.geometry.block_count for position in recorded.positions):
             raise DocumentRefusedError("the profile names a position beyond the end of the disk")
         return Accelerator(PROFILE, name, sha256, length)
+    if kind == DELTA:
+        return _judged_pack(digest, manifest, name, sha256, length, file)
     if kind != BUNDLE:
-        raise UsageError(f"no kind of accelerator: {kind[:16]!r}", hint=f"{BUNDLE} or {PROFILE}")
+        raise UsageError(f"no kind of accelerator: {kind[:16]!r}", hint=f"{BUNDLE}, {DELTA} or {PROFILE}")
     head = file.read(bundle.HEAD_SIZE)
     bounds = bundle.bounds(manifest.geometry, manifest.data_blocks)
     index_length = bundle.index_length(head, bounds.entries)
@@ -258,3 +264,18 @@ def _judged(digest: Digest, manifest: Manifest, kind: str, name: str, sha256: Di
     if index.length != length:
         raise DocumentRefusedError(f"the bundle has {length} bytes; its index says {index.length}")
     return Accelerator(BUNDLE, name, sha256, length, index_length)
+
+
+def _judged_pack(
+    digest: Digest, manifest: Manifest, name: str, sha256: Digest, length: int, file: IO[bytes]
+) -> Accelerator:
+    head = file.read(delta.HEAD_SIZE)
+    index_length = delta.index_length(head)
+    index = delta.parse_index(head + file.read(index_length - delta.HEAD_SIZE))
+    if index.manifest != digest or index.block_size != manifest.geometry.block_size:
+        raise DocumentRefusedError("the delta pack was made for another disk")
+    if name != delta.name_for(index.base):
+        raise DocumentRefusedError(f"a delta pack from that version is called {delta.name_for(index.base)}")
+    if index.length != length:
+        raise DocumentRefusedError(f"the delta pack has {length} bytes; its index says {index.length}")
+    return Accelerator(DELTA, name, sha256, length, index_length)

@@ -113,7 +113,7 @@ def test_only_its_publisher_puts_and_removes(world, api, disk):
         (PROFILE, "fleet-boot", lambda disk: profile_of(disk, name="fleet-boot"), 400, "UsageError"),
         (PROFILE, "Boot", profile_of, 400, "NameRefusedError"),
         (PROFILE, ".boot", profile_of, 400, "NameRefusedError"),
-        ("delta", "boot", profile_of, 400, "UsageError"),
+        ("picture", "boot", profile_of, 400, "UsageError"),
         (BUNDLE, "boot", lambda disk: bundle_of(disk)[:-1], 422, "DocumentRefusedError"),
         (BUNDLE, "boot", lambda disk: bundle_of(disk) + b"x", 422, "DocumentRefusedError"),
         (BUNDLE, "boot", lambda disk: bundle_of(disk)[:40], 422, "DocumentRefusedError"),

@@ -53,7 +53,7 @@ class _Crew(Generic[Item, Result]):
         self._waiting: SimpleQueue[tuple[Item, Future[Result]] | None] = SimpleQueue()
         self._failures: list[BaseException] = []
         self._threads = [
-            threading.Thread(target=self._work, name=f"publish-{number}", daemon=True) for number in range(workers)
+            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(workers)
         ]
         for thread in self._threads:
             thread.start()

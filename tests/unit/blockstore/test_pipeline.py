@@ -4,7 +4,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from oscirc_publisher.pipeline import in_order
+from oscirc_blockstore.pipeline import in_order
 
 
 def test_results_come_in_the_order_of_the_items():
@@ -93,7 +93,7 @@ def test_a_stop_from_outside_ends_it():
 
 
 def test_a_thread_that_hangs_does_not_keep_the_caller(monkeypatch):
-    monkeypatch.setattr("oscirc_publisher.pipeline._GRACE_S", 0.05)
+    monkeypatch.setattr("oscirc_blockstore.pipeline._GRACE_S", 0.05)
     hanging = threading.Event()
     never = threading.Event()
 

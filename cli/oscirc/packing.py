@@ -1,0 +1,201 @@
+"""Delta packs as the command line makes them: which versions are meant, where their blocks come from, progress."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oscirc.output import human_bytes, progress, say, warn
+from oscirc_blockstore import frame
+from oscirc_blockstore.errors import UsageError
+
+if TYPE_CHECKING:
+    from oscirc.composition import VersionReference
+    from oscirc.output import Bar
+    from oscirc_blockstore.digests import Digest
+    from oscirc_blockstore.disk_source import DiskSource
+    from oscirc_blockstore.image_index import ImageIndex
+    from oscirc_publisher.differencing import Packed
+    from oscirc_publisher.rest import RestClient
+    from oscirc_remote.resolving import Resolved
+
+_PATIENCE_S = 60.0
+NO_NUMPY_HINT = "install numpy, or oscirc with its extra: oscirc[delta]"
+
+
+def has_numpy() -> bool:
+    """Whether packs can be made here."""
+    from importlib.util import find_spec
+
+    return find_spec("numpy") is not None
+
+
+def released_index(wanted: VersionReference) -> ImageIndex:
+    """The index of the image that is meant, as the repository has it now."""
+    from oscirc_remote.session import Session
+
+    with Session(wanted.remote) as session:
+        return session.image_index(wanted.publisher, wanted.image)
+
+
+def resolved_version(wanted: VersionReference, label: str) -> Resolved:
+    """A released version of the image that is meant; withdrawn ones too, since a pack leads away from them."""
+    from oscirc_remote.resolving import resolve
+
+    return resolve(f"{wanted.remote.name}:{wanted.publisher}/{wanted.image}@{label}", allow_revoked=True)
+
+
+def bases(index: ImageIndex, version: str, channel: str | None, most: int) -> list[str]:
+    """From which versions a pack to the one that is being released should start."""
+    from oscirc_publisher import differencing
+
+    return differencing.bases(index, version, channel, most) if most else []
+
+
+def add_packs(
+    client: RestClient,
+    wanted: VersionReference,
+    bases: Sequence[str],
+    *,
+    block_at: Callable[[int], bytes] | None = None,
+    level: int | None = None,
+    again: bool = False,
+    quiet: bool = False,
+) -> list[Packed]:
+    """Make the packs from these versions to the one that is meant, and put them there.
+
+    What is not at hand comes from the cache and the repository.
+    """
+    if not bases:
+        return []
+    if not has_numpy():
+        raise UsageError("delta packs are made with numpy, which is not here", hint=NO_NUMPY_HINT)
+    from oscirc_blockstore.delta_making import Version
+    from oscirc_blockstore.delta_record import DEFAULT_LEVEL
+    from oscirc_publisher.accelerating import VersionName
+    from oscirc_publisher.differencing import add_pack
+    from oscirc_remote.deadlines import Deadline
+    from oscirc_remote.opening import open_source
+
+    new = resolved_version(wanted, wanted.version)
+    name = VersionName(wanted.publisher, wanted.image, wanted.version)
+    added = []
+    with contextlib.closing(open_source(new.remote.sources())) as source:
+
+        def load(digest: Digest, raw_size: int) -> bytes:
+            return source.fetch(digest, raw_size, Deadline.after(_PATIENCE_S))
+
+        for label in bases:
+            old = resolved_version(wanted, label)
+            if old.manifest.geometry.block_size != new.manifest.geometry.block_size:
+                warn(f"no delta pack from {label}: its blocks have another size")
+                continue
+            with progress(f"delta pack from {label}", None, quiet=quiet) as bar:
+                added.append(
+                    add_pack(
+                        client,
+                        name,
+                        label,
+                        Version(old.manifest_digest, old.manifest),
+                        Version(new.manifest_digest, new.manifest),
+                        load,
+                        lambda _digest, raw: len(frame.encode(raw)),
+                        block_at=block_at,
+                        level=DEFAULT_LEVEL if level is None else level,
+                        again=again,
+                        stop=client.stop,
+                        progress=_Shown(bar, new.manifest.geometry.block_size),
+                    )
+                )
+    return added
+
+
+def add_to_published(
+    wanted: VersionReference,
+    client: RestClient,
+    bases: Sequence[str],
+    disk: DiskSource,
+    block_size: int,
+    *,
+    quiet: bool,
+) -> list[Packed]:
+    """The same for a version that was published just now from a disk that is at hand."""
+    if bases and not has_numpy():
+        warn(f"no delta pack was made: {NO_NUMPY_HINT}")
+        return []
+
+    def block(position: int) -> bytes:
+        offset = position * block_size
+        return disk.read(offset, min(block_size, disk.size - offset)).ljust(block_size, b"\0")
+
+    return add_packs(client, wanted, bases, block_at=block, quiet=quiet)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPack:
+    """A pack that the server lists; `base` is empty where no released version is the one it starts from."""
+
+    base: str
+    name: str
+    pack_bytes: int
+    index_bytes: int
+
+
+def listed_packs(client: RestClient, wanted: VersionReference) -> list[ListedPack]:
+    """The delta packs of a version."""
+    from oscirc_blockstore.accelerators import DELTA
+    from oscirc_blockstore.delta import name_for
+    from oscirc_publisher.accelerating import VersionName, listed_accelerators
+
+    labels = {name_for(known.manifest): known.label for known in released_index(wanted).versions}
+    name = VersionName(wanted.publisher, wanted.image, wanted.version)
+    return [
+        ListedPack(labels.get(each.name, ""), each.name, each.length, each.index_length)
+        for each in listed_accelerators(client, name)
+        if each.kind == DELTA
+    ]
+
+
+def remove(client: RestClient, wanted: VersionReference, pack: ListedPack) -> None:
+    """List a pack no more."""
+    from oscirc_blockstore.accelerators import DELTA
+    from oscirc_publisher.accelerating import VersionName
+
+    name = VersionName(wanted.publisher, wanted.image, wanted.version)
+    client.call("DELETE", f"{name.path}/accelerators/{DELTA}/{pack.name}")
+
+
+def line_of(packed: Packed) -> str:
+    """What a pack is, for people."""
+    size = human_bytes(packed.pack_bytes)
+    if not packed.made:
+        return f"from {packed.base}: {size} (was there already)"
+    return (
+        f"from {packed.base}: {size} for {packed.records} of {packed.blocks} blocks, "
+        f"which cost {human_bytes(packed.whole_bytes)} whole"
+    )
+
+
+def tell(added: Sequence[Packed]) -> None:
+    """What was put there, for people."""
+    for each in added:
+        say(f"delta pack {line_of(each)}")
+
+
+class _Shown:
+    """Draws how far a pack is: first the old blocks that are looked at, then the new ones."""
+
+    def __init__(self, bar: Bar, block_size: int) -> None:
+        self._bar, self._block_size = bar, block_size
+        self._phase, self._done = "", 0
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Move the bar."""
+        if phase != self._phase:
+            self._phase, self._done = phase, 0
+            self._bar.reset(total * self._block_size)
+            self._bar.set_postfix_str(phase, refresh=False)
+        self._bar.update((done - self._done) * self._block_size)
+        self._done = done
