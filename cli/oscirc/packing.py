@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from oscirc_blockstore.disk_source import DiskSource
     from oscirc_blockstore.image_index import ImageIndex
     from oscirc_publisher.differencing import Packed
+    from oscirc_publisher.releasing import Signatory
     from oscirc_publisher.rest import RestClient
     from oscirc_remote.resolving import Resolved
 
@@ -47,11 +48,16 @@ def resolved_version(wanted: VersionReference, label: str) -> Resolved:
     return resolve(f"{wanted.remote.name}:{wanted.publisher}/{wanted.image}@{label}", allow_revoked=True)
 
 
-def bases(index: ImageIndex, version: str, channel: str | None, most: int) -> list[str]:
-    """From which versions a pack to the one that is being released should start."""
+def bases(
+    signatory: Signatory, wanted: VersionReference, channel: str | None, most: int | None, *, is_instance: bool
+) -> list[str]:
+    """From which versions packs to the one that is being released should start; `most` None: as many as is usual."""
     from oscirc_publisher import differencing
 
-    return differencing.bases(index, version, channel, most) if most else []
+    if most is None:
+        most = 0 if is_instance else 1
+    index = signatory.served_index(signatory.served_role(), wanted.image)
+    return differencing.bases(index, wanted.version, channel, most)
 
 
 def add_packs(

@@ -16,8 +16,8 @@ from typing import Protocol
 from oscirc_blockstore import frame
 from oscirc_blockstore.changed_disk import ChangedDisk
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest
+from oscirc_blockstore.pipeline import in_order
 from oscirc_blockstore.table import FANOUT, NODE_SIZE, Geometry, check_node, entry
-from oscirc_publisher.pipeline import in_order
 from oscirc_publisher.uploading import Record, Stored
 
 _ASKED_AT_ONCE = 1024

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from oscirc_publisher.differencing import Packed
     from oscirc_publisher.disks import DiskFormat
     from oscirc_publisher.publishing import PublishResult
-    from oscirc_publisher.releasing import Released
+    from oscirc_publisher.releasing import Released, Signatory
 
 _PHASES = {"comparing": "comparing", "uploading": "publishing", "releasing": "releasing"}
 
@@ -137,7 +137,6 @@ def publish(  # one parameter for each option
     from oscirc_blockstore import frame
     from oscirc_blockstore.errors import DiskRefusedError, UsageError
     from oscirc_blockstore.table import DEFAULT_BLOCK_SIZE
-    from oscirc_publisher import changing
     from oscirc_publisher.disks import open_disk
     from oscirc_publisher.publishing import publish as publish_disk
 
@@ -182,9 +181,7 @@ def publish(  # one parameter for each option
                 signatory.rest, wanted, Path(disk), form, system, size, automatic
             )
         accelerating.check_positions(profiles, source.size, size)
-        index = signatory.served_index(signatory.served_role(), wanted.image)
-        most = (0 if made else 1) if deltas is None else deltas
-        bases = packing.bases(index, wanted.version, None if no_channel else channel, most)
+        bases = packing.bases(signatory, wanted, None if no_channel else channel, deltas, is_instance=made is not None)
         channel_last = bool(profiles or bases) and not no_channel
         with progress("publish", None, quiet=as_json) as bar:
             result = publish_disk(
@@ -205,11 +202,26 @@ def publish(  # one parameter for each option
         # one that was released before is new to channels when it had been interrupted before all this was here
         completed = any(each.uploaded for each in added) or any(each.made for each in packs)
         is_new = result.changed or (completed and not result.channels)
-        if not no_channel and channel not in result.channels and (is_new or _named(context, "channel")):
-            changing.set_channel(signatory, result.image, channel, result.version)
-            result = replace(result, channels=sorted([*result.channels, channel]))
-        stored_bytes = composition.stored_bytes(signatory.rest, result.publisher, result.image, result.version)
-        _report(result, stored_bytes, added, packs, made, as_json=as_json)
+        if not no_channel and (is_new or _named(context, "channel")):
+            result = _with_channel(signatory, result, channel)
+        _report(
+            result,
+            composition.stored_bytes(signatory.rest, wanted.publisher, wanted.image, wanted.version),
+            added,
+            packs,
+            made,
+            as_json=as_json,
+        )
+
+
+def _with_channel(signatory: Signatory, result: PublishResult, channel: str) -> PublishResult:
+    """Point the channel at what was published, unless it does so already."""
+    from oscirc_publisher import changing
+
+    if channel in result.channels:
+        return result
+    changing.set_channel(signatory, result.image, channel, result.version)
+    return replace(result, channels=sorted([*result.channels, channel]))
 
 
 _FACTS = {

@@ -1,6 +1,7 @@
 """Delta packs put beside versions: from those versions that people have, sent once."""
 
 import hashlib
+import json
 import random
 
 import httpx
@@ -44,6 +45,10 @@ def test_withdrawn_versions_come_last_and_later_ones_not_at_all():
     assert bases(ImageIndex("alice", "debian"), "1", None, 9) == []
 
 
+def answer(document):
+    return httpx.Response(200, stream=httpx.ByteStream(json.dumps(document).encode()))
+
+
 class Server:
     """The part of the API that lists and takes accelerators."""
 
@@ -52,7 +57,7 @@ class Server:
 
     def __call__(self, request):
         if request.method == "GET":
-            return httpx.Response(200, json={"manifest": "", "accelerators": self.listed})
+            return answer({"manifest": "", "accelerators": self.listed})
         raw = request.read()
         assert hashlib.sha256(raw).hexdigest() == request.url.params["sha256"]
         self.received.append((request.url.path, raw))
@@ -66,7 +71,7 @@ class Server:
                 "index_length": delta.index_length(raw),
             }
         )
-        return httpx.Response(200, json={})
+        return answer({})
 
 
 @pytest.fixture
