@@ -65,6 +65,13 @@ class LocalStore:
         """Whether a file of that name is here (its bytes are judged by `load` only)."""
         return os.access(self._place(digest), os.F_OK)
 
+    def holds(self, digest: Digest, size: int) -> bool:
+        """The same of a file of that size: to be asked before `load` by who has the size from a stranger."""
+        try:
+            return os.stat(self._place(digest), follow_symlinks=False).st_size == size  # noqa: PTH116
+        except OSError:
+            return False
+
     def load(self, digest: Digest, size: int, *, counts: bool = True) -> bytes | None:
         """The verified bytes, or None when absent; a file that is not what its name says is removed.
 

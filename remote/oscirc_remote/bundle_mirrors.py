@@ -1,4 +1,4 @@
-"""Where bundles and their listings come from: the mirrors by their standing, over connections of their own.
+"""Where bundles, delta packs and listings come from: the mirrors by their standing, over connections of their own.
 
 Of several mirrors one that is silent, or drips, is left soon; a single one is given time, since there is nobody else.
 """
@@ -60,6 +60,19 @@ class BundleMirrors:
             return None
         held_back = self._rate_limit is not None and self._rate_limit.bytes_per_s < 4 * SLOWEST  # by us, not by it
         return download(self._client(name), accelerator, start, stop, several=len(names) > 1 and not held_back)
+
+    def get_range(self, accelerator: Accelerator, start: int, stop: int, deadline: Deadline) -> bytes:
+        """Exactly these bytes of the file, unverified, from the first mirror that has them, or what the last raised."""
+        problem: TransportError = NotServedError(f"no mirror has {accelerator.path}")
+        names = self._mirrors.preferred()
+        for at, name in enumerate(names):
+            share = deadline.at_most(deadline.remaining_s() / (len(names) - at))
+            try:
+                with self._client(name).stream(accelerator.path, start, stop, share) as body:
+                    return body.read_all(stop - start)
+            except TransportError as error:
+                problem = error
+        raise problem
 
     def report(self, name: str, problem: OscircError | None, *, received_bytes: int = 0, seconds: float = 0.0) -> None:
         """How a download went, and what came of it in that time."""

@@ -26,9 +26,10 @@ from oscirc_remote.counters import Counters
 from oscirc_remote.deadlines import SYSTEM_CLOCK, Cancellation, Clock, Deadline
 from oscirc_remote.origins import Origin
 from oscirc_remote.outage import Outage
+from oscirc_remote.pack_source import PackSource
 from oscirc_remote.readiness import ProfileShare, ProfileWatch, Readiness
 from oscirc_remote.sources import CachingSource
-from oscirc_remote.status import PrefetchStatus, ReaderStatus
+from oscirc_remote.status import PackStatus, PrefetchStatus, ReaderStatus
 from oscirc_remote.survey import Survey
 from oscirc_remote.table_view import TableView
 
@@ -75,10 +76,12 @@ class ImageReader:
         ahead: AheadPolicy | None = None,
         prefetcher: FetchesAhead | None = None,
         profile: ProfileWatch | None = None,
+        packs: PackSource | None = None,
         held: contextlib.ExitStack | None = None,
     ) -> None:
         self.manifest = manifest
         self._profile = profile
+        self._packs = packs
         self._held = held or contextlib.ExitStack()
         self._source = source
         self._ahead = ahead
@@ -277,6 +280,7 @@ class ImageReader:
         geometry = self.manifest.geometry
         cached, surveyed = self._survey.look()
         cache, prefetch = self._source.status(), self._prefetcher.status() if self._prefetcher else PrefetchStatus()
+        packs = self._packs.status() if self._packs else PackStatus()
         network = self._outage.status()
         profile = self._profile.share() if self._profile else ProfileShare()
         complete = surveyed and cached == self.manifest.data_blocks
@@ -289,12 +293,15 @@ class ImageReader:
             blocks_cached=cached,
             bytes_cached=cached * geometry.block_size,
             surveyed=surveyed,
-            requests=sum(mirror.requests for mirror in cache.mirrors) + prefetch.requests,
-            received_bytes=sum(mirror.received_bytes for mirror in cache.mirrors) + prefetch.streamed_bytes,
+            requests=sum(mirror.requests for mirror in cache.mirrors) + prefetch.requests + packs.requests,
+            received_bytes=sum(mirror.received_bytes for mirror in cache.mirrors)
+            + prefetch.streamed_bytes
+            + packs.received_bytes,
             worst_stall_ms=self._worst_stall_ms,
             failing_reads=self._failing,
             cache=cache,
             prefetch=prefetch,
+            packs=packs,
             waiting_reads=network.waiting_reads,
             network_problem=network.problem,
             network_gone_s=network.gone_s,

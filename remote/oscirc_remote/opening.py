@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from oscirc_blockstore import accelerators
 from oscirc_blockstore.accelerators import Listing
 from oscirc_blockstore.errors import DocumentRefusedError, NotServedError, OscircError, TransportError
+from oscirc_blockstore.local_store import LocalStore
 from oscirc_blockstore.profile import DEFAULT_NAME
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote import paths, uses
+from oscirc_remote.bundle_mirrors import BundleMirrors
 from oscirc_remote.cache import BLOCK_MEMORY_BYTES, NODE_MEMORY_BYTES, CachedSource
+from oscirc_remote.cache_layout import STORE_DIRECTORY
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.early import EarlyBundle
 from oscirc_remote.fetching import HttpFrameSource
@@ -25,6 +29,8 @@ from oscirc_remote.image_blocks import ImageBlocks
 from oscirc_remote.local_files import make_directory, read_bytes
 from oscirc_remote.look_ahead import LookAhead
 from oscirc_remote.mirrors import MirroredSource
+from oscirc_remote.pack_source import PackSource
+from oscirc_remote.packs import Packs, known_manifests
 from oscirc_remote.prefetch import LISTING_S, Prefetcher, PrefetchOptions
 from oscirc_remote.quota import Quota
 from oscirc_remote.rate_limits import RateLimit
@@ -44,7 +50,10 @@ def open_source(
     rate_limit: RateLimit | None = None,
     quota: Quota | None = None,
 ) -> CachedSource:
-    """Verified blocks from these base URLs (the preferred one first) through the cache in `cache_directory`."""
+    """Verified blocks from these base URLs (the preferred one first) through the cache in `cache_directory`.
+
+    Nothing is known of an image here, so delta packs are not used: see `open_whole`.
+    """
     return _cached(
         _mirrored(urls, rate_limit),
         cache_directory or paths.cache_directory(),
@@ -74,10 +83,11 @@ def open_image(
     """
     directory = cache_directory or paths.cache_directory()
     mirrors = _mirrored(resolved.remote.sources(), rate_limit)
-    source = _cached(
-        mirrors, directory, block_memory_bytes=block_memory_bytes, node_memory_bytes=node_memory_bytes, quota=quota
-    )
     manifest = resolved.manifest
+    packed, packs = _with_packs(resolved, mirrors, directory, rate_limit)
+    source = _cached(
+        packed, directory, block_memory_bytes=block_memory_bytes, node_memory_bytes=node_memory_bytes, quota=quota
+    )
     table = TableView(manifest.geometry, manifest.root)
     held = contextlib.ExitStack()
     held.enter_context(uses.using(directory, manifest))
@@ -91,7 +101,9 @@ def open_image(
         node=lambda node: source.resident(node, NODE_SIZE),
     )
     if prefetch is None:
-        return ImageReader(manifest, source, deadline_s=deadline_s, table=table, profile=profile, held=held)
+        return ImageReader(
+            manifest, source, deadline_s=deadline_s, table=table, profile=profile, packs=packed, held=held
+        )
     look_ahead = LookAhead(
         manifest.geometry.block_count, ImageBlocks(table, source, lambda: Deadline.after(deadline_s)).is_worth
     )
@@ -106,6 +118,7 @@ def open_image(
         table=table,
         early=early,
         rate_limit=rate_limit,
+        packs=packs,
     )
     prefetcher.start()
     return ImageReader(
@@ -116,8 +129,41 @@ def open_image(
         ahead=look_ahead,
         prefetcher=prefetcher,
         profile=profile,
+        packs=packed,
         held=held,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSource:
+    """A source for all of an image, and the packs that it uses."""
+
+    source: CachedSource
+    packs: PackSource
+
+    def close(self) -> None:
+        """Let go of both."""
+        self.source.close()
+
+
+def open_whole(
+    resolved: Resolved,
+    cache_directory: Path | None = None,
+    *,
+    rate_limit: RateLimit | None = None,
+    quota: Quota | None = None,
+    patience_s: float = LISTING_S,
+) -> OpenedSource:
+    """Verified blocks of an image of which all is wanted; the delta packs that help are in use when this returns."""
+    directory = cache_directory or paths.cache_directory()
+    mirrors = _mirrored(resolved.remote.sources(), rate_limit)
+    packed, packs = _with_packs(resolved, mirrors, directory, rate_limit)
+    source = _cached(packed, directory, quota=quota)
+    if packs.may_help:
+        listing = listing_of(resolved, directory)
+        if listing is not None:
+            packs.use(listing, Deadline.after(patience_s))
+    return OpenedSource(source, packed)
 
 
 def listing_of(resolved: Resolved, cache_directory: Path | None = None) -> Listing | None:
@@ -172,19 +218,29 @@ def _mirrored(urls: Sequence[str], rate_limit: RateLimit | None = None) -> Mirro
     return MirroredSource([HttpFrameSource(url, rate_limit=rate_limit) for url in urls])
 
 
+def _with_packs(
+    resolved: Resolved, mirrors: MirroredSource, directory: Path, rate_limit: RateLimit | None
+) -> tuple[PackSource, Packs]:
+    """The mirrors behind the delta packs of an image, which are still to be found."""
+    ranges = BundleMirrors(mirrors, rate_limit)
+    packed = PackSource(mirrors, ranges, LocalStore(make_directory(directory) / STORE_DIRECTORY))
+    known = known_manifests(resolved.remote, directory)
+    return packed, Packs(resolved.manifest_digest, resolved.manifest, packed, ranges, directory, known)
+
+
 def _cached(
-    mirrors: MirroredSource,
+    inner: MirroredSource | PackSource,
     directory: Path,
     *,
-    block_memory_bytes: int,
-    node_memory_bytes: int,
+    block_memory_bytes: int = BLOCK_MEMORY_BYTES,
+    node_memory_bytes: int = NODE_MEMORY_BYTES,
     quota: Quota | None = None,
 ) -> CachedSource:
     return CachedSource(
-        mirrors,
+        inner,
         make_directory(directory),
         block_memory_bytes=block_memory_bytes,
         node_memory_bytes=node_memory_bytes,
-        window=mirrors.window,
+        window=inner.window,
         quota=quota,
     )

@@ -35,6 +35,7 @@ from oscirc_remote.flights import Flight
 from oscirc_remote.image_blocks import ImageBlocks
 from oscirc_remote.look_ahead import LookAhead
 from oscirc_remote.mirrors import MirroredSource
+from oscirc_remote.packs import Packs
 from oscirc_remote.rate_limits import RateLimit
 from oscirc_remote.readiness import keep_listing, keep_profile
 from oscirc_remote.status import PrefetchStatus
@@ -75,6 +76,7 @@ class Prefetcher:
         table: TableView,
         early: EarlyBundle | None = None,
         rate_limit: RateLimit | None = None,
+        packs: Packs | None = None,
     ) -> None:
         self._manifest_digest = manifest_digest
         self._manifest = manifest
@@ -87,6 +89,7 @@ class Prefetcher:
         self._queued = rate_limit.at_once(block_size, AHEAD_QUEUED) if rate_limit else AHEAD_QUEUED
         self._image = ImageBlocks(table, source, self._deadline)
         self._early = early
+        self._packs = packs
         self._arrivals = Arrivals()
         self._cancellation = Cancellation()
         self._stream: BundleStream | None = None
@@ -165,6 +168,8 @@ class Prefetcher:
             self._tried(lambda: self._use(hinted, started))
         if self._options.bundles and not self._recorded and not self._closing:
             self._tried(lambda: self._use_listing(hinted))
+        elif not self._options.bundles and self._packs is not None and self._packs.may_help:
+            self._tried(self._use_packs_alone)
         self._arrivals.end()
         if self._options.guesses:
             self._look_ahead.guess()
@@ -189,9 +194,15 @@ class Prefetcher:
         if listing is not None and listing != hinted:  # a hint is no more than that
             self._use(listing, None)
 
+    def _use_packs_alone(self) -> None:
+        listing = self._listing()
+        if listing is not None:
+            self._use_packs(listing)
+
     def _use(self, listing: Listing, started: Started | None) -> None:
         """Fetch the bundle that is listed, or else the blocks of the profile."""
         keep_listing(self._cache_directory, listing.serialise(), self._manifest_digest)
+        self._use_packs(listing)
         self._bundle = listing.find(accelerators.BUNDLE, self._options.profile)
         recorded = listing.find(accelerators.PROFILE, self._options.profile)
         if self._bundle is not None:
@@ -201,6 +212,11 @@ class Prefetcher:
         if recorded is not None and not self._recorded and not self._closing:
             self._state = "profile"
             self._ahead(self._profile_entries(recorded))
+
+    def _use_packs(self, listing: Listing) -> None:
+        """First of all: with a pack less is to be fetched, whatever fetches it."""
+        if self._packs is not None and self._packs.may_help:
+            self._packs.use(listing, Deadline.after(LISTING_S, self._cancellation))
 
     def _arrived(self, position: int) -> None:
         self.on_block(position)  # set, or set anew, while the stream runs

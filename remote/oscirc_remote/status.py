@@ -77,6 +77,25 @@ class PrefetchStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PackStatus:
+    """What delta packs did: `packs` are in use; `record_bytes` were fetched where whole frames cost `saved_bytes` more.
+
+    `refused_records` made no block that the table names, `failed_records` could not be had or lacked an old block: in
+    both cases the block was fetched whole. `requests` and `received_bytes` are all that packs took, their indexes too.
+    """
+
+    packs: int = 0
+    rebuilt_blocks: int = 0
+    rebuilt_nodes: int = 0
+    record_bytes: int = 0
+    saved_bytes: int = 0
+    refused_records: int = 0
+    failed_records: int = 0
+    requests: int = 0
+    received_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ReaderStatus:
     """One image as it is being read. Positions of a disk that hold data are `blocks_needed`.
 
@@ -108,6 +127,7 @@ class ReaderStatus:
     profile_blocks: int = 0
     profile_blocks_cached: int = 0
     ready_to_boot: bool = False
+    packs: PackStatus = PackStatus()
 
     @property
     def safe_to_unplug(self) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -91,7 +92,7 @@ def pull(
 def _pull_all(resolved: Resolved, limit: RateLimit | None, *, quiet: bool) -> dict[str, object]:
     from oscirc import hoarding
     from oscirc_remote import paths, uses
-    from oscirc_remote.opening import open_source
+    from oscirc_remote.opening import open_whole
     from oscirc_remote.pull import PARALLELISM
     from oscirc_remote.pull import pull as pull_image
 
@@ -100,23 +101,23 @@ def _pull_all(resolved: Resolved, limit: RateLimit | None, *, quiet: bool) -> di
     _warn_of_little_room(resolved)
     with (
         uses.using(paths.cache_directory(), manifest),
-        contextlib.closing(
-            open_source(resolved.remote.sources(), rate_limit=limit, quota=hoarding.quota(waits=True))
-        ) as source,
+        contextlib.closing(open_whole(resolved, rate_limit=limit, quota=hoarding.quota(waits=True))) as opened,
         progress("pull", manifest.data_blocks * block_size, quiet=quiet) as bar,
     ):
         counts = pull_image(
             manifest,
-            source,
+            opened.source,
             progress=_moving(bar, block_size),
             parallelism=limit.at_once(block_size, PARALLELISM) if limit else PARALLELISM,
             patience_s=PATIENCE_S + (2 * block_size / limit.bytes_per_s if limit else 0),
         )
+        packs = opened.packs.status()
     return {
         "data_bytes": manifest.data_blocks * block_size,
         "fetched_blocks": counts.fetched_blocks,
         "fetched_nodes": counts.fetched_nodes,
-        "fetched_bytes": counts.received_bytes,
+        "fetched_bytes": counts.received_bytes + packs.received_bytes,
+        "packs": asdict(packs),
     }
 
 

@@ -1,0 +1,237 @@
+"""Blocks from delta packs: between the cache and the mirrors, where old blocks are here and a record is cheaper.
+
+What a pack brings counts only where it hashes to the digest that was asked for. So nothing that goes wrong here is an
+error of reading: the block is fetched whole then, and it is counted why. A pack of which several records proved wrong
+is used no more. Mirrors are not blamed for that: a record has no name of its own by which one could tell who lied.
+
+The store is asked for an old block only where it has one of the right size: it takes a file of another size than it was
+asked for to be damaged, so that a pack that calls blocks nodes would empty the cache.
+
+Safe for threads: packs are added, never changed; each fetch runs on its caller's thread, under its caller's deadline.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from oscirc_blockstore import delta_record
+from oscirc_blockstore.accelerators import Accelerator
+from oscirc_blockstore.delta import DeltaIndex, Record
+from oscirc_blockstore.digests import ZERO_DIGEST, Digest
+from oscirc_blockstore.errors import IntegrityError, OscircError
+from oscirc_blockstore.table import NODE_SIZE
+from oscirc_remote.counters import Counters
+from oscirc_remote.deadlines import Deadline
+from oscirc_remote.sources import BlockSource
+from oscirc_remote.status import MirrorStatus, PackStatus
+
+MOST_PACKS = 2
+MOST_REFUSED = 3
+
+
+class RangeSource(Protocol):
+    """Parts of accelerators, from whoever has them."""
+
+    def get_range(self, accelerator: Accelerator, start: int, stop: int, deadline: Deadline) -> bytes:
+        """Exactly these bytes of the file, unverified, or a `TransportError`."""
+
+    @property
+    def requests(self) -> int:
+        """Requests sent so far."""
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes received so far."""
+
+    def close(self) -> None:
+        """End what is under way, and begin nothing more."""
+
+
+class WindowedSource(BlockSource, Protocol):
+    """A block source that knows its link."""
+
+    def window(self) -> int:
+        """How many blocks that nobody waits for may be under way at once."""
+
+
+class OldBlocks(Protocol):
+    """What this machine has: the store of the cache."""
+
+    def holds(self, digest: Digest, size: int) -> bool:
+        """Whether it claims to have it, in that size."""
+
+    def load(self, digest: Digest, raw_size: int) -> bytes | None:
+        """The verified bytes, None where they are not there."""
+
+
+@dataclass(slots=True)
+class _Pack:
+    """A pack in use; `refused` counts its records that proved wrong."""
+
+    accelerator: Accelerator
+    index: DeltaIndex
+    refused: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it is worth asking again."""
+        return self.refused < MOST_REFUSED
+
+    def refuse(self) -> None:
+        """Another record was wrong."""
+        with self.lock:
+            self.refused += 1
+
+
+class PackSource:
+    """A `BlockSource` in front of `inner`, to which everything goes that no pack makes cheaper."""
+
+    def __init__(self, inner: WindowedSource, ranges: RangeSource, store: OldBlocks) -> None:
+        self._inner = inner
+        self._ranges = ranges
+        self._store = store
+        self._packs: tuple[_Pack, ...] = ()
+        self._lock = threading.Lock()
+        self._counters = Counters(
+            "rebuilt_blocks", "rebuilt_nodes", "record_bytes", "saved_bytes", "refused_records", "failed_records"
+        )
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more packs are taken."""
+        return len(self._packs) >= MOST_PACKS
+
+    def use(self, accelerator: Accelerator, index: DeltaIndex) -> None:
+        """From now on, look into this pack; once it is in use that changes nothing."""
+        with self._lock:
+            known = {pack.accelerator.sha256 for pack in self._packs}
+            if accelerator.sha256 not in known and len(self._packs) < MOST_PACKS:
+                self._packs = (*self._packs, _Pack(accelerator, index))
+
+    def uses(self, accelerator: Accelerator) -> bool:
+        """Whether this pack is in use."""
+        return any(pack.accelerator.sha256 == accelerator.sha256 for pack in self._packs)
+
+    def fetch(self, digest: Digest, raw_size: int, deadline: Deadline) -> bytes:
+        """The block or node: from a pack where that is cheaper, else whole; raises what `inner` raises."""
+        for pack in self._packs:
+            if not pack.is_trusted:
+                continue
+            made = self._node(pack, digest) if raw_size == NODE_SIZE else self._block(pack, digest, deadline)
+            if made is not None:
+                return made
+        return self._inner.fetch(digest, raw_size, deadline)
+
+    def window(self) -> int:
+        """How many blocks that nobody waits for may be under way at once."""
+        return self._inner.window()
+
+    def cost(self, digest: Digest, raw_size: int) -> int | None:
+        """What fetching it will move in bytes, heads aside, as far as packs tell: 0 for a node that they make."""
+        costs = []
+        for pack in self._packs:
+            if raw_size == NODE_SIZE:
+                patch = pack.index.nodes.get(digest)
+                if patch is not None and self._has_base(patch.base):
+                    return 0
+                continue
+            record = pack.index.records.get(digest)
+            if record is not None:
+                costs.append(record.length if self._is_usable(pack, record) else record.whole_length)
+        return min(costs, default=None)
+
+    def whole_length(self, digest: Digest) -> int | None:
+        """What its block file costs, as far as packs tell."""
+        for pack in self._packs:
+            record = pack.index.records.get(digest)
+            if record is not None:
+                return record.whole_length
+        return None
+
+    def worth(self, index: DeltaIndex) -> int:
+        """How many bytes its records would save here, were all of its blocks wanted."""
+        return sum(
+            record.whole_length - record.length for record in index.records.values() if self._can_be_made(record)
+        )
+
+    def mirror_status(self) -> tuple[MirrorStatus, ...]:
+        """The mirrors behind."""
+        return self._inner.mirror_status()
+
+    def status(self) -> PackStatus:
+        """What packs did so far."""
+        return PackStatus(
+            packs=len(self._packs),
+            requests=self._ranges.requests,
+            received_bytes=self._ranges.received_bytes,
+            **self._counters.snapshot(),
+        )
+
+    def close(self) -> None:
+        """Let go of what is behind."""
+        self._ranges.close()
+        self._inner.close()
+
+    def _node(self, pack: _Pack, digest: Digest) -> bytes | None:
+        patch = pack.index.nodes.get(digest)
+        if patch is None or not self._has_base(patch.base):
+            return None
+        made = self._made(pack, lambda: delta_record.rebuild_node(patch, self._load_node))
+        if made is not None:
+            self._counters.add("rebuilt_nodes")
+        return made
+
+    def _block(self, pack: _Pack, digest: Digest, deadline: Deadline) -> bytes | None:
+        record = pack.index.records.get(digest)
+        if record is None or not self._is_usable(pack, record):
+            return None
+
+        def make() -> bytes:
+            frame = b""
+            if record.length:
+                share = deadline.at_most(deadline.remaining_s() / 2)
+                stop = record.offset + record.length
+                frame = self._ranges.get_range(pack.accelerator, record.offset, stop, share)
+            return delta_record.rebuild(record, frame, self._load_block(record.block_size))
+
+        made = self._made(pack, make)
+        if made is not None:
+            self._counters.add("rebuilt_blocks")
+            self._counters.add("record_bytes", record.length)
+            self._counters.add("saved_bytes", record.whole_length - record.length)
+        return made
+
+    def _made(self, pack: _Pack, make: Callable[[], bytes]) -> bytes | None:
+        try:
+            return make()
+        except IntegrityError:
+            pack.refuse()
+            self._counters.add("refused_records")
+        except OscircError:
+            self._counters.add("failed_records")
+        return None
+
+    def _is_usable(self, pack: _Pack, record: Record) -> bool:
+        return pack.is_trusted and self._can_be_made(record)
+
+    def _can_be_made(self, record: Record) -> bool:
+        """Whether it is cheaper than the whole frame, and made of what is here."""
+        if not record.is_rebuildable or record.length >= record.whole_length:
+            return False
+        try:
+            return all(self._store.holds(source, record.block_size) for source in record.sources)
+        except IntegrityError:
+            return False
+
+    def _has_base(self, base: Digest) -> bool:
+        return base == ZERO_DIGEST or self._store.holds(base, NODE_SIZE)
+
+    def _load_block(self, block_size: int) -> delta_record.LoadBlock:
+        return lambda digest: self._store.load(digest, block_size)
+
+    def _load_node(self, digest: Digest) -> bytes | None:
+        return self._store.load(digest, NODE_SIZE)

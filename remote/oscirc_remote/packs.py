@@ -1,0 +1,104 @@
+"""Which delta packs are of use on this machine, and their indexes: kept in the cache, fetched where they are not.
+
+A pack helps who has blocks of the version that it starts from. Which versions those may be is known here: images that
+are or were in use (`uses`), pinned ones, receipts. A listing is a stranger's word: at most `MOST_PACKS` indexes are
+fetched for it, none longer than an index may be, and what they say counts only where a block hashes to what the table
+names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from oscirc_blockstore import accelerators, delta
+from oscirc_blockstore.accelerators import Accelerator, Listing
+from oscirc_blockstore.delta import DeltaIndex
+from oscirc_blockstore.digests import Digest, parse_hex
+from oscirc_blockstore.errors import DocumentRefusedError, IntegrityError, LocalError, OscircError
+from oscirc_blockstore.manifest import Manifest
+from oscirc_remote import uses
+from oscirc_remote.bundle_mirrors import BundleMirrors
+from oscirc_remote.deadlines import Deadline
+from oscirc_remote.local_files import read_bytes, write_atomically
+from oscirc_remote.pack_source import MOST_PACKS, PackSource
+from oscirc_remote.pins import Pins
+from oscirc_remote.readiness import index_file
+from oscirc_remote.receipts import ReceiptBook
+from oscirc_remote.remotes import Remote
+
+log = logging.getLogger(__name__)
+
+
+def known_manifests(remote: Remote, cache_directory: Path) -> frozenset[Digest]:
+    """The manifests of which this machine may have blocks."""
+    found = {receipt.manifest for receipt in ReceiptBook(remote.directory).all()}
+    with contextlib.suppress(OscircError):
+        found.update(pin.digest for pin in Pins().list())
+    with contextlib.suppress(OSError):
+        for path in (cache_directory / uses.DIRECTORY).iterdir():
+            with contextlib.suppress(DocumentRefusedError):
+                found.add(parse_hex(path.name))
+    return frozenset(found)
+
+
+class Packs:
+    """Finds the packs of one image and has `source` use them. One thread at a time."""
+
+    def __init__(
+        self,
+        manifest_digest: Digest,
+        manifest: Manifest,
+        source: PackSource,
+        mirrors: BundleMirrors,
+        cache_directory: Path,
+        known: Iterable[Digest],
+    ) -> None:
+        self._manifest_digest, self._manifest = manifest_digest, manifest
+        self._source, self._mirrors = source, mirrors
+        self._cache_directory = cache_directory
+        self._bases = {delta.name_for(digest): digest for digest in known if digest != manifest_digest}
+
+    @property
+    def may_help(self) -> bool:
+        """Whether a listing is worth asking for: this machine knows another disk than this."""
+        return bool(self._bases)
+
+    def use(self, listing: Listing, deadline: Deadline) -> None:
+        """Use the listed packs that start from what is known here; what cannot be had or is wrong is passed over."""
+        listed = [each for each in listing.accelerators if each.kind == accelerators.DELTA and each.name in self._bases]
+        judged = []
+        for accelerator in listed[: 2 * MOST_PACKS]:
+            if self._source.uses(accelerator) or self._source.is_full:
+                continue
+            try:
+                judged.append((accelerator, self._index(accelerator, deadline)))
+            except OscircError as error:
+                log.info("a delta pack is of no use: %s", error)
+        judged.sort(key=lambda pair: -self._source.worth(pair[1]))
+        for accelerator, index in judged:
+            self._source.use(accelerator, index)
+
+    def _index(self, accelerator: Accelerator, deadline: Deadline) -> DeltaIndex:
+        place = index_file(self._cache_directory, accelerator.sha256)
+        kept = read_bytes(place, delta.MAX_INDEX_BYTES)
+        if kept is not None:
+            with contextlib.suppress(IntegrityError):
+                return self._judged(accelerator, kept)
+        if not delta.HEAD_SIZE < accelerator.index_length <= delta.MAX_INDEX_BYTES:
+            raise DocumentRefusedError("a delta pack is listed with an index that none can have")
+        raw = self._mirrors.get_range(accelerator, 0, accelerator.index_length, deadline)
+        index = self._judged(accelerator, raw)
+        with contextlib.suppress(LocalError):
+            write_atomically(place, raw, synced=False)
+        return index
+
+    def _judged(self, accelerator: Accelerator, raw: bytes) -> DeltaIndex:
+        index = delta.parse_index(raw)
+        if index.manifest != self._manifest_digest or index.block_size != self._manifest.geometry.block_size:
+            raise DocumentRefusedError("the delta pack was made for another disk")
+        if index.base != self._bases[accelerator.name] or index.length != accelerator.length:
+            raise DocumentRefusedError("the delta pack is not as it was listed")
+        return index
