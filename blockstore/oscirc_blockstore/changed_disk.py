@@ -29,5 +29,8 @@ class ChangedDisk(DiskSource, Protocol):
     def changed(self) -> Iterator[ByteRange]:
         """Ascending, non-overlapping ranges that may differ from the base, those that read as zeros included."""
 
+    def read_base(self, offset: int, size: int) -> bytes:
+        """Exactly `size` bytes of the version, verified (fewer only at its end)."""
+
     def load_base(self, digest: Digest, raw_size: int) -> bytes:
         """A node or block of the base, verified."""

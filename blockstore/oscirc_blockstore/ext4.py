@@ -33,7 +33,7 @@ _SUPERBLOCK_AT, _SUPERBLOCK_BYTES = 1024, 1024
 _MAGIC = 0xEF53
 _EXTENTS_MAGIC, _EXTENTS_DEPTH = 0xF30A, 5
 _INCOMPAT_64BIT, _INCOMPAT_META_BG = 0x80, 0x10
-_INODE_UNINITIALISED = 0x1
+_INODE_UNINITIALISED, _BLOCKS_UNINITIALISED = 0x1, 0x2
 _FLAG_EXTENTS = 0x80000
 _UNWRITTEN = 32768  # an extent's length above this: reserved, reads as zeros
 _INODE_BYTES = 128
@@ -51,6 +51,8 @@ class Group:
     inode_bitmap: int
     inode_table: int
     used_inodes: int
+    is_uninitialised: bool = False
+    """Whether its block bitmap says nothing: no block in it was ever given to a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Ext4:
         self._read_disk = read
         self._steps_left = max_steps
         self._partition = partition
-        raw = self._read(_SUPERBLOCK_AT, _SUPERBLOCK_BYTES)
+        raw = self.superblock = self._read(_SUPERBLOCK_AT, _SUPERBLOCK_BYTES)
         inodes, blocks_low, first_block, log_block = (struct.unpack_from("<I", raw, at)[0] for at in (0, 4, 20, 24))
         blocks_per_group, inodes_per_group = (struct.unpack_from("<I", raw, at)[0] for at in (32, 40))
         magic, inode_size, descriptor_size = (struct.unpack_from("<H", raw, at)[0] for at in (56, 88, 254))
@@ -90,8 +92,8 @@ class Ext4:
         if magic != _MAGIC or log_block > _MOST_LOG_BLOCK or incompatible & _INCOMPAT_META_BG:
             raise DocumentRefusedError("no ext4 file system that can be read")
         self.block_size = 1024 << log_block
-        self._inode_size = inode_size
-        self._inodes_per_group = inodes_per_group
+        self.inode_size = inode_size
+        self.inodes_per_group = inodes_per_group
         self.inode_count = inodes
         descriptor_size = descriptor_size if is_64bit else _DESCRIPTOR_BYTES
         groups = -(-blocks // blocks_per_group) if blocks_per_group else 0
@@ -129,28 +131,31 @@ class Ext4:
         lows = struct.unpack_from("<III", raw, 0)
         highs = struct.unpack_from("<III", raw, 32) if len(raw) >= 64 else (0, 0, 0)  # noqa: PLR2004  # 64bit
         flags, unused = struct.unpack_from("<H", raw, 18)[0], struct.unpack_from("<H", raw, 28)[0]
-        used = 0 if flags & _INODE_UNINITIALISED else max(0, self._inodes_per_group - unused)
+        used = 0 if flags & _INODE_UNINITIALISED else max(0, self.inodes_per_group - unused)
         places = [self._partition.start + self._block(low | high << 32) for low, high in zip(lows, highs, strict=True)]
-        return Group(places[0], places[1], places[2], used)
+        return Group(places[0], places[1], places[2], used, bool(flags & _BLOCKS_UNINITIALISED))
 
     def inode_tables(self) -> Iterator[ByteRange]:
         """The parts of the inode tables that were ever used: absolute bytes."""
         for group in self.groups():
             if group.used_inodes:
-                yield ByteRange(group.inode_table, group.inode_table + group.used_inodes * self._inode_size)
+                yield ByteRange(group.inode_table, group.inode_table + group.used_inodes * self.inode_size)
 
     def inode_place(self, number: int) -> ByteRange:
         """Where an inode stands: absolute bytes."""
-        group, index = divmod(number - 1, self._inodes_per_group)
+        group, index = divmod(number - 1, self.inodes_per_group)
         if not 0 <= group < len(self.groups()):
             raise DocumentRefusedError(f"there is no inode {number}")
-        start = self.groups()[group].inode_table + index * self._inode_size
-        return ByteRange(start, start + self._inode_size)
+        start = self.groups()[group].inode_table + index * self.inode_size
+        return ByteRange(start, start + self.inode_size)
 
     def inode(self, number: int) -> Inode:
         """An inode by its number."""
         place = self.inode_place(number)
-        raw = self._read(place.start - self._partition.start, _INODE_BYTES)
+        return self.parse_inode(number, self._read(place.start - self._partition.start, _INODE_BYTES))
+
+    def parse_inode(self, number: int, raw: bytes) -> Inode:
+        """The inode of that number in its bytes, at least the first 128 of them."""
         (mode,), (low,), (high,) = (
             struct.unpack_from("<H", raw, 0),
             struct.unpack_from("<I", raw, 4),
@@ -170,7 +175,7 @@ class Ext4:
         magic, count, _, depth = struct.unpack_from("<HHHH", raw, 0)
         if magic != _EXTENTS_MAGIC or 12 + 12 * count > len(raw) or depth > depth_left:
             raise DocumentRefusedError("an extent tree that cannot be")
-        self._step(1 + count)
+        self.step(1 + count)
         for at in range(12, 12 + 12 * count, 12):
             if len(found) >= MAX_EXTENTS:
                 raise DocumentRefusedError("a file in too many pieces")
@@ -198,10 +203,11 @@ class Ext4:
                 raise DocumentRefusedError("a directory that is too large")
             raw = self._read(piece.start - self._partition.start, piece.size)
             for at in range(0, len(raw), self.block_size):
-                self._step(1 + _parse_directory_block(raw[at : at + self.block_size], found))
+                self.step(1 + _parse_directory_block(raw[at : at + self.block_size], found))
         return found
 
-    def _step(self, count: int) -> None:
+    def step(self, count: int) -> None:
+        """Count what was looked at; raises `DocumentRefusedError` when it becomes too much."""
         self._steps_left -= count
         if self._steps_left < 0:
             raise DocumentRefusedError("a file system that takes too long to look at")

@@ -55,6 +55,8 @@ class TableEditor:
         self._open: list[_OpenNode | None] = [None] * geometry.depth
         self.added_blocks = 0
         """How many more positions hold data than in the old table; negative where there are fewer."""
+        self.changed_blocks = 0
+        """How many positions hold something else than in the old table."""
 
     def add(self, position: int, digest: Digest) -> None:
         """Put a block at `position`, or with the zero digest zeros; positions left out are as they were."""
@@ -62,6 +64,7 @@ class TableEditor:
             raise TableRefusedError(f"position {position} is out of order or past the end of the disk")
         self._next = position + 1
         before = self._put(0, position, digest)
+        self.changed_blocks += digest != before
         self.added_blocks += (digest != ZERO_DIGEST) - (before != ZERO_DIGEST)
 
     def finish(self) -> TableRoot:

@@ -1,23 +1,31 @@
-"""An instance as something to publish: the version that it was made on, what was written since, and what that costs."""
+"""An instance as something to publish: the version that it was made on, what was written since, and what is private.
+
+Nothing of what should not be public leaves this machine unless the user said that it may: `decide` is the one place
+where that is asked.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oscirc.output import human_bytes
-from oscirc_blockstore.errors import UsageError
+from oscirc_blockstore.errors import DiskRefusedError, UsageError
 
 if TYPE_CHECKING:
+    from oscirc_blockstore.changed_disk import ChangedDisk
+    from oscirc_publisher.private_data import Find
     from oscirc_remote.base_image import BaseImage
     from oscirc_remote.resolving import Resolved
     from oscirc_vmlaunch.instance_disk import InstanceDisk
     from oscirc_vmlaunch.instances import Instance
 
 PREFIX = "instance:"
+_SHOWN_OF_A_KIND = 3
+_MOST_LISTED = 10_000
 
 
 def named(disk: str) -> str | None:
@@ -27,12 +35,18 @@ def named(disk: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class OpenedInstance:
-    """An instance that stands still, its disk open, and the version that it was made on."""
+    """An instance that stands still, its disk open, the version that it was made on, and what was found on it.
+
+    `disk` is what will be published: as the instance has it, or cleaned.
+    """
 
     instance: Instance
     resolved: Resolved
     base: BaseImage
-    disk: InstanceDisk
+    overlay: InstanceDisk
+    disk: ChangedDisk
+    found: Sequence[Find] = ()
+    cleaned: bool = False
 
     @property
     def base_name(self) -> str:
@@ -42,33 +56,42 @@ class OpenedInstance:
 
     def changed_bytes(self) -> int:
         """How much of the disk the instance's overlay holds, zeros included."""
-        return sum(extent.size for extent in self.disk.changed())
+        return sum(extent.size for extent in self.overlay.changed())
 
     def facts(self) -> dict[str, object]:
-        """What it is made on and what was read of it, for machines."""
+        """What it is made on, what was found, and what was read so far, for machines."""
         counts = self.base.counts()
         return {
             "instance": self.instance.name,
             "base": self.base_name,
             "base_manifest": self.resolved.manifest_digest.hex(),
             "changed_bytes": self.changed_bytes(),
-            "overlay_bytes_read": self.disk.overlay_bytes_read,
+            "overlay_bytes_read": self.overlay.overlay_bytes_read,
             "base_bytes_read": counts["read_bytes"],
             "base_blocks_loaded": counts["block_loads"],
             "base_nodes_loaded": counts["node_loads"],
+            "cleaned": self.cleaned,
+            "private": [
+                {
+                    "kind": find.kind,
+                    "where": find.where,
+                    "what": find.words,
+                    "size": find.size,
+                    "when_cleaned": find.remedy.value,
+                }
+                for find in self.found[:_MOST_LISTED]
+            ],
         }
 
     def told(self) -> str:
-        """The same in a line, for people."""
-        return (
-            f"{human_bytes(self.changed_bytes())} written since {self.base_name}; "
-            f"{human_bytes(self.base.counts()['read_bytes'])} read of that"
-        )
+        """What it is made on and what was written, in a line for people."""
+        return f"{human_bytes(self.changed_bytes())} written since {self.base_name}"
 
 
 @contextlib.contextmanager
 def opened(name: str, warn: Callable[[str], None]) -> Iterator[OpenedInstance]:
-    """The instance of that name, until the block ends; it cannot be started meanwhile."""
+    """The instance of that name, looked at, until the block ends; it cannot be started meanwhile."""
+    from oscirc_publisher.private_data import look
     from oscirc_remote import references
     from oscirc_remote.base_image import open_base
     from oscirc_remote.resolving import resolve
@@ -86,4 +109,34 @@ def opened(name: str, warn: Callable[[str], None]) -> Iterator[OpenedInstance]:
         warn(warning)
     base = open_base(resolved)
     with instance_disk.opened(instance, base) as disk:
-        yield OpenedInstance(instance, resolved, base, disk)
+        yield OpenedInstance(instance, resolved, base, disk, disk, look(disk))
+
+
+def decide(made: OpenedInstance, *, clean: bool, keep_secrets: bool) -> OpenedInstance:
+    """What is to be published: cleaned if that is wished; refused where something private is left and not allowed."""
+    from oscirc_publisher import cleaning
+    from oscirc_publisher.private_data import BOOT_FILES
+
+    if clean:
+        return replace(made, disk=cleaning.clean(made.disk, made.found), cleaned=True)
+    private = [find for find in made.found if find.kind != BOOT_FILES]
+    if private and not keep_secrets:
+        raise DiskRefusedError(
+            f"{made.instance.name} holds what should not be public ({len(private)} finds)",
+            hint="--clean publishes it without (the instance stays as it is), --keep-secrets with all of it",
+        )
+    return made
+
+
+def listed(found: Sequence[Find]) -> Iterator[str]:
+    """What was found, by kind, for people: a line each, the first few by name."""
+    by_kind: dict[str, list[Find]] = {}
+    for find in found:
+        by_kind.setdefault(find.kind, []).append(find)
+    for kind, finds in by_kind.items():
+        shown = ", ".join(
+            f"{find.where} ({find.words})" if find.words else find.where for find in finds[:_SHOWN_OF_A_KIND]
+        )
+        more = f" and {len(finds) - _SHOWN_OF_A_KIND} more" if len(finds) > _SHOWN_OF_A_KIND else ""
+        size = sum(find.size for find in finds)
+        yield f"{kind}: {shown}{more}{f', {human_bytes(size)}' if size else ''}"

@@ -59,7 +59,8 @@ class BlockSink(Protocol):
 class BuiltTable:
     """A disk's table, and what it took. Counts are of distinct blocks and nodes, but `data_blocks` of positions.
 
-    Of changes to a base: `read_bytes`, `blocks` and `nodes` are those of the changes, `data_blocks` is of the disk.
+    Of changes to a base: `read_bytes`, `blocks` and `nodes` are those of the changes, `data_blocks` is of the disk, and
+    `changed_blocks` are the positions where the two differ.
     """
 
     root: TableRoot
@@ -70,6 +71,7 @@ class BuiltTable:
     nodes: int
     new_nodes: int
     uploaded: Stored
+    changed_blocks: int = 0
 
 
 def default_workers() -> int:
@@ -138,7 +140,8 @@ def build_table(
         uploaded=uploaded + cutter.nodes_uploaded,
     )
     if isinstance(disk, ChangedDisk) and isinstance(builder, TableEditor):
-        built = replace(built, data_blocks=disk.base.data_blocks + builder.added_blocks)
+        data_blocks = disk.base.data_blocks + builder.added_blocks
+        built = replace(built, data_blocks=data_blocks, changed_blocks=builder.changed_blocks)
     if shared is not None and sink is not None:
         shared.send(sink, level, workers, stop)
         built = replace(

@@ -79,6 +79,7 @@ class PublishResult:
     new_nodes: int
     uploaded_bytes: int
     seconds: float
+    changed_blocks: int = 0
 
     @property
     def new_bytes(self) -> int:
@@ -223,6 +224,7 @@ class _Publication:
             new_nodes=built.new_nodes,
             uploaded_bytes=spent.sent_bytes,
             seconds=0.0,
+            changed_blocks=built.changed_blocks,
         )
 
 

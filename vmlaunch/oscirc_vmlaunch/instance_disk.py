@@ -116,6 +116,10 @@ class InstanceDisk:
             self.overlay_bytes_read += from_overlay
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def read_base(self, offset: int, size: int) -> bytes:
+        """Exactly `size` bytes of the base, fewer only at the end of the disk."""
+        return self._base.read(offset, size)
+
     def load_base(self, digest: Digest, raw_size: int) -> bytes:
         """A node or block of the base."""
         return self._base.load(digest, raw_size)

@@ -81,8 +81,9 @@ class _Shown:
     "(default: 1; of instance:NAME none, since that takes time and bytes as the base is large).",
 )
 @recording_options("record-")
+@click.option("--clean", is_flag=True, help="instance:NAME: publish it without what should not be public.")
 @click.option("--keep-secrets", is_flag=True, help="instance:NAME: publish what should not be public, too.")
-@click.option("--dry-run", is_flag=True, help="instance:NAME: say what changed, and publish nothing.")
+@click.option("--dry-run", is_flag=True, help="instance:NAME: say what changed and what is private; publish nothing.")
 @json_option
 def publish(  # one parameter for each option
     context: click.Context,
@@ -107,6 +108,7 @@ def publish(  # one parameter for each option
     record_runs: int,
     record_timeout: float,
     record_accel: str,
+    clean: bool,
     keep_secrets: bool,
     dry_run: bool,
     as_json: bool,
@@ -118,7 +120,8 @@ def publish(  # one parameter for each option
     disk under the same version again changes nothing.
 
     Of instance:NAME, which must be stopped, only what was written since it was made is read. Facts that are not given
-    are those of the version that it was made on.
+    are those of the version that it was made on. What should not be public (host keys, passwords, histories, logs, …)
+    is listed, and nothing is published unless --clean leaves it out or --keep-secrets allows it.
 
     With --profile auto the disk is booted here first, a few times, and what its boots read becomes the profile with
     which clients fetch a boot in one stream. A disk that does not come to its prompt is not released.
@@ -135,7 +138,7 @@ def publish(  # one parameter for each option
     """
     from oscirc import accelerating, composition, instance_publishing, packing, recording
     from oscirc_blockstore import frame
-    from oscirc_blockstore.errors import DiskRefusedError, UsageError
+    from oscirc_blockstore.errors import UsageError
     from oscirc_blockstore.table import DEFAULT_BLOCK_SIZE
     from oscirc_publisher.disks import open_disk
     from oscirc_publisher.publishing import publish as publish_disk
@@ -156,21 +159,24 @@ def publish(  # one parameter for each option
     if recorded_here and any(each.name == automatic.name for each in profiles):
         raise UsageError(f"a profile called {automatic.name!r} is given, and --profile auto records one of that name")
     instance_name = instance_publishing.named(disk)
-    if instance_name is None and (keep_secrets or dry_run):
-        raise UsageError("--keep-secrets and --dry-run are for instance:NAME")
+    if instance_name is None and (clean or keep_secrets or dry_run):
+        raise UsageError("--clean, --keep-secrets and --dry-run are for instance:NAME")
+    if clean and keep_secrets:
+        raise UsageError("either --clean or --keep-secrets")
     with contextlib.ExitStack() as held:
         made: OpenedInstance | None = None
         source: DiskSource
         if instance_name is not None:
             made = held.enter_context(instance_publishing.opened(instance_name, warn))
+            if not dry_run:
+                _tell_found(made, as_json=as_json)
+            made = instance_publishing.decide(made, clean=clean, keep_secrets=keep_secrets or dry_run)
             source = made.disk
             changelog = changelog or f"{made.base_name} with changes"
         else:
             source = held.enter_context(contextlib.closing(open_disk(Path(disk), form)))
         system = _facts(context, facts, made.resolved.manifest.system if made else None)
         size = block_size or (made.resolved.manifest.geometry.block_size if made else DEFAULT_BLOCK_SIZE)
-        if made is not None and not keep_secrets and not dry_run:
-            raise DiskRefusedError("what this instance holds was not looked at", hint="--keep-secrets publishes it")
         if made is not None and dry_run:
             _report_dry(made, as_json=as_json)
             return
@@ -260,11 +266,38 @@ def _text_of(file: Path) -> str:
         raise LocalError(f"cannot read {file}: {error}") from None
 
 
+def _tell_found(made: OpenedInstance, *, as_json: bool) -> None:
+    """What should not be public, before anything is done about it."""
+    from oscirc.instance_publishing import listed
+
+    if made.found and not as_json:
+        say(f"on {made.instance.name} should not be public:")
+        for line in listed(made.found):
+            say(f"  {line}")
+
+
 def _report_dry(made: OpenedInstance, *, as_json: bool) -> None:
+    """What would be published, found out by reading the changes."""
+    from oscirc_publisher.building import build_table
+
+    geometry = made.resolved.manifest.geometry
+    built = build_table(made.disk, geometry, None)
     if as_json:
-        print_json(made.facts())
-    else:
-        click.echo(made.told())
+        print_json(
+            {
+                "changed_blocks": built.changed_blocks,
+                "data_blocks": built.data_blocks,
+                "block_size": geometry.block_size,
+                "disk_size": geometry.disk_size,
+                **made.facts(),
+            }
+        )
+        return
+    click.echo(
+        f"{made.told()}: {built.changed_blocks} of {built.data_blocks} blocks differ, "
+        f"at most {human_bytes(built.blocks * geometry.block_size)} before compression"
+    )
+    _tell_found(made, as_json=False)
 
 
 def _report(
@@ -298,7 +331,7 @@ def _report(
                 "profiles": [asdict(each) for each in added],
                 "deltas": [asdict(each) for each in packs],
                 "seconds": round(result.seconds, 3),
-                **({} if made is None else made.facts()),
+                **({} if made is None else {"changed_blocks": result.changed_blocks, **made.facts()}),
             }
         )
         return
@@ -309,7 +342,7 @@ def _report(
     click.echo(f"  channels  {', '.join(result.channels) or 'none points at it'}")
     click.echo(f"  manifest  sha256:{result.manifest.hex()}")
     if made is not None:
-        click.echo(f"  changes   {made.told()}")
+        click.echo(f"  changes   {made.told()}; {result.changed_blocks} blocks differ{', cleaned' * made.cleaned}")
     click.echo(
         f"  disk      {human_bytes(result.disk_size)}, {human_bytes(result.data_blocks * result.block_size)} of data"
     )

@@ -25,6 +25,7 @@ class Changed(MemoryDisk):
 
     def __init__(self, repository, manifest, writes):
         super().__init__(bytearray(repository.disk(manifest)), [ByteRange(0, 0)])
+        self.before = bytes(self.raw)
         self._frames = dict(repository.frames)  # as a cache has them, whatever the repository loses
         self.base = parse(repository.files[f"manifests/{manifest.hex()}.json"])
         self.written = sorted(writes)
@@ -34,6 +35,9 @@ class Changed(MemoryDisk):
 
     def changed(self):
         return iter([ByteRange(offset, offset + len(raw)) for offset, raw in self.written])
+
+    def read_base(self, offset, size):
+        return self.before[offset : offset + size]
 
     def load_base(self, digest, raw_size):
         self.loaded.append(digest)
