@@ -1,7 +1,7 @@
 """An instance as something to publish: the version that it was made on, what was written since, and what is private.
 
-Nothing of what should not be public leaves this machine unless the user said that it may: `decide` is the one place
-where that is asked.
+Nothing of what should not be public leaves this machine unless the user said that it may: `decided` is the one
+place where that is asked.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oscirc.output import human_bytes
+from oscirc.output import human_bytes, say, warn
 from oscirc_blockstore.errors import DiskRefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -28,9 +28,29 @@ _SHOWN_OF_A_KIND = 3
 _MOST_LISTED = 10_000
 
 
-def named(disk: str) -> str | None:
-    """The instance that the text names, if it names one: `instance:NAME`."""
-    return disk.removeprefix(PREFIX) if disk.startswith(PREFIX) and not Path(disk).exists() else None
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user said about what should not be public, and whether anything is to be published at all."""
+
+    clean: bool = False
+    keep_secrets: bool = False
+    dry_run: bool = False
+
+
+def named(disk: str, wish: Wish, *, recorded: bool) -> str | None:
+    """The instance that the text names, if it names one (`instance:NAME`); refuses wishes that do not go together."""
+    if not disk.startswith(PREFIX) or Path(disk).exists():
+        if wish != Wish():
+            raise UsageError("--clean, --keep-secrets and --dry-run are for instance:NAME")
+        return None
+    if wish.clean and wish.keep_secrets:
+        raise UsageError("either --clean or --keep-secrets")
+    if recorded:
+        raise UsageError(
+            "--profile auto records a disk that nobody has booted yet; this one is an instance's",
+            hint="publish it, then record it: oscirc record REF, oscirc profile add REF FILE",
+        )
+    return disk.removeprefix(PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +109,7 @@ class OpenedInstance:
 
 
 @contextlib.contextmanager
-def opened(name: str, warn: Callable[[str], None]) -> Iterator[OpenedInstance]:
+def opened(name: str, tell: Callable[[str], None]) -> Iterator[OpenedInstance]:
     """The instance of that name, looked at, until the block ends; it cannot be started meanwhile."""
     from oscirc_publisher.private_data import look
     from oscirc_remote import references
@@ -106,26 +126,33 @@ def opened(name: str, warn: Callable[[str], None]) -> Iterator[OpenedInstance]:
     exact = references.parse(f"{record.remote}:{image}@sha256:{record.manifest_digest}")
     resolved = resolve(exact, allow_revoked=True)
     for warning in resolved.warnings:
-        warn(warning)
+        tell(warning)
     base = open_base(resolved)
     with instance_disk.opened(instance, base) as disk:
         yield OpenedInstance(instance, resolved, base, disk, disk, look(disk))
 
 
-def decide(made: OpenedInstance, *, clean: bool, keep_secrets: bool) -> OpenedInstance:
-    """What is to be published: cleaned if that is wished; refused where something private is left and not allowed."""
+@contextlib.contextmanager
+def decided(name: str, wish: Wish, *, quiet: bool) -> Iterator[OpenedInstance]:
+    """The same, as it is to be published: cleaned if that is wished; refused where what is private is not allowed."""
     from oscirc_publisher import cleaning
     from oscirc_publisher.private_data import BOOT_FILES
 
-    if clean:
-        return replace(made, disk=cleaning.clean(made.disk, made.found), cleaned=True)
-    private = [find for find in made.found if find.kind != BOOT_FILES]
-    if private and not keep_secrets:
-        raise DiskRefusedError(
-            f"{made.instance.name} holds what should not be public ({len(private)} finds)",
-            hint="--clean publishes it without (the instance stays as it is), --keep-secrets with all of it",
-        )
-    return made
+    with opened(name, warn) as made:
+        if made.found and not quiet and not wish.dry_run:
+            say(f"on {name} should not be public:")
+            for line in listed(made.found):
+                say(f"  {line}")
+        private = [find for find in made.found if find.kind != BOOT_FILES]
+        if wish.clean:
+            yield replace(made, disk=cleaning.clean(made.disk, made.found), cleaned=True)
+        elif private and not wish.keep_secrets and not wish.dry_run:
+            raise DiskRefusedError(
+                f"{name} holds what should not be public ({len(private)} finds)",
+                hint="--clean publishes it without (the instance stays as it is), --keep-secrets with all of it",
+            )
+        else:
+            yield made
 
 
 def listed(found: Sequence[Find]) -> Iterator[str]:

@@ -214,7 +214,7 @@ class _PartitionLook:
 
 
 def _names(files: Ext4Files, wanted: set[int], directories: Sequence[Inode]) -> dict[int, str]:
-    """Absolute paths of inodes that stand in directories that were changed, as new files do."""
+    """Absolute paths of inodes: first where new files stand, in directories that were changed; else everywhere."""
     found: dict[int, str] = {}
     for directory in directories:
         for entry in files.directory(directory):
@@ -222,6 +222,15 @@ def _names(files: Ext4Files, wanted: set[int], directories: Sequence[Inode]) -> 
                 above = _path_of(files, directory)
                 if above is not None:
                     found[entry.inode] = f"{above}/{entry.name}"
+    pending, seen = [(ROOT_INODE, "")], {ROOT_INODE}
+    while pending and wanted - found.keys():
+        number, path = pending.pop()
+        for entry in files.directory(files.layout.inode(number)):
+            if entry.inode in wanted:
+                found.setdefault(entry.inode, f"{path}/{entry.name}")
+            elif entry.is_directory and entry.inode not in seen:
+                seen.add(entry.inode)
+                pending.append((entry.inode, f"{path}/{entry.name}"))
     return found
 
 

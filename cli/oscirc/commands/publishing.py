@@ -158,19 +158,13 @@ def publish(  # one parameter for each option
     )
     if recorded_here and any(each.name == automatic.name for each in profiles):
         raise UsageError(f"a profile called {automatic.name!r} is given, and --profile auto records one of that name")
-    instance_name = instance_publishing.named(disk)
-    if instance_name is None and (clean or keep_secrets or dry_run):
-        raise UsageError("--clean, --keep-secrets and --dry-run are for instance:NAME")
-    if clean and keep_secrets:
-        raise UsageError("either --clean or --keep-secrets")
+    wish = instance_publishing.Wish(clean=clean, keep_secrets=keep_secrets, dry_run=dry_run)
+    instance_name = instance_publishing.named(disk, wish, recorded=recorded_here)
     with contextlib.ExitStack() as held:
         made: OpenedInstance | None = None
         source: DiskSource
         if instance_name is not None:
-            made = held.enter_context(instance_publishing.opened(instance_name, warn))
-            if not dry_run:
-                _tell_found(made, as_json=as_json)
-            made = instance_publishing.decide(made, clean=clean, keep_secrets=keep_secrets or dry_run)
+            made = held.enter_context(instance_publishing.decided(instance_name, wish, quiet=as_json))
             source = made.disk
             changelog = changelog or f"{made.base_name} with changes"
         else:
@@ -266,18 +260,9 @@ def _text_of(file: Path) -> str:
         raise LocalError(f"cannot read {file}: {error}") from None
 
 
-def _tell_found(made: OpenedInstance, *, as_json: bool) -> None:
-    """What should not be public, before anything is done about it."""
-    from oscirc.instance_publishing import listed
-
-    if made.found and not as_json:
-        say(f"on {made.instance.name} should not be public:")
-        for line in listed(made.found):
-            say(f"  {line}")
-
-
 def _report_dry(made: OpenedInstance, *, as_json: bool) -> None:
     """What would be published, found out by reading the changes."""
+    from oscirc.instance_publishing import listed
     from oscirc_publisher.building import build_table
 
     geometry = made.resolved.manifest.geometry
@@ -295,9 +280,12 @@ def _report_dry(made: OpenedInstance, *, as_json: bool) -> None:
         return
     click.echo(
         f"{made.told()}: {built.changed_blocks} of {built.data_blocks} blocks differ, "
-        f"at most {human_bytes(built.blocks * geometry.block_size)} before compression"
+        f"{human_bytes(built.blocks * geometry.block_size)} before compression"
     )
-    _tell_found(made, as_json=False)
+    if made.found:
+        click.echo("not to be public" + (", and left out:" if made.cleaned else ":"))
+    for line in listed(made.found):
+        click.echo(f"  {line}")
 
 
 def _report(

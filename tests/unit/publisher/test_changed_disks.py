@@ -48,7 +48,9 @@ class Changed(MemoryDisk):
 
 @pytest.fixture
 def released(repository, signatory):
-    raw = mixed_bytes(SIZE, 3)
+    raw = bytearray(SIZE)
+    for start, stop in ((0, 4 * MIB), (9 * MIB, 10 * MIB), (70 * MIB, 71 * MIB), (79 * MIB, SIZE)):
+        raw[start:stop] = mixed_bytes(stop - start, start + 3)
     return publish(MemoryDisk(raw), signatory, "debian", "1", block_size=BLOCK).manifest
 
 
