@@ -29,7 +29,8 @@ MAX_FILE_BYTES = 1 << 40
 BUNDLE = "bundle"
 PROFILE = "profile"
 DELTA = "delta"
-KINDS = (BUNDLE, DELTA, PROFILE)
+LENGTHS = "lengths"
+KINDS = (BUNDLE, DELTA, LENGTHS, PROFILE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from oscirc_blockstore.errors import OscircError
 from oscirc_server import repository
 from oscirc_server.installation import Installation
-from oscirc_server.services import drafts
+from oscirc_server.services import drafts, lengths
 
 PERIOD_S = 60.0
 _log = logging.getLogger(__name__)
@@ -36,7 +36,12 @@ def upkeep(installation: Installation) -> None:
 
 
 async def keep_up(installation: Installation, stop: asyncio.Event, period_s: float = PERIOD_S) -> None:
-    """Do a round every `period_s` until `stop`; the round under way is finished."""
+    """Do a round every `period_s` until `stop`; the round under way is finished.
+
+    Before the first, what a server of an older version or one that was killed did not make is made.
+    """
+    with contextlib.suppress(OscircError, SQLAlchemyError):  # each that failed was logged
+        await asyncio.to_thread(lengths.make_missing, installation, stopped=stop.is_set)
     while not stop.is_set():
         try:
             await asyncio.to_thread(upkeep, installation)

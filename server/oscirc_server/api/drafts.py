@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response
 from pydantic import Base64Bytes, BaseModel
 
 from oscirc_blockstore.manifest import MAX_MANIFEST_BYTES
@@ -13,7 +13,7 @@ from oscirc_server.api.bodies import body_chunks, documented, documented_raw, js
 from oscirc_server.api.context import CurrentInstallation, context_of
 from oscirc_server.api.security import Caller, OwnDraft
 from oscirc_server.clock import date_text
-from oscirc_server.services import drafts, releases
+from oscirc_server.services import drafts, lengths, releases
 from oscirc_server.services.drafts import DraftFacts
 from oscirc_server.services.frame_records import MAX_BODY_BYTES, MEDIA_TYPE
 
@@ -142,7 +142,10 @@ def release_draft(
     principal: Caller,
     body: Annotated[RoleOffer, Depends(json_body(RoleOffer, MAX_ROLE_BODY_BYTES))],
     installation: CurrentInstallation,
+    after: BackgroundTasks,
 ) -> ReleaseDocument:
-    """Make the draft's version visible, at once and for ever."""
+    """Make the draft's version visible, at once and for ever; its block lengths are made after the answer."""
     released = releases.release(installation, draft.id, body.role, body.indexes, actor=principal.token_id)
+    if released.manifest is not None:
+        after.add_task(lengths.make, installation, released.manifest)
     return ReleaseDocument(role_version=released.role_version, snapshot_version=released.snapshot_version)

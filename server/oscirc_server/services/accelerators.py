@@ -19,6 +19,7 @@ from oscirc_blockstore import bundle, delta, image_index, profile
 from oscirc_blockstore.accelerators import (
     BUNDLE,
     DELTA,
+    LENGTHS,
     MAX_ACCELERATORS,
     MAX_CHANNELS,
     MAX_HINT_BYTES,
@@ -86,6 +87,7 @@ def put(
 ) -> Accelerator:
     """Keep a whole, hashed file as the accelerator of that kind and name, instead of any that was there."""
     check_channel(name)
+    _refuse_own(kind)
     if name.startswith(FLEET_PREFIX):
         raise UsageError(f"names with {FLEET_PREFIX}… are the server's own", hint="choose another name")
     with installation.database.read() as session:
@@ -123,8 +125,21 @@ def keep_profile(installation: Installation, publisher: str, image: str, merged:
     return True
 
 
+def keep_lengths(
+    installation: Installation, manifest: Manifest, digest: Digest, accelerator: Accelerator, raw: bytes
+) -> None:
+    """List the block lengths that the server made of a released disk; `ConflictError` where the list is full."""
+    installation.storage.replace(accelerator.path, raw)
+    with installation.database.write() as session:
+        if not _has_room(session, digest, accelerator.kind, accelerator.name):
+            raise ConflictError(f"a version has at most {MAX_ACCELERATORS} accelerators", hint="remove one first")
+        _merge(session, digest, accelerator, installation.now_s())
+    project(installation, manifest.publisher, [manifest.image], digest)
+
+
 def remove(installation: Installation, names: tuple[str, str, str], kind: str, name: str, *, actor: str) -> None:
     """List it no more; `NotFoundError` when it is not there."""
+    _refuse_own(kind)
     with installation.database.write() as session:
         digest, _ = manifest_of(session, *names)
         row = session.get(AcceleratorRow, (digest, kind, name))
@@ -208,6 +223,11 @@ def project_all(installation: Installation) -> None:
         for path in files:
             if path not in named:
                 storage.remove(path)
+
+
+def _refuse_own(kind: str) -> None:
+    if kind == LENGTHS:
+        raise UsageError("block lengths are the server's own: it makes them at the release, once")
 
 
 def _write(storage: Storage, path: str, raw: bytes) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from oscirc_blockstore.digests import digest_of
+from oscirc_blockstore.digests import Digest, digest_of
 from oscirc_blockstore.errors import TrustError
 from oscirc_blockstore.manifest import parse as parse_manifest
 from oscirc_server import repository
@@ -29,10 +29,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What took force: the version of the publisher's role, and of the snapshot that shows it."""
+    """What took force: the version of the publisher's role, of the snapshot that shows it, and the disk released."""
 
     role_version: int
     snapshot_version: int
+    manifest: Digest | None = None
 
 
 def _released_before(installation: Installation, draft: Draft, role: bytes) -> Released:
@@ -40,7 +41,8 @@ def _released_before(installation: Installation, draft: Draft, role: bytes) -> R
     if draft.role_digest != digest_of(role) or draft.role_version is None or draft.snapshot_version is None:
         raise ConflictError(f"the draft {draft.id} is released already")
     repository.complete_projection(installation)
-    return Released(draft.role_version, draft.snapshot_version)
+    released = None if draft.manifest is None else digest_of(draft.manifest)
+    return Released(draft.role_version, draft.snapshot_version, released)
 
 
 def _judge(session: Session, offer: Offer, draft: Draft, now_s: float) -> Accepted:
@@ -86,7 +88,7 @@ def release(
         audit.record(change.session, change.now_s, actor, "release", subject, manifest=digest.hex())
     accelerators.follow(installation, draft.publisher, indexes)
     _log.info("released", extra={"version": subject, "snapshot": change.snapshot_version})
-    return Released(accepted.signature.version, change.snapshot_version)
+    return Released(accepted.signature.version, change.snapshot_version, digest)
 
 
 def update_role(

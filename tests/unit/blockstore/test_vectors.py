@@ -17,6 +17,7 @@ from oscirc_blockstore import (
     consensus,
     frame,
     image_index,
+    lengths,
     manifest,
     profile,
     segment,
@@ -84,6 +85,11 @@ def accelerating(document: bytes, root: Digest) -> dict[str, object]:
             "segments": "each 28b52ffda0, the content size in 4 bytes, then raw blocks of 131,072 bytes or what is left",
             "entries": [[entry.digest.hex(), entry.raw_size] for group in groups for entry in group],
         },
+        "block_lengths": {
+            "base64": base64.b64encode(_block_lengths(disk)).decode(),
+            "node": 300,
+            "blocks": [70, 65_600],
+        },
         "listing": listing.serialise().decode(),
         "hint": Hint("alice", "debian", {"stable": listing}).serialise().decode(),
         "trace": {
@@ -91,6 +97,14 @@ def accelerating(document: bytes, root: Digest) -> dict[str, object]:
             "touched": trace.first_touch_order(reads, BLOCK),
         },
     }
+
+
+def _block_lengths(disk: Digest) -> bytes:
+    """Of the table of blocks 0 and 2: a node's file of 300 bytes, blocks' files of 70 and 65,600."""
+    values = (300, 2, 70, 65_600)
+    body = (1).to_bytes(4, "little") + bytes(value >> shift & 255 for shift in (0, 8, 16) for value in values)
+    frame = _stored_frame(body)
+    return b"OSCLENS1" + disk + len(frame).to_bytes(4, "little") + len(body).to_bytes(4, "little") + frame
 
 
 def _stored_frame(raw: bytes) -> bytes:
@@ -213,6 +227,14 @@ def test_accelerators_parse_and_hash(vectors):
     entries = [[entry.digest.hex(), entry.raw_size] for part in index.segments for entry in part.entries]
     assert entries == vectors["bundle"]["entries"]
     assert entries[0][1] == NODE_SIZE
+
+
+def test_block_lengths_parse(vectors):
+    geometry, root, nodes = build(3, {0: 1, 2: 2})
+    parsed = lengths.parse(base64.b64decode(vectors["block_lengths"]["base64"]), geometry)
+    assert parsed.manifest.hex() == vectors["manifest"]["sha256"]
+    assert list(parsed.nodes[0]) == [vectors["block_lengths"]["node"]]
+    assert list(parsed.of_leaf(0, nodes[root.digest]).values()) == vectors["block_lengths"]["blocks"]
 
 
 def test_a_bundles_segments_decode_whoever_made_them(vectors):

@@ -10,6 +10,7 @@ import pytest
 
 from oscirc_server.app import create_app
 from oscirc_server.reconciling import reconcile
+from oscirc_server.services import lengths
 
 from .in_process import client_of
 from .server_world import Api, MovableClock, Publisher, make_world
@@ -36,6 +37,12 @@ def installation(world):
     with world.open() as opened:
         reconcile(opened)
         yield opened
+
+
+@pytest.fixture
+def no_block_lengths(monkeypatch):
+    """Releases list nothing by themselves: for tests that count what is listed."""
+    monkeypatch.setattr(lengths, "make", lambda _installation, _manifest: True)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from oscirc_server.services import accelerators
 
 from .server_world import BLOCK, block
 
+pytestmark = pytest.mark.usefixtures("no_block_lengths")
+
 VERSION = "images/alice/debian/versions/1.0"
 
 

@@ -17,6 +17,8 @@ from oscirc_server.services.fleet import KEEP_S, MAX_RUN_BYTES, MIN_RUNS, REWRIT
 from .in_process import client_at, client_of
 from .server_world import block
 
+pytestmark = pytest.mark.usefixtures("no_block_lengths")
+
 NAMES = ("alice", "debian", "1.0")
 RUNS = "/api/v1/images/alice/debian/versions/1.0/profiles/{}/runs"
 

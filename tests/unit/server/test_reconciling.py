@@ -139,9 +139,8 @@ def test_a_restored_older_database_takes_over_what_was_signed_and_reuses_no_numb
         assert timestamp_of(world).version > before[0]
         assert snapshot_of(world).version > before[1]
         assert snapshot_of(world).meta["alice.json"].version == before[2] == 3
-        assert {path: raw for path, raw in files(world).items() if path in tree and "timestamp" not in path} == {
-            path: raw for path, raw in tree.items() if "timestamp" not in path
-        }
+        signed = {path: raw for path, raw in tree.items() if "timestamp" not in path and not path.startswith("accel/")}
+        assert {path: raw for path, raw in files(world).items() if path in signed} == signed
         shown = api.call("GET", "images/alice/debian").json()
         assert [version["version"] for version in shown["versions"]] == ["3", "2", "1"]
         assert shown["versions"][0]["download_bytes"] > 0
