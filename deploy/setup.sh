@@ -14,7 +14,7 @@ packages=(
   nginx-light                                                     # tests and benchmarks: a repository as static files
 )
 if [[ "${1:-}" == debian ]]; then
-  packages+=(mmdebstrap debian-archive-keyring casync qemu-block-extra nbdkit libnbd-bin rclone)
+  packages+=(mmdebstrap debian-archive-keyring casync qemu-block-extra nbdkit libnbd-bin rclone zsync xdelta3)
 fi
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then

@@ -23,20 +23,17 @@ on every Ethernet interface, an SSH server that lets root in by password. For te
 """
 
 import argparse
-import fcntl
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from uuid import UUID
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from guestdisks import apt_sources, loaders, mounting
+from guestdisks import apt_sources, loaders, mounting, systems
 from guestdisks.partitions import EFI_SYSTEM, GPT_TAIL_BYTES, LINUX, Partition, write_gpt
 from guestdisks.programs import BuildError, require, run
 
@@ -68,18 +65,15 @@ _INCLUDED = (
     "zstd",
 )
 _MIB = loaders.MIB
-_EFI_BYTES = 32 * _MIB
-_ROOT_START = _MIB + _EFI_BYTES
 _DISK_UUID = UUID("6f736369-7263-4000-8000-000000000012")
 _EFI_PARTITION_UUID = UUID("6f736369-7263-4000-8000-000000000013")
 _ROOT_PARTITION_UUID = UUID("6f736369-7263-4000-8000-000000000014")
-_ROOT_UUID = UUID("6f736369-7263-4000-8000-000000000015")
 
 _FILES = {
     "etc/hostname": "circuit\n",
     "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 circuit\n::1 localhost ip6-localhost ip6-loopback\n",
     "etc/fstab": (
-        f"UUID={_ROOT_UUID} / ext4 errors=remount-ro 0 1\n"
+        f"UUID={systems.ROOT_UUID} / ext4 errors=remount-ro 0 1\n"
         f"UUID={loaders.FAT_SERIAL[:4].upper()}-{loaders.FAT_SERIAL[4:].upper()} /boot/efi vfat umask=0077 0 1\n"
     ),
     "etc/default/grub": (
@@ -91,8 +85,7 @@ _FILES = {
     "etc/ssh/sshd_config.d/root.conf": "PermitRootLogin yes\n",
 }
 # The loader reads this from the EFI system partition and goes on with what update-grub wrote.
-_STUB = f"search.fs_uuid {_ROOT_UUID} root\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n"
-_NO_SERVICES = "#!/bin/sh\nexit 101\n"  # what invoke-rc.d asks: start nothing in here
+_STUB = f"search.fs_uuid {systems.ROOT_UUID} root\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n"
 
 _SET_UP = """
 echo root:oscirc | chpasswd
@@ -100,15 +93,10 @@ systemctl enable systemd-networkd systemd-resolved
 mkdir -p /boot/efi /boot/grub
 update-grub
 """
-# apt's lists and archives go where nothing reaches the disk. apt-get, unlike apt, installs no kernel with a new name.
-_UPGRADE = """
-mkdir -p /var/tmp/archives/partial /var/tmp/lists/partial
-set -- -q -o Dir::Cache::archives=/var/tmp/archives -o Dir::State::lists=/var/tmp/lists
-apt-get "$@" update
-{apt} "$@" -y -o Dpkg::Options::=--force-confold upgrade
-"""
+# apt-get, unlike apt, installs no kernel with a new name.
+_UPGRADE = '{apt} "$@" upgrade\n'
 # What each machine makes for itself, and what can be fetched again.
-_CLEAN_UP = """
+CLEAN_UP = """
 apt-get clean
 rm -rf /var/lib/apt/lists/* /var/log/apt/* /var/log/bootstrap.log /etc/apt/apt.conf.d/99mmdebstrap
 find /var/log -type f -exec truncate -s 0 {} +
@@ -125,11 +113,11 @@ def default_directory() -> Path:
 def build(directory: Path, suite: str = "bookworm", size_mib: int = 2048) -> Path:
     """Make `v1.raw` in `directory` unless it is there, and return its path."""
     disk = directory / "v1.raw"
-    with _only_one_builder(directory):
+    with systems.only_one_builder(directory):
         if not disk.exists():
-            _check()
+            check()
             release, later = apt_sources.for_suite(apt_sources.machine_sources(), suite)
-            with _finished_or_gone(disk) as unfinished:
+            with systems.finished_or_gone(disk) as unfinished:
                 _install(unfinished, size_mib * _MIB, release, later)
     return disk
 
@@ -138,72 +126,31 @@ def upgrade(directory: Path, *, same_kernel: bool = False) -> Path:
     """Make the second version from `v1.raw` in `directory` unless it is there, and return its path."""
     suffix = "-same-kernel" if same_kernel else ""
     disk = directory / f"v2{suffix}.raw"
-    with _only_one_builder(directory):
+    with systems.only_one_builder(directory):
         if not disk.exists():
-            _check()
-            with _finished_or_gone(disk) as unfinished:
+            check()
+            with systems.finished_or_gone(disk) as unfinished:
                 run("cp", "--sparse=always", "--reflink=auto", directory / "v1.raw", unfinished)
                 changes = _upgrade(unfinished, "apt-get" if same_kernel else "apt")
                 (directory / f"packages{suffix}.txt").write_text(changes, encoding="utf-8")
     return disk
 
 
-def _check() -> None:
+def check() -> None:
     """Refuse to start what cannot end well."""
     if os.geteuid() != 0:
         raise BuildError("a Debian disk is installed through loop devices: run this as root")
     require(_PROGRAMS)
 
 
-@contextmanager
-def _only_one_builder(directory: Path) -> Iterator[None]:
-    """Wait for any other builder of the same folder."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _finished_or_gone(disk: Path) -> Iterator[Path]:
-    """Give a name to build under, which becomes `disk` when the block succeeds."""
-    unfinished = disk.with_name(f".{disk.name}.unfinished")
-    try:
-        yield unfinished
-        unfinished.replace(disk)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-@contextmanager
-def _root_of(disk: Path, *, make: bool = False) -> Iterator[tuple[str, Path]]:
-    """Mount the root partition of `disk`, with a new file system on it if `make`; give its device and the folder."""
-    size_bytes = disk.stat().st_size - _ROOT_START - GPT_TAIL_BYTES
-    with mounting.loop_device(disk, offset_bytes=_ROOT_START, size_bytes=size_bytes) as device:
-        if make:
-            run(
-                "mkfs.ext4",
-                "-q",
-                "-L",
-                "root",
-                "-U",
-                str(_ROOT_UUID),
-                "-E",
-                "lazy_itable_init=0,lazy_journal_init=0",
-                device,
-            )
-        with mounting.mounted(device) as root:
-            yield device, root
-
-
 def _install(disk: Path, size_bytes: int, release: apt_sources.Source, later: list[apt_sources.Source]) -> None:
     """Partition `disk` and install the release on it."""
     with disk.open("wb") as stream:
         stream.truncate(size_bytes)
-    efi = Partition(_MIB, _EFI_BYTES, EFI_SYSTEM, _EFI_PARTITION_UUID, "EFI")
-    root_bytes = size_bytes - _ROOT_START - GPT_TAIL_BYTES
-    write_gpt(disk, _DISK_UUID, [efi, Partition(_ROOT_START, root_bytes, LINUX, _ROOT_PARTITION_UUID, "root")])
-    with _root_of(disk, make=True) as (device, root):
+    efi = Partition(_MIB, systems.EFI_BYTES, EFI_SYSTEM, _EFI_PARTITION_UUID, "EFI")
+    root_bytes = size_bytes - systems.ROOT_START - GPT_TAIL_BYTES
+    write_gpt(disk, _DISK_UUID, [efi, Partition(systems.ROOT_START, root_bytes, LINUX, _ROOT_PARTITION_UUID, "root")])
+    with systems.root_of(disk, make=True) as (device, root):
         with tempfile.TemporaryDirectory(prefix="oscirc-apt-") as scratch:
             # mmdebstrap reads the keys as apt's own user.
             Path(scratch).chmod(0o755)
@@ -219,47 +166,25 @@ def _install(disk: Path, size_bytes: int, release: apt_sources.Source, later: li
         sources = "".join(source.line() + "\n" for source in (release, *later))
         (root / "etc/apt/sources.list").write_text(sources, encoding="utf-8")
         (root / "etc/apt/sources.list.d").mkdir(exist_ok=True)
-        mounting.run_inside(root, device, _SET_UP + _CLEAN_UP)
+        mounting.run_inside(root, device, _SET_UP + CLEAN_UP)
         loader = root / "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"
         loaders.fill_efi_partition(
-            disk, _EFI_BYTES, {"EFI/BOOT/BOOTX64.EFI": loader.read_bytes(), "EFI/debian/grub.cfg": _STUB.encode()}
+            disk,
+            systems.EFI_BYTES,
+            {"EFI/BOOT/BOOTX64.EFI": loader.read_bytes(), "EFI/debian/grub.cfg": _STUB.encode()},
         )
         mounting.discard_free_space(root)
 
 
 def _upgrade(disk: Path, apt: str) -> str:
     """Upgrade the system on `disk` with the program `apt` and return the lines of its packages.txt."""
-    with _root_of(disk) as (device, root):
-        before = _packages(root)
-        resolver = root / "etc/resolv.conf"
-        kept = resolver.readlink() if resolver.is_symlink() else None
-        resolver.unlink(missing_ok=True)
-        resolver.write_bytes(Path("/etc/resolv.conf").read_bytes())
-        options = root / "etc/apt/apt.conf.d/99access"
-        options.write_text("\n".join(apt_sources.access_options()) + "\n", encoding="utf-8")
-        blocker = root / "usr/sbin/policy-rc.d"
-        blocker.write_text(_NO_SERVICES, encoding="ascii")
-        blocker.chmod(0o755)
-        mounting.run_inside(root, device, _UPGRADE.format(apt=apt) + _CLEAN_UP)
-        options.unlink()
-        resolver.unlink()
-        if kept is not None:
-            resolver.symlink_to(kept)
-        after = _packages(root)
-        mounting.discard_free_space(root)
-    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    return "".join(f"{name} {before.get(name, '-')} {after.get(name, '-')}\n" for name in changed)
+    with systems.changing(disk) as (device, root):
+        before = systems.packages(root)
+        mounting.run_inside(root, device, systems.APT + _UPGRADE.format(apt=apt) + CLEAN_UP)
+        return systems.differences(before, systems.packages(root))
 
 
-def _packages(root: Path) -> dict[str, str]:
-    """Return the versions of the packages installed at `root`, by name."""
-    form = "${db:Status-Status} ${Package} ${Version}\\n"
-    listing = run("dpkg-query", f"--admindir={root / 'var/lib/dpkg'}", "-W", "-f", form).stdout
-    rows = [line.split() for line in listing.splitlines()]
-    return {row[1]: row[2] for row in rows if row[0] == "installed"}
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
+def stop(number: int, _frame: FrameType | None) -> None:
     """Turn SIGTERM into an exception, so that mounts are undone."""
     raise SystemExit(128 + number)
 
@@ -273,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--upgraded", action="store_true", help="also make v2.raw by apt upgrade")
     parser.add_argument("--same-kernel", action="store_true", help="also make v2-same-kernel.raw by apt-get upgrade")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stop)
     try:
         print(build(given.directory, given.suite, given.size_mib))
         if given.upgraded:
