@@ -1,7 +1,7 @@
 # The project's one task file: each target is a few lines. `make setup` is what the others stand on.
 PYTEST = .venv/bin/python -m pytest
 
-.PHONY: setup demo test test-vm lint bench bench-quick clean
+.PHONY: setup demo test test-vm lint bench bench-quick bench-update clean
 
 setup:            ## system packages and .venv/bin/oscirc
 	@deploy/setup.sh
@@ -29,6 +29,11 @@ bench: setup      ## ratios against named peers; writes bench/results/ and docs/
 bench-quick: setup   ## one disk, one link, each contender once: under three minutes, once its disk is prepared
 	@deploy/setup.sh debian
 	.venv/bin/python bench/run.py quick $(ARGS)
+
+bench-update: setup  ## an update's bytes against casync, zsync, xdelta3 and zstd; 20 minutes; ARGS="--quick": 4, once its disks are built
+	@deploy/setup.sh debian
+	.venv/bin/python bench/update.py $(ARGS)
+	.venv/bin/python bench/run.py page
 
 clean:            ## what the targets above left in this folder
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

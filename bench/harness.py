@@ -13,6 +13,8 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -57,6 +59,40 @@ def timed(command: Sequence[str], **options: object) -> float:
     started = time.monotonic()
     subprocess.run(list(command), check=True, stdout=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
     return time.monotonic() - started
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A process that succeeded: wall seconds, the peak memory of the largest among it and its children, its output."""
+
+    seconds: float
+    peak_mb: float
+    output: str
+
+
+def finish(command: Sequence[str], *, environment: dict[str, str] | None = None, timeout_s: float = 900) -> Finished:
+    """Run a process to its end, which must be a success within the time."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        started = time.monotonic()
+        process = subprocess.Popen(
+            list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment
+        )
+        alarm = threading.Timer(timeout_s, process.kill)
+        alarm.start()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            alarm.cancel()
+        seconds = time.monotonic() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        errors.seek(0)
+        assert not process.returncode, f"{command} ended with {process.returncode}: {errors.read()[-2000:]}"
+        return Finished(seconds, usage.ru_maxrss / 1024, output.read())
 
 
 def median_of(runs: int, measure: Callable[[], float]) -> tuple[float, list[float]]:

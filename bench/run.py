@@ -18,12 +18,14 @@ import sys
 from pathlib import Path
 
 import report
+import update_report
+import update_results
 from cells import load
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PAGE = HERE.parent / "docs" / "performance.md"
-BENCHMARKS = ("boot_cold", "warm_boot", "publish", "warm", "terabyte", "boot")
+BENCHMARKS = ("boot_cold", "update", "warm_boot", "publish", "warm", "terabyte", "boot")
 
 
 def purpose(name: str) -> str:
@@ -43,6 +45,9 @@ def section(name: str) -> str:
     if name == "boot_cold":
         results = load(RESULTS / "boot_cold.json")
         body, line = report.markdown(results), where(results.machine, results.measured)
+    elif name == "update":
+        updates = update_results.load(RESULTS / "update.json")
+        body, line = update_report.markdown(updates), where(updates.machine, updates.measured)
     else:
         document = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         line = where(document.pop("machine"), document.pop("measured"))
@@ -69,6 +74,8 @@ def write_page() -> None:
     PAGE.write_text(page, encoding="utf-8")
     if (RESULTS / "boot_cold.json").exists():
         report.plot(load(RESULTS / "boot_cold.json"), RESULTS / report.PLOT)
+    if (RESULTS / "update.json").exists():
+        update_report.plot(update_results.load(RESULTS / "update.json"), RESULTS / update_report.PLOT)
     print(f"\nwritten: {PAGE}")
 
 

@@ -205,17 +205,25 @@ http {{
 @contextlib.contextmanager
 def nginx(stage: Stage, work: Path) -> Iterator[int]:
     """Serve the stage's static files with nginx: the repository at /repo, the whole disks at /files; gives its port."""
-    port = free_port()
     work.mkdir(parents=True, exist_ok=True)
     files = work / "files"
     files.mkdir(exist_ok=True)
     for name, target in (("disk.raw", stage.disk), ("disk.raw.zst", stage.archive)):
         (files / name).unlink(missing_ok=True)
         (files / name).symlink_to(target)
+    with static_files(stage.tree, files, work) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def static_files(tree: Path, files: Path, work: Path) -> Iterator[int]:
+    """Serve a repository's tree at /repo and a folder at /files with nginx, working in `work`; gives its port."""
+    port = free_port()
+    work.mkdir(parents=True, exist_ok=True)
     configuration = work / "nginx.conf"
     configuration.write_text(
         ("user root;\n" if Path("/proc/self").owner() == "root" else "")
-        + _CONFIGURATION.format(work=work, port=port, tree=stage.tree, files=files)
+        + _CONFIGURATION.format(work=work, port=port, tree=tree, files=files)
     )
     process = subprocess.Popen(["nginx", "-c", str(configuration), "-p", str(work)], start_new_session=True)
     try:

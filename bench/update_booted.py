@@ -1,0 +1,107 @@
+"""Updating and booting version 2 where version 1 was only booted: what moves, against the least that must.
+
+A client replays the reads of a boot of version 1 from a mount, and has in its cache what that fetched; then it mounts
+version 2 over the link and replays a boot of that. Both were recorded on machines of the same size, once per disk;
+they are kept beside the disks. The least: of each block that version 2's boot touches and the client lacks, the
+smaller of its block file and its record in the delta pack, where the client has all old blocks that this needs.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from harness import ROOT
+from link import Link
+from replay import reads_of
+from staging import TRACE_MACHINE
+from update_ours import Client, Publication, frame_lengths
+from update_pairs import BLOCK, DiskPair
+from update_results import Booted
+
+_BOOT_S = 900
+
+
+def trace_of(disk: Path, published: Publication, reference: str, kept: Path) -> Path:
+    """The reads of a disk's boot, recorded from what is published unless they are kept from an earlier run."""
+    stat = disk.stat()
+    trace = kept / f"{disk.stem}-{stat.st_size}-{stat.st_mtime_ns}.trace"
+    if not trace.exists():
+        print(f"recording a boot of {disk.name}: a minute", flush=True)
+        traces, (memory, cpus) = kept / "recording", TRACE_MACHINE
+        shutil.rmtree(traces, ignore_errors=True)
+        machine = ("--accel", "tcg", "--memory", memory, "--cpus", cpus, "--runs", 1, "--timeout", _BOOT_S)
+        output = ("-o", kept / "unused.json", "--force", "--keep-traces", traces)
+        published.station.run("record", f"test:{reference}", *output, *machine, timeout=_BOOT_S + 60)
+        for old in kept.glob(f"{disk.stem}-*.trace"):
+            old.unlink()
+        next(traces.glob("*.trace")).replace(trace)
+        shutil.rmtree(traces)
+    return trace
+
+
+def measure(
+    key: str, image: str, pair: DiskPair, published: Publication, link: Link, traces: tuple[Path, Path], home: Path
+) -> Booted:
+    """One client's boot of version 1, then of version 2."""
+    client = Client.new(home, published, link)
+    with client.mounted(f"near:bench/{image}@1") as file:
+        _replay(traces[0], file, pair.old)
+    client.station.run("show", f"r:bench/{image}@1")
+    with client.mounted(f"r:bench/{image}@1") as file:
+        _replay(traces[0], file, pair.old)
+    before = client.cached()
+    link.tell("reset")
+    with client.mounted(f"r:bench/{image}") as file:
+        facts = _replay(traces[1], file, pair.new)
+    passed = link.tell()
+    frames = frame_lengths(published.tree, pair.new)
+    touched = dict(frames[position] for position in _positions(traces[1]) if position in frames)
+    missing = {digest: length for digest, length in touched.items() if digest not in before}
+    records = _usable_records(published, image, before)
+    least = {digest: min(length, records.get(digest, length)) for digest, length in missing.items()}
+    return Booted(
+        key,
+        touched_blocks=len(touched),
+        missing_blocks=len(missing),
+        frame_bytes=sum(missing.values()),
+        least_bytes=sum(least.values()),
+        usable_records=sum(least[digest] < missing[digest] for digest in missing),
+        moved_bytes=passed.bytes_down,
+        requests=passed.requests,
+        seconds=facts["seconds"],
+        wrong_reads=facts["wrong"],
+    )
+
+
+def _replay(trace: Path, file: Path, original: Path) -> dict:
+    command = [sys.executable, str(ROOT / "bench" / "replay.py"), str(trace), str(file), str(original)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout)
+
+
+def _positions(trace: Path) -> set[int]:
+    return {
+        position
+        for offset, length in reads_of(str(trace))
+        for position in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1)
+    }
+
+
+def _usable_records(published: Publication, image: str, have: set[str]) -> dict[str, int]:
+    """Lengths of the records of the version's pack whose old blocks are all there, by digest."""
+    pack = published.pack(published.manifest(image, "2"))
+    if pack is None:
+        return {}
+    from oscirc_blockstore import delta  # noqa: PLC0415  # there since delta packs are
+
+    file, index_length = pack
+    with file.open("rb") as stream:
+        index = delta.parse_index(stream.read(index_length))
+    return {
+        digest.hex(): record.length
+        for digest, record in index.records.items()
+        if record.is_rebuildable and all(source.hex() in have for source in record.sources)
+    }

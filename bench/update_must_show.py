@@ -1,0 +1,73 @@
+"""What the comparison of updates must show, as checks of its results: the issue's bounds, and no others.
+
+What a check compares was measured in the same run: with the same code, on the same disks and machine. Where that is
+not so, or something was not measured, it is open: it neither passes nor fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from must_show import Check
+from update_nights import NO_CHANGE
+from update_results import Pair, Results, Update
+
+PACKS, BLOCKS, STRONG = "oscirc-packs", "oscirc-blocks", "oscirc-strong"
+BOUND_PAIRS = ("upgrade", "upgrade-kernel")
+"""Debian 12 before and after an upgrade; the major pair is shown, not bounded."""
+CASYNC_SHARE, MOONSHOT, PATCH_SHARE, PLAIN_SHARE = 0.5, 0.45, 1.0, 1.0
+MAKE_S, MAKE_MB = 30.0, 1024.0
+BOOTED_SHARE, NO_CHANGE_BYTES = 1.1, 20_000
+
+
+def checks(results: Results) -> list[Check]:
+    """All of them, for each pair that there is."""
+    found = [check for name, pair in results.pairs.items() for check in _of_pair(name, pair)]
+    return found + list(_of_nights(results))
+
+
+def moonshots(results: Results) -> list[Check]:
+    """What was hoped for beyond the bounds."""
+    return [
+        Check("with packs / casync, moonshot", name, _share(pair, PACKS, "casync"), MOONSHOT)
+        for name, pair in results.pairs.items()
+        if name in BOUND_PAIRS
+    ]
+
+
+def _of_pair(name: str, pair: Pair) -> Iterator[Check]:
+    if name in BOUND_PAIRS:
+        yield Check("with packs, bytes moved / what casync adds", name, _share(pair, PACKS, "casync"), CASYNC_SHARE)
+        share = _share(pair, PACKS, "zstd-patch")
+        yield Check("with packs, bytes moved / zstd -9 --patch-from", name, share, PATCH_SHARE)
+        for ours, how in ((BLOCKS, "without packs"), (STRONG, "without packs, at a high level")):
+            yield Check(f"{how}: bytes moved / what casync adds", name, _share(pair, ours, "casync"), PLAIN_SHARE)
+    made = pair.updates.get(PACKS)
+    current = made is not None and made.key == pair.key
+    yield Check("making the pack, seconds", name, made.make_s if made and current else None, MAKE_S)
+    booted = pair.booted.get(PACKS)
+    if booted is not None and booted.key == pair.key:
+        yield Check("after a boot only, moved / least", name, booted.moved_bytes / booted.least_bytes, BOOTED_SHARE)
+        yield Check("after a boot only, reads that differ", name, float(booted.wrong_reads), 0)
+    else:
+        yield Check("after a boot only, moved / least", name, None, BOOTED_SHARE)
+
+
+def _of_nights(results: Results) -> Iterator[Check]:
+    last = next((night for night in results.nights if night.name == NO_CHANGE), None)
+    moved = None if last is None else float(max(last.moved_with_packs, last.moved_without))
+    yield Check("a version without a change, bytes moved", "nights", moved, NO_CHANGE_BYTES)
+    kept = None if last is None else float(last.new_block_bytes + last.table_bytes + last.pack_bytes)
+    yield Check("a version without a change, bytes of blocks, table and packs kept", "nights", kept, 0)
+
+
+def _share(pair: Pair, ours: str, peer: str) -> float | None:
+    one, other = pair.updates.get(ours), pair.updates.get(peer)
+    if one is None or other is None or {one.key, other.key} != {pair.key}:
+        return None
+    return one.moved_bytes / _peer_bytes(other)
+
+
+def _peer_bytes(peer: Update) -> int:
+    """What the peer adds: its chunks or patch, without the index and headers that it moves besides."""
+    return peer.made_bytes

@@ -1,0 +1,144 @@
+"""Results of the comparison of updates, in one JSON document that outlives its runs. Nothing here measures.
+
+- For each pair of disks, what each contender moves and takes: an `Update`.
+- For each pair and each of this project's two ways, what follows when version 1 was only booted: a `Booted`.
+- For each of the successive nights, and one more publication of the last disk: a `Night`.
+
+Every figure carries a key: the code, the disks and the machine that it holds for. A run measures what has another key;
+what a bound compares must have the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from harness import ROOT
+
+FORM = 1
+_ROOMS = ("blockstore", "remote", "publisher", "server", "fusedriver", "cli")
+_OWN = ("update", "update_pairs", "update_ours", "update_peers", "update_booted", "update_nights", "link", "staging")
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One way from version 1 to version 2. `made_bytes`: what the publisher keeps for it, beyond version 1.
+
+    `moved_bytes` is what came to the client over the link, HTTP headers included; `update_s` from the typed command to
+    its end, over that link. `peak_mb` is the largest process; of the publisher's work, then of the client's.
+    """
+
+    key: str
+    make_s: float
+    make_peak_mb: float
+    made_bytes: int
+    moved_bytes: int
+    sent_bytes: int
+    requests: int
+    update_s: float
+    update_peak_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """Version 2's boot on a cache that version 1's boot filled: blocks with data that it touches, those that were not
+    there, what they cost as frames and at least (by frame or usable record), and what came over the link.
+    """
+
+    key: str
+    touched_blocks: int
+    missing_blocks: int
+    frame_bytes: int
+    least_bytes: int
+    usable_records: int
+    moved_bytes: int
+    requests: int
+    seconds: float
+    wrong_reads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """One successive version. `new_block_bytes`, `table_bytes`: block files of blocks and of nodes that the store grew
+    by; `pack_bytes` accelerators, `other_bytes` all else. `moved_*`: by an update with packs and one without.
+    """
+
+    key: str
+    name: str
+    brings: tuple[str, ...]
+    changed_blocks: int
+    new_block_bytes: int
+    table_bytes: int
+    pack_bytes: int
+    other_bytes: int
+    moved_with_packs: int
+    moved_without: int
+    casync_bytes: int
+
+
+@dataclass
+class Pair:
+    """Two versions of a disk: `used_bytes` of the new one's blocks with data, and the packages that changed."""
+
+    title: str
+    key: str
+    used_bytes: int
+    block_file_bytes: int
+    changed_block_file_bytes: int
+    packages: list[str]
+    updates: dict[str, Update] = field(default_factory=dict)
+    booted: dict[str, Booted] = field(default_factory=dict)
+
+
+@dataclass
+class Results:
+    """The document. `contenders` has label and note by name; `link` is megabits per second and milliseconds."""
+
+    measured: str = ""
+    machine: dict[str, object] = field(default_factory=dict)
+    link: tuple[int, int] = (0, 0)
+    contenders: dict[str, dict[str, str]] = field(default_factory=dict)
+    pairs: dict[str, Pair] = field(default_factory=dict)
+    nights: list[Night] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".part")
+        draft.write_text(json.dumps({"form": FORM, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
+        draft.replace(path)
+
+
+def parse(text: str) -> Results:
+    """The document; one of another form counts as none."""
+    document = json.loads(text)
+    if document.pop("form", None) != FORM:
+        return Results()
+    results = Results(document["measured"], document["machine"], tuple(document["link"]), document["contenders"])
+    for name, facts in document["pairs"].items():
+        updates = {each: Update(**figures) for each, figures in facts.pop("updates").items()}
+        booted = {each: Booted(**figures) for each, figures in facts.pop("booted").items()}
+        results.pairs[name] = Pair(**facts, updates=updates, booted=booted)
+    for night in document["nights"]:
+        results.nights.append(Night(**{**night, "brings": tuple(night["brings"])}))
+    return results
+
+
+def load(path: Path) -> Results:
+    """The document at a path, or an empty one."""
+    return parse(path.read_text(encoding="utf-8")) if path.exists() else Results()
+
+
+def key_of(disks: Iterable[Path], machine: dict[str, object]) -> str:
+    """What figures hold for: this project's code and the benchmark's, these disks, that machine."""
+    digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode())
+    sources = [path for room in _ROOMS for path in (ROOT / room).rglob("*.py")]
+    for path in sorted([*sources, *(ROOT / "bench" / f"{name}.py" for name in _OWN)]):
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    for disk in disks:
+        stat = disk.stat()
+        digest.update(f"{disk.name} {stat.st_size} {stat.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:12]
