@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from oscirc_blockstore.digests import Digest
+from oscirc_blockstore.digests import ZERO_DIGEST, Digest
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote import paths
@@ -43,25 +43,23 @@ class BaseImage:
         parts = []
         while offset < stop:
             position, within = divmod(offset, geometry.block_size)
-            part = self._block(position)[within : within + stop - offset]
-            parts.append(part)
-            offset += len(part)
-        raw = b"".join(parts)
-        self._counters.add("read_bytes", len(raw))
-        return raw
+            size = min(geometry.block_size - within, stop - offset)
+            digest = self._table.digest_at(position, lambda node: self.load(node, NODE_SIZE)) or ZERO_DIGEST
+            if digest == ZERO_DIGEST:
+                parts.append(bytes(size))
+            else:
+                parts.append(self.load(digest, geometry.block_size)[within : within + size])
+                self._counters.add("read_bytes", size)
+            offset += size
+        return b"".join(parts)
 
     def counts(self) -> dict[str, int]:
-        """How many blocks and nodes were loaded, and how many bytes of the disk were read, so far."""
+        """How many blocks and nodes were loaded, and how many bytes of its data were read, so far."""
         return self._counters.snapshot()
 
     def close(self) -> None:
         """Let go of the source."""
         self._source.close()
-
-    def _block(self, position: int) -> bytes:
-        size = self.manifest.geometry.block_size
-        digest = self._table.digest_at(position, lambda node: self.load(node, NODE_SIZE))
-        return self.load(digest, size) if digest is not None and any(digest) else bytes(size)
 
 
 def open_base(resolved: Resolved, cache_directory: Path | None = None) -> BaseImage:
