@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "yank": ("publishing", "yank", "Withdraw a version, saying why."),
     "images": ("images", "images", "Search the catalogs of your remotes."),
     "show": ("images", "show", "What a reference resolves to, verified."),
+    "diff": ("diff", "diff", "What changed between two versions, and what that costs to fetch."),
     "mount": ("mounts", "mount", "Mount an image: MOUNTPOINT/disk.raw, fetched as it is read."),
     "umount": ("mounts", "umount", "Unmount an image."),
     "status": ("status", "status", "What mounts and instances fetched, cached and wait for."),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -54,12 +54,13 @@ class Cells:
 
     block_count: int
     cells: list[Counter[str]]
+    looks: Mapping[str, Look] = field(default_factory=lambda: LOOKS)
     totals: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, block_count: int, most: int) -> Cells:
+    def of(cls, block_count: int, most: int, looks: Mapping[str, Look] = LOOKS) -> Cells:
         """As many cells as may be, but none without a block."""
-        return cls(block_count, [Counter() for _ in range(max(1, min(most, block_count)))])
+        return cls(block_count, [Counter() for _ in range(max(1, min(most, block_count)))], looks)
 
     def add(self, start: int, state: str, count: int) -> None:
         """The blocks from `start` on are of this state."""
@@ -73,11 +74,11 @@ class Cells:
 
     def letters(self) -> Iterator[Look]:
         """For each cell what most of its data is; zeros where it has none."""
-        order = list(LOOKS)
+        order = list(self.looks)
         for cell in self.cells:
             data = {state: count for state, count in cell.items() if state != "z"}
             known = [state for state in order if state in data] or [*data, "z"]
-            yield LOOKS.get(max(known, key=lambda state: data.get(state, 0)), _STRANGE)
+            yield self.looks.get(max(known, key=lambda state: data.get(state, 0)), _STRANGE)
 
 
 @dataclass(slots=True)
@@ -85,11 +86,12 @@ class Runs:
     """Runs of equal blocks over the disk, at most `MAX_RUNS` of them."""
 
     runs: list[tuple[str, int]] = field(default_factory=list)
+    looks: Mapping[str, Look] = field(default_factory=lambda: LOOKS)
     totals: Counter[str] = field(default_factory=Counter)
 
     def add(self, start: int, state: str, count: int) -> None:  # noqa: ARG002  # runs follow one another
         """The next blocks are of this state."""
-        name = LOOKS.get(state, _STRANGE).name
+        name = self.looks.get(state, _STRANGE).name
         self.totals[state] += count
         if self.runs and self.runs[-1][0] == name:
             self.runs[-1] = (name, self.runs[-1][1] + count)
@@ -133,7 +135,7 @@ def draw(cells: Cells, block_size: int, *, width: int, colour: bool) -> list[str
     share = human_bytes(cells.block_count * block_size / len(looks))
     lines = ["".join(letters[at : at + width]) for at in range(0, len(letters), width)]
     lines += ["", f"one letter stands for {share}: for what most of the data in it is"]
-    for state, look in LOOKS.items():
+    for state, look in cells.looks.items():
         count = cells.totals[state]
         if count:
             size = human_bytes(count * block_size)
@@ -145,6 +147,6 @@ def _letter(look: Look, *, colour: bool) -> str:
     return click.style(look.letter, fg=look.colour, bold=look.letter.isalpha()) if colour else look.letter
 
 
-def counts(totals: Counter[str]) -> dict[str, int]:
+def counts(totals: Counter[str], looks: Mapping[str, Look] = LOOKS) -> dict[str, int]:
     """Every state by its name with its number of blocks."""
-    return {look.name: totals[state] for state, look in LOOKS.items()}
+    return {look.name: totals[state] for state, look in looks.items()}

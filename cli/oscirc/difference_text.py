@@ -1,0 +1,121 @@
+"""What `oscirc diff` says: facts for programs, and the same in lines for people.
+
+File names, package names and changelogs are a publisher's: what a terminal would obey is taken out of them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from oscirc.disk_map import Look
+from oscirc.output import human_bytes
+
+if TYPE_CHECKING:
+    from oscirc_remote.two_versions import Side
+    from oscirc_remote.version_difference import VersionDifference
+
+# by the letters of `oscirc_remote.table_difference.Change`; of what is as frequent in a cell the first is drawn
+LOOKS = {
+    "c": Look("changed", "C", "yellow", "changed"),
+    "n": Look("new", "N", "green", "new: zeros before"),
+    "r": Look("removed", "r", "red", "removed: zeros now"),
+    "s": Look("unchanged", "=", "bright_black", "unchanged, or not looked into since both versions share it"),
+    "z": Look("zero", ".", "bright_black", "zeros in both"),
+}
+_MOST_TEXT = 400
+
+
+def plain(text: str, most: int = _MOST_TEXT) -> str:
+    """What a publisher wrote, on one line, without anything that a terminal would obey."""
+    kept = "".join(character if character.isprintable() else "?" for character in text[: most + 1])
+    return kept if len(kept) <= most else f"{kept[:most]}…"
+
+
+def facts(old: Side, new: Side, found: VersionDifference) -> dict[str, object]:
+    """For `--json`; bytes are those of bodies."""
+    positions, here, full = found.table.positions, found.here, found.full
+    changed, added = positions["c"], positions["n"]
+    return {
+        "old": _side_facts(old),
+        "new": _side_facts(new),
+        "block_size": here.block_size,
+        "blocks": {
+            "data": new.resolved.manifest.data_blocks,
+            "unchanged": max(0, new.resolved.manifest.data_blocks - changed - added),
+            "changed": changed,
+            "new": added,
+            "removed": positions["r"],
+        },
+        "nodes": {"new": full.nodes, "removed": len(found.table.gone_nodes - found.table.fresh_nodes)},
+        "from_old": {
+            "blocks": full.blocks,
+            "bytes": full.block_bytes + full.node_bytes,
+            "node_bytes": full.node_bytes,
+            "bytes_with_packs": None if full.pack_bytes is None else full.pack_bytes,
+            "estimated_blocks": full.estimated,
+        },
+        "from_here": {
+            "blocks": here.missing_blocks,
+            "bytes": here.whole_bytes,
+            "bytes_with_packs": here.pack_bytes,
+            "records": here.records,
+            "estimated_blocks": here.estimated,
+        },
+        "fetched_nodes": found.fetched_nodes,
+    }
+
+
+def _side_facts(side: Side) -> dict[str, object]:
+    resolved, version = side.resolved, side.version
+    return {
+        "remote": resolved.remote.name,
+        "image": f"{resolved.publisher}/{resolved.image}",
+        "version": resolved.version_label,
+        "manifest": resolved.manifest_digest.hex(),
+        "released": version.released if version else None,
+        "changelog": version.changelog if version else None,
+        "yanked": version.yanked.why if version and version.yanked else None,
+        "disk_size": resolved.manifest.geometry.disk_size,
+        "data_blocks": resolved.manifest.data_blocks,
+    }
+
+
+def lines(old: Side, new: Side, found: VersionDifference) -> Iterator[str]:
+    """The same for people."""
+    positions, here, full, size = found.table.positions, found.here, found.full, found.here.block_size
+    yield f"{_named(old)}  ->  {_named(new)}"
+    unchanged = max(0, new.resolved.manifest.data_blocks - positions["c"] - positions["n"])
+    yield (
+        f"  blocks     {positions['c']} changed, {positions['n']} new, {positions['r']} removed, {unchanged} unchanged"
+        f" ({human_bytes(size)} each); {full.nodes} nodes of the table are new"
+    )
+    if here.missing_blocks:
+        about = "" if here.is_exact else "about "
+        packs = (
+            f"; with delta packs {about}{human_bytes(here.pack_bytes)} ({here.records} blocks are rebuilt)"
+            if here.records
+            else ""
+        )
+        whole = f"{about}{human_bytes(here.whole_bytes)}"
+        yield f"  to fetch   {whole} in {here.missing_blocks} blocks that are not here{packs}"
+    else:
+        yield "  to fetch   nothing: all of its blocks are here"
+    about = "about " if full.estimated else ""
+    packs = "" if full.pack_bytes is None else f"; with the delta pack {about}{human_bytes(full.pack_bytes)}"
+    yield (
+        f"  from all   {about}{human_bytes(full.block_bytes + full.node_bytes)} in {full.blocks} blocks and "
+        f"{full.nodes} nodes, for somebody who has all of the old version{packs}"
+    )
+    changelog = new.version.changelog.splitlines() if new.version else []
+    for number, line in enumerate(changelog[:_MOST_LINES]):
+        yield f"  {'says' if number == 0 else '    '}       {plain(line)}"
+    if len(changelog) > _MOST_LINES:
+        yield "             …"
+
+
+_MOST_LINES = 12
+
+
+def _named(side: Side) -> str:
+    return f"{side.name} ({side.version.released[:10]})" if side.version else side.name

@@ -1,0 +1,109 @@
+"""`oscirc diff` against a real server: what it says is what a pull then moves, and only nodes are fetched to say it."""
+
+import random
+
+import pytest
+from support.commands import Workstation, add_publisher, initialise, serving
+
+BLOCK = 65536
+PUBLISH = ("--key", "alice", "--block-size", "65536")
+
+
+def pieces(*names):
+    return b"".join(bytes(BLOCK) if name is None else random.Random(name).randbytes(BLOCK) for name in names)
+
+
+DISKS = {
+    "1": pieces("a", "b", None, "d", "e"),
+    "2": pieces("a", "B", "c", None, "e", "f"),
+    "3": pieces("a", "B", "c", None, "e", "f"),
+}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    base = tmp_path_factory.mktemp("diff")
+    publisher = Workstation(base / "publisher")
+    made = initialise(publisher, base / "repository")
+    with serving(publisher, made):
+        add_publisher(publisher, made, "alice")
+        for label, raw in DISKS.items():
+            disk = base / f"{label}.raw"
+            disk.write_bytes(raw)
+            publisher.run(
+                "publish",
+                disk,
+                f"test:alice/disk@{label}",
+                *PUBLISH,
+                "--changelog",
+                f"first line of {label}\nand a second",
+            )
+        yield made
+
+
+@pytest.fixture
+def station(repository, tmp_path):
+    workstation = Workstation(tmp_path / "reader")
+    workstation.run("remote", "add", "test", repository.url)
+    return workstation
+
+
+def test_what_it_says_will_be_fetched_is_what_a_pull_then_fetches(station):
+    station.run("pull", "alice/disk@1")
+    said = station.json("diff", "alice/disk@1", "@2")
+    assert said["blocks"] == {"data": 5, "unchanged": 2, "changed": 1, "new": 2, "removed": 1}
+    assert (said["from_here"]["blocks"], said["from_old"]["blocks"]) == (3, 3)
+    assert said["from_here"]["estimated_blocks"] == 0
+    assert said["fetched_nodes"] == 1  # the new table's; the old one's is here
+    pulled = station.json("pull", "alice/disk@2")
+    assert pulled["fetched_blocks"] == 3
+    bodies = said["from_here"]["bytes_with_packs"]
+    assert bodies <= pulled["fetched_bytes"] < bodies + 3 * 2000  # and heads
+    after = station.json("diff", "alice/disk@1", "@2")
+    assert (after["from_here"]["blocks"], after["from_here"]["bytes"], after["fetched_nodes"]) == (0, 0, 0)
+    assert after["from_old"] == said["from_old"]
+
+
+def test_lengths_are_those_of_the_files_that_the_server_has(station, repository):
+    said = station.json("diff", "alice/disk@1", "@2")
+    lengths = sorted(path.stat().st_size for path in (repository.tree / "blocks").rglob("*.zst"))
+    assert said["from_here"]["blocks"] == 5
+    assert BLOCK * 5 < said["from_here"]["bytes"] < sum(lengths)
+
+
+def test_one_reference_is_compared_with_the_version_before_that_is_here(station):
+    assert station.json("diff", "alice/disk@2")["old"]["version"] == "1"
+    error = station.refused("diff", "alice/disk@1", code=2)
+    assert "no version before" in error
+
+
+def test_two_labels_of_one_disk_differ_in_nothing(station):
+    said = station.json("diff", "alice/disk@2", "@3")
+    assert said["from_old"] | {"bytes_with_packs": None} == {
+        "blocks": 0, "bytes": 0, "node_bytes": 0, "bytes_with_packs": None, "estimated_blocks": 0,
+    }  # fmt: skip
+    assert said["old"]["manifest"] == said["new"]["manifest"]
+
+
+def test_the_map_says_of_each_block_what_became_of_it(station):
+    runs = station.json("diff", "alice/disk@1", "@2", "--map")["runs"]
+    assert runs == [["unchanged", 1], ["changed", 1], ["new", 1], ["removed", 1], ["unchanged", 1], ["new", 1]]
+    drawn = station.run("diff", "alice/disk@1", "@2", "--map")
+    assert "=CNr=N" in drawn
+    assert "says       first line of 2\n             and a second\n" in drawn
+
+
+def test_to_compare_is_not_to_use(station):
+    station.run("diff", "alice/disk@1", "alice/disk")
+    assert not list((station.home / "data" / "oscirc" / "remotes" / "test").glob("receipts/*/*/*.json"))
+
+
+def test_without_the_server_what_is_known_is_compared_and_that_is_said(repository, tmp_path):
+    station = Workstation(tmp_path / "offline")
+    station.run("remote", "add", "test", repository.url)
+    station.run("diff", "alice/disk@1", "@2")
+    cut = Workstation(tmp_path / "offline", extra={"http_proxy": "http://127.0.0.1:9", "no_proxy": ""})
+    done = cut.attempt("diff", "alice/disk@1", "@2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "as far as this machine knows" in done.stderr
+    assert '"blocks": 5' in done.stdout
