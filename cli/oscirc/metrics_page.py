@@ -1,8 +1,9 @@
 """Facts of mounts and instances as Prometheus metrics: pure, facts in (`mount_facts`), metric families out.
 
 Names follow Prometheus: base units (bytes, seconds), `_total` for what only grows. Counters start anew with a mount.
-What belongs to a mirror has its address as a label, so that the sum over mirrors is the whole; what was streamed ahead
-in bundles is counted beside them with `kind="ahead"`. A mount that does not answer is there, with `oscirc_mount_up` 0.
+What belongs to a mirror has its address as a label, so that the sum over mirrors is the whole; beside them what was
+streamed ahead in bundles is counted with `kind="ahead"`, what delta packs took with `kind="packs"`. A mount that does
+not answer is there, with `oscirc_mount_up` 0.
 """
 
 from __future__ import annotations
@@ -63,6 +64,12 @@ OF_MOUNTS = (
     Shown("driver_read_calls", "read_calls", "Reads that the kernel's page cache did not answer."),
     Shown("driver_read_errors", "read_errors", "Of these, those that failed."),
 )
+OF_PACKS = (
+    Shown("pack_rebuilt_blocks", "rebuilt_blocks", "Blocks that were made from old ones and a record."),
+    Shown("pack_saved_bytes", "saved_bytes", "How many bytes more their block files would have been."),
+    Shown("pack_refused_records", "refused_records", "Records that made no right block; it was fetched whole."),
+    Shown("pack_failed_records", "failed_records", "Records that could not be used; the block was fetched whole."),
+)
 OF_MIRRORS = (
     Shown("mirror_blocks", "served", "Blocks that it served rightly."),
     Shown("mirror_failures", "failures", "Times that it did not answer or refused."),
@@ -83,9 +90,17 @@ OF_MIRRORS = (
     Shown("mirror_lied", "lied", "1 once it served a wrong block to this mount.", counts=False),
 )
 TRAFFIC = (
-    Shown("received_bytes", "received_bytes", "Bytes received: block by block from a mirror, or ahead in bundles."),
-    Shown("requests", "requests", "Requests sent: for blocks to a mirror, or ahead for bundles."),
+    Shown(
+        "received_bytes", "received_bytes", "Bytes received: by blocks from a mirror, ahead in bundles, in delta packs."
+    ),
+    Shown("requests", "requests", "Requests sent: for blocks to a mirror, ahead for bundles, for delta packs."),
 )
+
+_BESIDE_MIRRORS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("ahead", "prefetch", {"received_bytes": "streamed_bytes"}),
+    ("packs", "packs", {}),
+)
+"""The traffic that no mirror counts: its kind, the object that has it, and what a fact is called there."""
 
 
 def families(mounts: Sequence[Facts], instances: Sequence[Facts]) -> Iterator[Metric]:
@@ -101,6 +116,7 @@ def families(mounts: Sequence[Facts], instances: Sequence[Facts]) -> Iterator[Me
             family.add_metric(_labels(mount), shown.scale * number(mount, shown.fact))
         yield family
     yield from _per_mirror(answering)
+    yield from _of_packs(answering)
     yield from _of_instances(instances)
 
 
@@ -110,16 +126,26 @@ def _per_mirror(mounts: Sequence[Facts]) -> Iterator[Metric]:
         for mount in mounts:
             for mirror in mirrors_of(mount):
                 family.add_metric((*_labels(mount), "blocks", str(mirror["name"])), number(mirror, shown.fact))
-            ahead = mount.get("prefetch")
-            if isinstance(ahead, dict):
-                fact = "streamed_bytes" if shown.fact == "received_bytes" else shown.fact
-                family.add_metric((*_labels(mount), "ahead", ""), number(ahead, fact))
+            for kind, own, fact in _BESIDE_MIRRORS:
+                part = mount.get(own)
+                if isinstance(part, dict):
+                    family.add_metric((*_labels(mount), kind, ""), number(part, fact.get(shown.fact, shown.fact)))
         yield family
     for shown in OF_MIRRORS:
         family = shown.family((*MOUNT_LABELS, "mirror"))
         for mount in mounts:
             for mirror in mirrors_of(mount):
                 family.add_metric((*_labels(mount), str(mirror["name"])), shown.scale * number(mirror, shown.fact))
+        yield family
+
+
+def _of_packs(mounts: Sequence[Facts]) -> Iterator[Metric]:
+    for shown in OF_PACKS:
+        family = shown.family(MOUNT_LABELS)
+        for mount in mounts:
+            packs = mount.get("packs")
+            if isinstance(packs, dict):
+                family.add_metric(_labels(mount), number(packs, shown.fact))
         yield family
 
 

@@ -92,6 +92,7 @@ def described(record: MountRecord, status: MountStatus) -> Facts:
         "prefetch_waste": ahead - used,
         "prefetch_waste_percent": percent(ahead - used, ahead) if ahead else 0,
         "prefetch": reader["prefetch"],
+        "packs": reader["packs"],
         "failed_reads": reader["failed_reads"],
         "damaged": cache["damaged"],
         "uncached_writes": cache["uncached_writes"],

@@ -32,6 +32,7 @@ def _transfer(facts: Facts) -> list[tuple[str, str]]:
         ("fetched", f"{human_bytes(whole(facts, 'fetched_bytes'))} in {facts['requests']} requests"),
         ("waited for", f"{facts['demand_stalls']} reads, {stalled_s:.1f} s in all, {worst_s:.1f} s at worst"),
         ("fetched ahead", f"{_ahead(facts)}; {_prefetch(facts)}"),
+        *_packs(facts),
     ]
 
 
@@ -41,6 +42,19 @@ def _ahead(facts: Facts) -> str:
     waste, share = whole(facts, "prefetch_waste"), whole(facts, "prefetch_waste_percent")
     used = f"{facts['prefetch_hits']} were used, {waste} ({share} %) not so far" if waste else "all were used"
     return f"{facts['prefetched_blocks']} blocks ({human_bytes(whole(facts, 'prefetched_bytes'))}), {used}"
+
+
+def _packs(facts: Facts) -> list[tuple[str, str]]:
+    """What delta packs did, where there is one."""
+    packs = facts.get("packs")
+    if not isinstance(packs, dict) or not whole(packs, "packs"):
+        return []
+    text = f"{packs['rebuilt_blocks']} blocks made from old ones, {human_bytes(whole(packs, 'saved_bytes'))} saved"
+    if whole(packs, "refused_records"):
+        text += f"; {packs['refused_records']} records were WRONG, their blocks fetched whole"
+    if whole(packs, "failed_records"):
+        text += f"; {packs['failed_records']} could not be used, their blocks were fetched whole"
+    return [("delta packs", text)]
 
 
 def _prefetch(facts: Facts) -> str:

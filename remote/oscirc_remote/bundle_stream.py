@@ -4,7 +4,8 @@ Rules:
 
 - One process streams (`stream_files`); the others follow: they know the index, wait for what comes, take over when the
   holder ends.
-- A segment of which at least half is missing is fetched; what is missing of the others is left for single requests.
+- A segment of which at least half is missing is fetched, unless delta packs make what is missing cheaper by single
+  requests, to which it is left as that of the other segments.
   Their nodes are fetched so before (`load_nodes`), since they say what is wanted of the segments that come.
 - An entry is kept only where the signed table wants it (`bundle_contents`). A bundle with much else is a lie and is
   left; one that is listed as longer than its disk is not even asked for.
@@ -194,7 +195,8 @@ class BundleStream:
     def _read_index(self, skip: frozenset[str]) -> BundleContents:
         if not self._feed.is_open:
             accelerator = self._listed.accelerator
-            cold = not self._keeper.has(self._listed.manifest.root.digest)
+            root = self._listed.manifest.root.digest
+            cold = not self._keeper.has(root) and self._keeper.cost(root, NODE_SIZE) is None
             self._feed.aim(0, accelerator.length if cold else accelerator.index_length or accelerator.length, skip)
         raw = self._feed.take(HEAD_SIZE)
         raw += self._feed.take(self._listed.index_length(raw) - HEAD_SIZE)

@@ -50,8 +50,10 @@ class CachedSource:
         threads: int = FLIGHT_THREADS,
         window: Callable[[], int] = lambda: AHEAD_WINDOW,
         quota: Quota | None = None,
+        cost: Callable[[Digest, int], int | None] = lambda _digest, _raw_size: None,
     ) -> None:
         self._inner = inner
+        self._cost = cost
         self._quota = quota
         self._store = LocalStore(directory / STORE_DIRECTORY)
         self._blocks = ByteBoundedCache(block_memory_bytes)
@@ -91,6 +93,10 @@ class CachedSource:
     def has(self, digest: Digest) -> bool:
         """Whether the store claims to have it (what only memory holds does not survive this process)."""
         return self._store.has(digest)
+
+    def cost(self, digest: Digest, raw_size: int) -> int | None:
+        """What fetching it will move in bytes, where delta packs tell."""
+        return self._cost(digest, raw_size)
 
     def fetch(self, digest: Digest, raw_size: int, deadline: Deadline) -> bytes:
         """The verified bytes, from wherever they are had first; raises what `inner` raises."""

@@ -5,6 +5,9 @@ unsigned hint says which disk a channel means and which bundles there are. So th
 and its bytes wait, bounded and undecoded, until the signed documents have named the disk. If they name another, they
 are dropped.
 
+Who has another version of the image already is not helped by the whole bundle: then nothing is begun before it is known
+what is missing, and what that costs (`bundle_contents`).
+
 The first mirror that has a hint is asked for the bundle too. Where there are several, one that is silent is left soon.
 """
 
@@ -34,6 +37,14 @@ HINT_OF_SEVERAL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image is to be had: base URLs, the preferred one first; and the manifests of it that were used here."""
+
+    urls: Sequence[str]
+    known: frozenset[Digest] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """What an early start has: the listing that was hinted, and the bundle under way if this process leads it."""
 
@@ -55,14 +66,14 @@ class EarlyBundle:
 
     def __init__(
         self,
-        urls: Callable[[], Sequence[str]],
+        where: Callable[[], Place],
         publisher: str,
         image: str,
         channel: str,
         profile: str,
         cache_directory: Path,
     ) -> None:
-        self._where = urls
+        self._where = where
         self._publisher, self._image, self._channel = publisher, image, channel
         self._profile = profile
         self._cache_directory = cache_directory
@@ -131,16 +142,17 @@ class EarlyBundle:
             started.drop()
 
     def _start(self) -> Started | None:
-        urls = self._where()
+        place = self._where()
         deadline = Deadline.after(HINT_S, self._cancellation)
-        for url in urls:
+        for url in place.urls:
             client = HttpClient(url)
             self._clients.append(client)
             with contextlib.suppress(TransportError, DocumentRefusedError):
-                return self._start_from(client, deadline, several=len(urls) > 1)
+                return self._start_from(client, deadline, place)
         return None
 
-    def _start_from(self, client: HttpClient, deadline: Deadline, *, several: bool) -> Started | None:
+    def _start_from(self, client: HttpClient, deadline: Deadline, place: Place) -> Started | None:
+        several = len(place.urls) > 1
         path = accelerators.hint_path(self._publisher, self._image)
         until = deadline.at_most(HINT_OF_SEVERAL_S) if several else deadline
         hint = accelerators.parse_hint(client.get(path, accelerators.MAX_HINT_BYTES, until))
@@ -150,6 +162,8 @@ class EarlyBundle:
         bundle = listing.find(accelerators.BUNDLE, self._profile)
         if bundle is None:
             return Started(listing)
+        if place.known and listing.manifest not in place.known:
+            return Started(listing, bundle)
         files = StreamFiles(self._cache_directory, bundle.sha256)
         # an index that is here was left by an earlier use: then not all of the bundle may be needed
         if files.has_index() or not files.try_lock():

@@ -21,7 +21,7 @@ from oscirc_remote.bundle_mirrors import BundleMirrors
 from oscirc_remote.cache import BLOCK_MEMORY_BYTES, NODE_MEMORY_BYTES, CachedSource
 from oscirc_remote.cache_layout import STORE_DIRECTORY
 from oscirc_remote.deadlines import Deadline
-from oscirc_remote.early import EarlyBundle
+from oscirc_remote.early import EarlyBundle, Place
 from oscirc_remote.fetching import HttpFrameSource
 from oscirc_remote.http_client import HttpClient
 from oscirc_remote.image import DEFAULT_DEADLINE_S, ImageReader
@@ -35,6 +35,7 @@ from oscirc_remote.prefetch import LISTING_S, Prefetcher, PrefetchOptions
 from oscirc_remote.quota import Quota
 from oscirc_remote.rate_limits import RateLimit
 from oscirc_remote.readiness import ProfileWatch, listing_file
+from oscirc_remote.receipts import ReceiptBook
 from oscirc_remote.references import Reference
 from oscirc_remote.remotes import Remotes
 from oscirc_remote.resolving import Resolved
@@ -157,7 +158,7 @@ def open_whole(
     """Verified blocks of an image of which all is wanted; the delta packs that help are in use when this returns."""
     directory = cache_directory or paths.cache_directory()
     mirrors = _mirrored(resolved.remote.sources(), rate_limit)
-    packed, packs = _with_packs(resolved, mirrors, directory, rate_limit)
+    packed, packs = _with_packs(resolved, mirrors, directory, rate_limit, wants_all=True)
     source = _cached(packed, directory, quota=quota)
     if packs.may_help:
         listing = listing_of(resolved, directory)
@@ -196,13 +197,16 @@ def start_early(
     if not options.bundles or not reference.channel:
         return None
 
-    def where() -> Sequence[str]:
+    def where() -> Place:
         """The remote's mirrors, as far as it is known without asking anybody which remote is meant."""
         if reference.remote:
-            return remotes.load(reference.remote).sources()
-        known = remotes.list()
-        only = known[0] if len(known) == 1 else None
-        return (only or remotes.find_publisher(reference.publisher, refresh=lambda _remote: None)).sources()
+            remote = remotes.load(reference.remote)
+        else:
+            known = remotes.list()
+            only = known[0] if len(known) == 1 else None
+            remote = only or remotes.find_publisher(reference.publisher, refresh=lambda _remote: None)
+        receipts = ReceiptBook(remote.directory).of(reference.publisher, reference.image)
+        return Place(remote.sources(), frozenset(receipt.manifest for receipt in receipts))
 
     return EarlyBundle(
         where,
@@ -219,11 +223,16 @@ def _mirrored(urls: Sequence[str], rate_limit: RateLimit | None = None) -> Mirro
 
 
 def _with_packs(
-    resolved: Resolved, mirrors: MirroredSource, directory: Path, rate_limit: RateLimit | None
+    resolved: Resolved,
+    mirrors: MirroredSource,
+    directory: Path,
+    rate_limit: RateLimit | None,
+    *,
+    wants_all: bool = False,
 ) -> tuple[PackSource, Packs]:
     """The mirrors behind the delta packs of an image, which are still to be found."""
     ranges = BundleMirrors(mirrors, rate_limit)
-    packed = PackSource(mirrors, ranges, LocalStore(make_directory(directory) / STORE_DIRECTORY))
+    packed = PackSource(mirrors, ranges, LocalStore(make_directory(directory) / STORE_DIRECTORY), wants_all=wants_all)
     known = known_manifests(resolved.remote, directory)
     return packed, Packs(resolved.manifest_digest, resolved.manifest, packed, ranges, directory, known)
 
@@ -243,4 +252,5 @@ def _cached(
         node_memory_bytes=node_memory_bytes,
         window=inner.window,
         quota=quota,
+        cost=inner.cost if isinstance(inner, PackSource) else lambda _digest, _raw_size: None,
     )

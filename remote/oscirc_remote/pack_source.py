@@ -25,6 +25,7 @@ from oscirc_blockstore.errors import IntegrityError, OscircError
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote.counters import Counters
 from oscirc_remote.deadlines import Deadline
+from oscirc_remote.pack_runs import PackRuns
 from oscirc_remote.sources import BlockSource
 from oscirc_remote.status import MirrorStatus, PackStatus
 
@@ -73,6 +74,7 @@ class _Pack:
 
     accelerator: Accelerator
     index: DeltaIndex
+    runs: PackRuns | None = None
     refused: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -90,7 +92,11 @@ class _Pack:
 class PackSource:
     """A `BlockSource` in front of `inner`, to which everything goes that no pack makes cheaper."""
 
-    def __init__(self, inner: WindowedSource, ranges: RangeSource, store: OldBlocks) -> None:
+    def __init__(
+        self, inner: WindowedSource, ranges: RangeSource, store: OldBlocks, *, wants_all: bool = False
+    ) -> None:
+        """`wants_all`: all that a pack makes will be asked for, so that records are fetched several at once."""
+        self._wants_all = wants_all
         self._inner = inner
         self._ranges = ranges
         self._store = store
@@ -110,7 +116,19 @@ class PackSource:
         with self._lock:
             known = {pack.accelerator.sha256 for pack in self._packs}
             if accelerator.sha256 not in known and len(self._packs) < MOST_PACKS:
-                self._packs = (*self._packs, _Pack(accelerator, index))
+                pack = _Pack(accelerator, index)
+                if self._wants_all:
+                    pack.runs = self._runs(pack)
+                self._packs = (*self._packs, pack)
+
+    def _runs(self, pack: _Pack) -> PackRuns:
+        def is_wanted(record: Record) -> bool:
+            return self._is_usable(pack, record) and not self._store.holds(record.digest, record.block_size)
+
+        def fetch(start: int, stop: int, deadline: Deadline) -> bytes:
+            return self._ranges.get_range(pack.accelerator, start, stop, deadline)
+
+        return PackRuns(tuple(pack.index.records.values()), is_wanted, fetch)
 
     def uses(self, accelerator: Accelerator) -> bool:
         """Whether this pack is in use."""
@@ -191,12 +209,8 @@ class PackSource:
             return None
 
         def make() -> bytes:
-            frame = b""
-            if record.length:
-                share = deadline.at_most(deadline.remaining_s() / 2)
-                stop = record.offset + record.length
-                frame = self._ranges.get_range(pack.accelerator, record.offset, stop, share)
-            return delta_record.rebuild(record, frame, self._load_block(record.block_size))
+            share = deadline.at_most(deadline.remaining_s() / 2)
+            return delta_record.rebuild(record, self._frame(pack, record, share), self._load_block(record.block_size))
 
         made = self._made(pack, make)
         if made is not None:
@@ -204,6 +218,13 @@ class PackSource:
             self._counters.add("record_bytes", record.length)
             self._counters.add("saved_bytes", record.whole_length - record.length)
         return made
+
+    def _frame(self, pack: _Pack, record: Record, deadline: Deadline) -> bytes:
+        if not record.length:
+            return b""
+        if pack.runs is not None:
+            return pack.runs.frame(record, deadline)
+        return self._ranges.get_range(pack.accelerator, record.offset, record.offset + record.length, deadline)
 
     def _made(self, pack: _Pack, make: Callable[[], bytes]) -> bytes | None:
         try:

@@ -307,6 +307,11 @@ class FaultServer:
             came = self._asked.wait_for(lambda: self._count(pattern) >= times, timeout_s)
         assert came, f"{pattern} was not asked for {times} times"
 
+    def forget(self) -> None:
+        """Count what is asked for from now on."""
+        with self._lock:
+            self.requests.clear()
+
     def count(self, pattern: str = "*") -> int:
         """Requests whose path matches the glob."""
         with self._lock:

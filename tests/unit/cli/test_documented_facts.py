@@ -9,7 +9,7 @@ import types
 import pytest
 
 from oscirc import metrics_page, mount_facts, status_text
-from oscirc_remote.status import MirrorStatus, PrefetchStatus
+from oscirc_remote.status import MirrorStatus, PackStatus, PrefetchStatus
 
 from .test_metrics_page import MOUNT, page, samples
 from .test_status_text import FACTS
@@ -27,7 +27,7 @@ def table(title):
 
 def described():
     """The facts of a mount, as they are made of a driver's answer."""
-    reader = collections.defaultdict(int, cache=collections.defaultdict(int, mirrors=[]), prefetch={})
+    reader = collections.defaultdict(int, cache=collections.defaultdict(int, mirrors=[]), prefetch={}, packs={})
     status = types.SimpleNamespace(
         uptime_s=0.0,
         read_ahead_kb=0,
@@ -56,10 +56,15 @@ def test_every_fact_of_fetching_ahead_is_documented_and_no_other():
     assert set(table("What it fetches ahead")) == fields(PrefetchStatus)
 
 
+def test_every_fact_of_delta_packs_is_documented_and_no_other():
+    assert set(table("What delta packs did")) == fields(PackStatus)
+
+
 @pytest.mark.parametrize(
     ("title", "shown"),
     [
         ("A mount", metrics_page.OF_MOUNTS),
+        ("What delta packs did", metrics_page.OF_PACKS),
         ("Its mirrors", (*metrics_page.OF_MIRRORS, *metrics_page.TRAFFIC)),
     ],
 )

@@ -16,6 +16,15 @@ MOUNT = {
     "read_calls": 9,
     "read_errors": 0,
     "prefetch": {"state": "complete", "streamed_bytes": 5000, "requests": 2},
+    "packs": {
+        "packs": 1,
+        "rebuilt_blocks": 7,
+        "saved_bytes": 900,
+        "refused_records": 1,
+        "failed_records": 2,
+        "received_bytes": 600,
+        "requests": 3,
+    },
 }
 INSTANCES = [
     {"name": "web", "state": "paused", "paused_by": "network"},
@@ -58,6 +67,9 @@ def test_counts_and_seconds_are_what_the_mount_said():
     assert value(text, "oscirc_prefetched_blocks_total", **LABELS) == 400
     assert value(text, "oscirc_prefetch_hits_total", **LABELS) == 300
     assert value(text, "oscirc_prefetched_unused_blocks", **LABELS) == 100
+    assert value(text, "oscirc_pack_rebuilt_blocks_total", **LABELS) == 7
+    assert value(text, "oscirc_pack_refused_records_total", **LABELS) == 1
+    assert value(text, "oscirc_received_bytes_total", **LABELS, kind="packs", mirror="") == 600
     assert value(text, "oscirc_safe_to_unplug", **LABELS) == 0
 
 
@@ -65,7 +77,7 @@ def test_traffic_is_told_by_mirror_and_what_came_ahead_beside_it():
     other = {**MIRROR, "name": "http://two", "received_bytes": 7, "lied": True, "bad_blocks": 2}
     text = page([{**MOUNT, "mirrors": [MIRROR, other]}])
     received = {key: n for key, n in samples(text).items() if key[0] == "oscirc_received_bytes_total"}
-    assert sum(received.values()) == 1000 + 7 + 5000
+    assert sum(received.values()) == 1000 + 7 + 5000 + 600
     assert value(text, "oscirc_received_bytes_total", **LABELS, kind="blocks", mirror="http://two") == 7
     assert value(text, "oscirc_received_bytes_total", **LABELS, kind="ahead", mirror="") == 5000
     assert value(text, "oscirc_requests_total", **LABELS, kind="ahead", mirror="") == 2

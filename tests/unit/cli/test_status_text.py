@@ -157,3 +157,15 @@ def test_a_guest_that_waits_for_the_network_is_told_why_since_when_and_that_it_g
     since = time.strftime("%H:%M:%S", time.localtime(-75))
     assert f"the network is gone since {since} (75 s): connection refused" in shown
     assert "by themselves when it is back, and so does the guest" in shown
+
+
+def test_delta_packs_are_told_where_there_is_one_and_bad_records_loudly():
+    packs = {"packs": 1, "rebuilt_blocks": 698, "saved_bytes": 32 << 20, "refused_records": 0, "failed_records": 0}
+    shown = "\n".join(status_text.mount_lines({**FACTS, "packs": packs}, now=0.0))
+    assert "698 blocks made from old ones, 32.0 MiB saved" in shown
+    assert "WRONG" not in shown
+    packs |= {"refused_records": 2, "failed_records": 1}
+    shown = "\n".join(status_text.mount_lines({**FACTS, "packs": packs}, now=0.0))
+    assert "2 records were WRONG" in shown
+    assert "1 could not be used" in shown
+    assert "delta packs" not in "\n".join(status_text.mount_lines({**FACTS, "packs": {"packs": 0}}, now=0.0))

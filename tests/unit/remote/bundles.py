@@ -48,8 +48,12 @@ class Image:
 class Keeper:
     """A cache in memory; refuses what is not what its digest says, as nothing unverified may ever come here."""
 
-    def __init__(self, blocks=()):
+    def __init__(self, blocks=(), costs=()):
         self.kept = dict(blocks)
+        self.costs = dict(costs)
+
+    def cost(self, digest, raw_size):
+        return self.costs.get(digest)
 
     def has(self, digest):
         return digest in self.kept

@@ -464,3 +464,24 @@ def test_entries_in_a_segment_that_expands_without_end_are_refused_in_bounded_me
     assert world.stream.state == "failed"
     assert world.keeper.kept == {}
     assert peak < 32 << 20
+
+
+def test_a_segment_is_not_streamed_where_packs_make_what_is_missing_cheaper(tmp_path):
+    costs = {IMAGE.digest_at(at): 40 for at in range(4)}
+    world = World(tmp_path, Mirrors(a=honest(IMAGE.raw)), keeper=Keeper(costs=costs)).run()
+    assert [entry.digest for entry in world.stream.left_out()] == list(costs)
+    assert {*world.keeper.kept} == IMAGE.named - {*costs}
+
+
+def test_a_segment_is_streamed_where_single_requests_would_move_more(tmp_path):
+    costs = {IMAGE.digest_at(at): 1 << 20 for at in range(4)}
+    world = World(tmp_path, Mirrors(a=honest(IMAGE.raw)), keeper=Keeper(costs=costs)).run()
+    assert list(world.stream.left_out()) == []
+
+
+def test_with_packs_a_segment_of_which_little_is_here_is_streamed_and_one_of_which_half_is_not(tmp_path):
+    here = {IMAGE.digest_at(at): IMAGE.contents[IMAGE.digest_at(at)] for at in (4, 5)}
+    costs = {IMAGE.digest_at(at): 1 << 20 for at in range(4)}
+    costs[IMAGE.digest_at(6)] = 1
+    world = World(tmp_path, Mirrors(a=honest(IMAGE.raw)), keeper=Keeper(here, costs)).run()
+    assert [entry.digest for entry in world.stream.left_out()] == [IMAGE.digest_at(6), IMAGE.digest_at(7)]

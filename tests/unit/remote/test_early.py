@@ -12,7 +12,7 @@ from oscirc_blockstore.errors import LocalError, NotFoundError, UnreachableError
 from oscirc_remote import early as early_module
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.downloads import QUEUE_BYTES
-from oscirc_remote.early import EarlyBundle
+from oscirc_remote.early import EarlyBundle, Place
 from oscirc_remote.stream_files import StreamFiles
 
 DISK = digest_of(b"the manifest of the disk")
@@ -40,8 +40,8 @@ def server(files):
 def begin(server, tmp_path):
     begun = []
 
-    def start(urls=lambda: [server.url], channel="stable", profile="boot"):
-        begun.append(EarlyBundle(urls, "alice", "debian", channel, profile, tmp_path))
+    def start(where=lambda: Place([server.url]), channel="stable", profile="boot"):
+        begun.append(EarlyBundle(where, "alice", "debian", channel, profile, tmp_path))
         return begun[-1]
 
     yield start
@@ -157,7 +157,7 @@ def test_a_hint_that_does_not_come_is_not_waited_for(server, begin):
 
 def test_of_several_mirrors_the_first_that_has_a_hint_is_asked(files, begin):
     with FaultServer({}) as empty, FaultServer(files) as full:
-        started = begin(lambda: [empty.url, full.url]).claim(DISK)
+        started = begin(lambda: Place([empty.url, full.url])).claim(DISK)
         assert started.download.source == full.url
         started.drop()
 
@@ -181,3 +181,12 @@ def test_without_a_thread_for_the_download_the_stream_is_left_to_others(begin, t
     monkeypatch.setattr(early_module, "download", none_left)
     assert begin().claim(DISK) is None
     assert is_free(tmp_path)
+
+
+def test_who_has_another_version_begins_with_no_bundle(begin, server):
+    other = frozenset({digest_of(b"another version")})
+    started = begin(lambda: Place([server.url], other)).claim(DISK)
+    assert (started.bundle, started.download) == (BUNDLED, None)
+    started = begin(lambda: Place([server.url], other | {DISK})).claim(DISK)
+    assert started.download is not None
+    started.drop()
