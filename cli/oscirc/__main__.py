@@ -47,7 +47,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "stop": ("instances", "stop", "Shut an instance down."),
     "console": ("instances", "console", "Attach the terminal to an instance's serial console."),
     "log": ("instances", "log", "Print an instance's console log."),
-    "rm": ("instances", "rm", "Remove a stopped instance and its overlay."),
+    "rm": ("instances", "rm", "Remove a stopped instance with all that it holds."),
+    "update": ("updating", "update", "Fetch what a channel means now, and move an instance to it."),
+    "rollback": ("systems", "rollback", "Bring an instance back to the system before its last update."),
+    "reset": ("systems", "reset", "Let an instance begin anew; its data disk stays."),
     "pull": ("pulling", "pull", "Fetch all of an image into the cache, or what its boot reads."),
     "pin": ("pulling", "pin", "Keep an image in the cache."),
     "unpin": ("pulling", "unpin", "Let it go when room is needed."),
@@ -57,7 +60,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 # commands that ask no network, and must work whatever is wrong with the preferences
-STAYS_HERE = frozenset({"umount", "status", "ps", "stop", "console", "log", "rm", "pins", "unpin", "cache", "doctor"})
+STAYS_HERE = frozenset(
+    {
+        *("umount", "status", "ps", "stop", "console", "log", "rm", "rollback", "reset"),
+        *("pins", "unpin", "cache", "doctor"),
+    }
+)
 
 
 class _LazyGroup(click.Group):

@@ -58,23 +58,26 @@ def current() -> Iterator[Manifest]:
 
 
 def _bases() -> Iterator[Manifest]:
+    """What instances stand on, and what they may be rolled back to."""
     from oscirc_vmlaunch.instances import Instances
 
     for instance in Instances().load_all():
-        try:
-            digest = parse_hex(instance.record.manifest_digest)
-        except DocumentRefusedError:
-            continue
-        manifest = find_manifest(digest)
-        if manifest is None:
-            _warn_of_base(instance.name)
-        else:
-            yield manifest
+        record = instance.record
+        for stated in dict.fromkeys((record.manifest_digest, *(layer.manifest_digest for layer in record.kept))):
+            try:
+                digest = parse_hex(stated)
+            except DocumentRefusedError:
+                continue
+            manifest = find_manifest(digest)
+            if manifest is None:
+                _warn_of_base(instance.name)
+            else:
+                yield manifest
 
 
 @functools.cache
 def _warn_of_base(name: str) -> None:
-    log.warning("the base of the instance %s may be evicted: its remote, which has the manifest, was removed", name)
+    log.warning("a base of the instance %s may be evicted: its remote, which has the manifest, was removed", name)
 
 
 def profile() -> str:

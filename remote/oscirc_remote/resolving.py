@@ -153,6 +153,10 @@ class Resolver:
         except NotFoundError:
             raise problem from None
 
+    def remote_of(self, reference: Reference, *, timeout_s: float = SESSION_S) -> Remote:
+        """The remote that a reference means, as `resolve` finds it."""
+        return self._case(reference, Deadline.after(timeout_s), allow_revoked=False, offline=False).remote
+
     def _has_receipt(self, reference: Reference | str) -> bool:
         try:
             case = self._case(reference, Deadline.after(0), allow_revoked=False, offline=True)
@@ -195,7 +199,7 @@ class Resolver:
                 return self._from_receipt(case, gone)
             version = index.version(reference.version) if reference.version else index.channel(reference.channel)
             book.learn(index)
-            yank = _judge_yank(f"{reference.name}@{version.label}", version.yanked, allow_revoked=case.allow_revoked)
+            yank = judge_yank(f"{reference.name}@{version.label}", version.yanked, allow_revoked=case.allow_revoked)
             raw, manifest = self._manifest(session, book, version.manifest)
             expires = session.expires(reference.publisher)
             notes = tuple(f"passed over: {note}" for note in session.notes)
@@ -253,7 +257,7 @@ class Resolver:
                 hint=f"{receipt.publisher}/{receipt.image}@{receipt.version} was verified here before; {_ALLOW}",
             )
         name = f"{case.reference.name}@{receipt.version}"
-        warnings = _judge_yank(name, receipt.yanked, allow_revoked=case.allow_revoked)
+        warnings = judge_yank(name, receipt.yanked, allow_revoked=case.allow_revoked)
         if why:
             age = _told((self.now() - receipt.verified).days)
             old = f"using {name} as verified {age} ({receipt.verified:%Y-%m-%d}), not as the repository says now: {why}"
@@ -275,7 +279,7 @@ def _told(days: int) -> str:
     return "today" if days <= 0 else "yesterday" if days == 1 else f"{days} days ago"
 
 
-def _judge_yank(name: str, yanked: Yank | None, *, allow_revoked: bool) -> tuple[str, ...]:
+def judge_yank(name: str, yanked: Yank | None, *, allow_revoked: bool) -> tuple[str, ...]:
     """The warning that a yank deserves; raises `WithdrawnError` for one for security unless it is allowed."""
     if yanked is None:
         return ()

@@ -59,7 +59,7 @@ def instance(station, request):
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
     )
-    asyncio.run(overlays.create(made.overlay, station.base))
+    asyncio.run(overlays.create(made.overlay, station.base, manifest_digest=made.record.manifest_digest))
     yield made
     instances.remove(name)
 

@@ -157,12 +157,17 @@ def opened(instance: Instance, base: Base) -> Iterator[InstanceDisk]:
     `DocumentRefusedError` or `DiskRefusedError` for an overlay that cannot be used.
     """
     with contextlib.closing(base), instance.lock():
+        instance = instance.reloaded()
         overlays.check_base(
             instance=instance.name,
             recorded_digest=instance.record.manifest_digest,
             offered_digest=digest_of(base.manifest.serialise()).hex(),
         )
-        overlays.check(instance.overlay, size_bytes=base.manifest.geometry.disk_size)
+        overlays.check(
+            instance.overlay,
+            size_bytes=base.manifest.geometry.disk_size,
+            manifest_digest=instance.record.manifest_digest,
+        )
         with _held(instance) as descriptor:
             _check_container(instance.overlay)
             yield InstanceDisk(instance.overlay, descriptor, base)

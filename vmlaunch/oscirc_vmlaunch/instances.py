@@ -2,6 +2,7 @@
 
     ROOT/NAME/instance.json   what it is (records.InstanceRecord)      overlay.qcow2   its private disk
               run.json        its last start (records.RunRecord)       vars.fd         its UEFI variables
+              data.qcow2      its data disk, where it has one          overlay-N.qcow2, vars-N.fd   the same of layer N
               lock            see below                                pid, qemu.log   of QEMU
               qmp.sock        monitor for commands                     console.sock    the serial console
               watch.sock      monitor for the supervisor               console.log     all that came out of it
@@ -70,12 +71,25 @@ class Instance:
     @property
     def overlay(self) -> Path:
         """Its private disk."""
-        return self.directory / "overlay.qcow2"
+        return self.overlay_of(self.record.layer)
 
     @property
     def variables(self) -> Path:
         """Its UEFI variables."""
-        return self.directory / "vars.fd"
+        return self.variables_of(self.record.layer)
+
+    @property
+    def data_disk(self) -> Path:
+        """Its second disk, which stays whatever version its system has."""
+        return self.directory / "data.qcow2"
+
+    def overlay_of(self, layer: int) -> Path:
+        """The private disk of a layer."""
+        return self.directory / (f"overlay-{layer}.qcow2" if layer else "overlay.qcow2")
+
+    def variables_of(self, layer: int) -> Path:
+        """The UEFI variables of a layer."""
+        return self.directory / (f"vars-{layer}.fd" if layer else "vars.fd")
 
     @property
     def command_socket(self) -> Path:
@@ -130,9 +144,18 @@ class Instance:
         """The instance with another mount of the same image noted in its record; for the holder of the lock."""
         if str(mount_point) == self.record.mount_point:
             return self
-        record = dataclasses.replace(self.record, mount_point=str(mount_point))
+        return self.become(dataclasses.replace(self.record, mount_point=str(mount_point)))
+
+    def become(self, record: InstanceRecord) -> Instance:
+        """The instance with another record, which is in force whole or not at all; for the holder of the lock."""
         _replace(self.directory / "instance.json", encode(record))
         return Instance(self.directory, record)
+
+    def reloaded(self) -> Instance:
+        """The instance as its record is now; for the holder of the lock."""
+        path = self.directory / "instance.json"
+        record = decode_instance(_read(path), source=path)
+        return Instance(self.directory, dataclasses.replace(record, name=self.name))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[int]:

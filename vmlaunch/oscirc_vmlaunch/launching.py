@@ -25,7 +25,16 @@ from oscirc_blockstore.errors import BusyError, DeadlineExceededError, LocalErro
 from oscirc_vmlaunch import accelerators, console, firmware, overlays, processes, programs, qmp, sockets
 from oscirc_vmlaunch.accelerators import Choice
 from oscirc_vmlaunch.instances import Instance, Instances, State, name_holder
-from oscirc_vmlaunch.machine import DISK_DEVICE, MACHINE_TYPES, Display, Endpoint, Flash, MachineSpec, build_arguments
+from oscirc_vmlaunch.machine import (
+    DATA_DEVICE,
+    DISK_DEVICE,
+    MACHINE_TYPES,
+    Display,
+    Endpoint,
+    Flash,
+    MachineSpec,
+    build_arguments,
+)
 from oscirc_vmlaunch.processes import ProcessIdentity
 from oscirc_vmlaunch.records import RunRecord
 
@@ -106,7 +115,7 @@ async def condition(instance: Instance) -> Condition:
             status = await monitor.status()
             if status == "io-error":
                 with contextlib.suppress(OscircError):
-                    if await monitor.disk_is_full(DISK_DEVICE):
+                    if await monitor.disk_is_full(DISK_DEVICE) or await monitor.disk_is_full(DATA_DEVICE):
                         return Condition(State.PAUSED, PausedBy.FULL_DISK)
                 return Condition(State.PAUSED, PausedBy.DISK)
             if status not in ("running", "shutdown"):
@@ -137,10 +146,12 @@ async def start(
     """
     try:
         with instance.lock() as lock:
+            instance = instance.reloaded()
             overlays.check_base(
                 instance=instance.name, recorded_digest=instance.record.manifest_digest, offered_digest=manifest_digest
             )
             await _prepare_overlay(instance, disk)
+            data_disk = _checked_data_disk(instance)
             qemu = programs.find_qemu(instance.record.architecture)
             choice = await accelerators.choose(instance.record.accelerator, qemu=qemu)
             flash = _prepare_firmware(instance, qemu, secure_boot=secure_boot)
@@ -153,6 +164,7 @@ async def start(
                 specification = _specification(
                     instance,
                     disk=disk,
+                    data_disk=data_disk,
                     qemu=qemu,
                     choice=choice,
                     flash=flash,
@@ -235,10 +247,19 @@ async def _kill(machine: RunningMachine) -> StoppedBy:
 
 
 async def _prepare_overlay(instance: Instance, disk: Path) -> None:
+    base = instance.record.manifest_digest
     if instance.overlay.exists():
-        overlays.check(instance.overlay, size_bytes=overlays.disk_size(disk))
+        overlays.check(instance.overlay, size_bytes=overlays.disk_size(disk), manifest_digest=base)
     else:
-        await overlays.create(instance.overlay, disk)
+        await overlays.create(instance.overlay, disk, manifest_digest=base)
+
+
+def _checked_data_disk(instance: Instance) -> Path | None:
+    """The data disk, if the instance has one; one that is missing is not made anew in silence."""
+    if not instance.record.data_disk_bytes:
+        return None
+    overlays.check_data_disk(instance.data_disk, size_bytes=instance.record.data_disk_bytes)
+    return instance.data_disk
 
 
 def _prepare_firmware(instance: Instance, qemu: Path, *, secure_boot: bool) -> Flash | None:
@@ -255,6 +276,7 @@ def _specification(
     instance: Instance,
     *,
     disk: Path,
+    data_disk: Path | None,
     qemu: Path,
     choice: Choice,
     flash: Flash | None,
@@ -280,6 +302,7 @@ def _specification(
         port_forwards=instance.record.port_forwards,
         display=display,
         paused=paused,
+        data_disk=data_disk,
     )
 
 

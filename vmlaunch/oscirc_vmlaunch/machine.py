@@ -8,6 +8,7 @@ The disk is a chain of four named nodes, each stated in full, so that the string
 - `base-file` says `cache.direct=off`: O_DIRECT would lose the page cache that the FUSE driver fills.
 - `rerror=stop` and `werror=stop` (a write to part of a cluster reads the backing file first): when the network is
   gone the guest pauses instead of seeing an I/O error.
+- A data disk is a second virtio disk with a serial number of its own (`/dev/disk/by-id/virtio-oscirc-data` on Linux).
 - JSON is used where QEMU takes it (`-blockdev`); commas in other paths are doubled, QEMU's own escape.
 """
 
@@ -27,8 +28,10 @@ FirmwareKind = Literal["bios", "uefi"]
 Display = Literal["none", "gtk", "sdl"]
 Node = dict[str, object]
 
-DISK_DEVICE = "disk"
+DISK_DEVICE, DATA_DEVICE = "disk", "data"
+DATA_SERIAL = "oscirc-data"
 BASE_FILE_NODE, BASE_NODE, OVERLAY_FILE_NODE, OVERLAY_NODE = "base-file", "base", "overlay-file", "overlay"
+DATA_NODE = "data-disk"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 # i440fx is what old systems know; UEFI firmware is built for both, and new systems expect PCI Express.
 MACHINE_TYPES: dict[FirmwareKind, str] = {"bios": "pc", "uefi": "q35"}
@@ -104,6 +107,7 @@ class MachineSpec:
     port_forwards: tuple[PortForward, ...] = ()
     display: Display = "none"
     paused: bool = False
+    data_disk: Path | None = None
 
 
 def default_memory_mib(minimum_mib: int = 0) -> int:
@@ -216,8 +220,33 @@ def _flash(flash: Flash) -> tuple[list[Node], str]:
 
 def _disk(spec: MachineSpec) -> list[str]:
     nodes = [*base_nodes(spec.base), overlay_file_node(spec.overlay), overlay_node()]
-    device = f"virtio-blk-pci,id={DISK_DEVICE},drive={OVERLAY_NODE},bootindex=0,rerror=stop,werror=stop"
-    return [*(word for node in nodes for word in ("-blockdev", json.dumps(node))), "-device", device]
+    devices = [f"virtio-blk-pci,id={DISK_DEVICE},drive={OVERLAY_NODE},bootindex=0,rerror=stop,werror=stop"]
+    if spec.data_disk is not None:
+        nodes += _data_nodes(spec.data_disk)
+        serial = f"serial={DATA_SERIAL},rerror=stop,werror=stop"
+        devices.append(f"virtio-blk-pci,id={DATA_DEVICE},drive={DATA_NODE},{serial}")
+    return [
+        *(word for node in nodes for word in ("-blockdev", json.dumps(node))),
+        *(word for device in devices for word in ("-device", device)),
+    ]
+
+
+def _data_nodes(path: Path) -> list[Node]:
+    file: Node = {
+        "driver": "file",
+        "node-name": f"{DATA_NODE}-file",
+        "filename": str(path),
+        "cache": {"direct": False, "no-flush": False},
+        "discard": "unmap",
+    }
+    disk: Node = {
+        "driver": "qcow2",
+        "node-name": DATA_NODE,
+        "file": f"{DATA_NODE}-file",
+        "backing": None,
+        "discard": "unmap",
+    }
+    return [file, disk]
 
 
 def _network(port_forwards: tuple[PortForward, ...]) -> list[str]:

@@ -25,7 +25,7 @@ async def reattach(machine: RunningMachine, disk: Path, *, manifest_digest: str)
     """
     record = machine.instance.record
     overlays.check_base(instance=record.name, recorded_digest=record.manifest_digest, offered_digest=manifest_digest)
-    overlays.check(machine.instance.overlay, size_bytes=overlays.disk_size(disk))
+    overlays.check(machine.instance.overlay, size_bytes=overlays.disk_size(disk), manifest_digest=manifest_digest)
     async with machine.monitor() as monitor:
         present = await _base_nodes(monitor)
         suffix = next(suffix for number in range(len(present) + 1) if (suffix := f"-{number}") not in present)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import click
 from oscirc import mount_facts, pause, supervision
 from oscirc.mount_facts import Facts
 from oscirc.options import json_option
-from oscirc.output import print_json, print_table, say
+from oscirc.output import human_bytes, print_json, print_table, say
 
 if TYPE_CHECKING:
     from oscirc_vmlaunch.console import Ended
@@ -50,9 +51,23 @@ async def facts_of(instance: Instance, mounted: Facts | None = None) -> Facts:
         "pid": machine.process.pid if machine else None,
         "ports": [str(forward) for forward in record.port_forwards],
         "ephemeral": record.ephemeral,
+        "channel": _channel(record.reference),
+        "data_disk_bytes": record.data_disk_bytes,
+        "kept_versions": [layer.version for layer in record.kept],
         "mountpoint": record.mount_point,
         "directory": str(instance.directory),
     }
+
+
+def _channel(reference: str) -> str | None:
+    """The channel that an instance follows; None where it is pinned to a version."""
+    from oscirc_blockstore.errors import NameRefusedError
+    from oscirc_remote import references
+
+    try:
+        return references.parse(reference).channel or None
+    except NameRefusedError:
+        return None
 
 
 async def facts_of_all() -> list[Facts]:
@@ -77,8 +92,16 @@ def ps(*, as_json: bool) -> None:
     elif not found:
         say("no instances; make one with: oscirc boot PUBLISHER/IMAGE")
     else:
-        found = [{**facts, "state": pause.briefly(str(facts["state"]), str(facts["paused_by"]))} for facts in found]
-        columns = ("name", "state", "image", "version", "accelerator", "memory_mib", "ports")
+        found = [
+            {
+                **facts,
+                "state": pause.briefly(str(facts["state"]), str(facts["paused_by"])),
+                "image": re.split("[@#]", str(facts["image"]))[0],
+                "follows": f"#{facts['channel']}" if facts["channel"] else "pinned",
+            }
+            for facts in found
+        ]
+        columns = ("name", "state", "image", "version", "follows", "accelerator", "memory_mib", "ports")
         rows = [[" ".join(v) if isinstance(v := fact[c], list) else str(v) for c in columns] for fact in found]
         print_table([column.upper() for column in columns], rows)
 
@@ -170,7 +193,7 @@ def log(name: str) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME…")
 @click.option("--force", is_flag=True, help="Stop it first, at once.")
 def rm(names: tuple[str, ...], *, force: bool) -> None:
-    """Remove instances and their overlays: what was written in them is gone.
+    """Remove instances with all they hold: overlay, data disk, and what updates set aside. It is gone for good.
 
     \b
     Example:
@@ -188,6 +211,7 @@ def rm(names: tuple[str, ...], *, force: bool) -> None:
             raise
         except OscircError:
             instance = None  # a damaged record: the folder can still be removed
+        went = _what_goes(instance)
         if force and instance is not None:
             fail_reads = composition.reads_failer(instance.record.mount_point)
             asyncio.run(launching.stop(instance, timeout_s=0, fail_reads=fail_reads))
@@ -195,4 +219,20 @@ def rm(names: tuple[str, ...], *, force: bool) -> None:
             Instances().remove(name)
         if instance is not None:
             composition.release_mount(instance.record.mount_point)
-        say(f"{name} removed")
+        say(f"{name} removed{went}")
+
+
+def _what_goes(instance: Instance | None) -> str:
+    """What goes with an instance besides the system that it has, in words."""
+    from oscirc_vmlaunch import layers
+
+    if instance is None:
+        return ""
+    record, parts = instance.record, []
+    if record.data_disk_bytes:
+        parts.append(f"its data disk ({human_bytes(layers.room(instance.data_disk))})")
+    if record.kept:
+        size = sum(layers.occupied_bytes(instance, layer.number) for layer in record.kept)
+        versions = ", ".join(layer.version or "?" for layer in record.kept)
+        parts.append(f"what updates had set aside ({versions}: {human_bytes(size)})")
+    return f", and with it {' and '.join(parts)}" if parts else ""

@@ -72,7 +72,7 @@ def pull(
         if profile_only:
             facts = _pull_profile(resolved, profile, limit, quiet=as_json)
         else:
-            facts = _pull_all(resolved, limit, quiet=as_json)
+            facts = pull_all(resolved, limit, quiet=as_json)
     except KeyboardInterrupt:
         say("what came stays: run it again to go on")
         raise
@@ -89,7 +89,8 @@ def pull(
     say(f"{facts['image']}: {fetched} fetched ({facts['fetched_blocks']} blocks); {ready}")
 
 
-def _pull_all(resolved: Resolved, limit: RateLimit | None, *, quiet: bool) -> dict[str, object]:
+def pull_all(resolved: Resolved, limit: RateLimit | None, *, quiet: bool) -> dict[str, object]:
+    """All that the cache lacks of an image; what was done, as facts."""
     from oscirc import hoarding
     from oscirc_remote import paths, uses
     from oscirc_remote.opening import open_whole

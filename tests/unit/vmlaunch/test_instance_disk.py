@@ -62,7 +62,7 @@ def instance(instances, make_record, base, tmp_path):
     disk = tmp_path / "disk.raw"
     disk.write_bytes(base.raw)
     made = instances.create(make_record(manifest_digest=digest_of(base.manifest.serialise()).hex()))
-    asyncio.run(overlays.create(made.overlay, disk))
+    asyncio.run(overlays.create(made.overlay, disk, manifest_digest=made.record.manifest_digest))
     disk.unlink()  # what follows needs no mount of the base
     return made
 

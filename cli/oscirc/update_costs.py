@@ -1,0 +1,57 @@
+"""What a version would cost to fetch from what is here, before it is fetched (`oscirc_remote.update_cost`).
+
+The nodes of its table that are not here are fetched for this, as delta packs or whole: some 32 KiB for each 256 MiB of
+data that differ. Blocks are not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from oscirc.output import human_bytes
+from oscirc_blockstore.table import NODE_SIZE
+
+if TYPE_CHECKING:
+    from oscirc_blockstore.digests import Digest
+    from oscirc_remote.resolving import Resolved
+    from oscirc_remote.update_cost import UpdateCost
+
+PATIENCE_S = 60.0
+
+
+def look(resolved: Resolved) -> UpdateCost:
+    """What of a version is not here, and what it costs; raises `TransportError` when its table cannot be had."""
+    from oscirc_remote import paths, uses
+    from oscirc_remote.deadlines import Deadline
+    from oscirc_remote.opening import open_whole
+    from oscirc_remote.update_cost import update_cost
+
+    with (
+        uses.using(paths.cache_directory(), resolved.manifest),
+        contextlib.closing(open_whole(resolved)) as opened,
+    ):
+
+        def load_node(digest: Digest) -> bytes:
+            return opened.source.fetch(digest, NODE_SIZE, Deadline.after(PATIENCE_S))
+
+        return update_cost(resolved.manifest, load_node, opened.source.has, opened.packs)
+
+
+def in_words(cost: UpdateCost) -> str:
+    """The bytes to fetch, with how sure that is, and what packs save."""
+    about = "" if cost.is_exact else "about "
+    saved = cost.whole_bytes - cost.pack_bytes
+    packs = f" ({human_bytes(cost.whole_bytes)} without delta packs)" if saved else ""
+    return f"{about}{human_bytes(cost.pack_bytes)}{packs}"
+
+
+def facts(cost: UpdateCost) -> dict[str, object]:
+    """The same for programs."""
+    return {
+        "data_blocks": cost.data_blocks,
+        "missing_blocks": cost.missing_blocks,
+        "bytes_to_fetch": cost.pack_bytes,
+        "bytes_without_packs": cost.whole_bytes,
+        "bytes_are_exact": cost.is_exact,
+    }
