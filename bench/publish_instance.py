@@ -83,7 +83,7 @@ def make_instance(station: Workstation, image: Path, manifest: str) -> Instance:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     instance = instances.create(record)
-    asyncio.run(overlays.create(instance.overlay, image))
+    asyncio.run(overlays.create(instance.overlay, image, manifest_digest=manifest))
     return instance
 
 
@@ -134,7 +134,7 @@ def main() -> None:
         {
             "disk_bytes": DISK_BYTES,
             "base_data_bytes": first["data_bytes"],
-            "written": {str(size): summary(figures[size]) for size in SIZES},
+            **{f"{key}, {size // 10**6} MB": value for size in SIZES for key, value in summary(figures[size]).items()},
             "ratio_of_seconds": round(large["seconds"] / small["seconds"], 3),
             "ratio_of_bytes_sent": round(large["uploaded_bytes"] / small["uploaded_bytes"], 3),
             "flattened_read_bytes": flattened["read_bytes"],

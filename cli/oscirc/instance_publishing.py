@@ -166,4 +166,5 @@ def listed(found: Sequence[Find]) -> Iterator[str]:
         )
         more = f" and {len(finds) - _SHOWN_OF_A_KIND} more" if len(finds) > _SHOWN_OF_A_KIND else ""
         size = sum(find.size for find in finds)
+        shown = "".join(character if character.isprintable() else "?" for character in shown)
         yield f"{kind}: {shown}{more}{f', {human_bytes(size)}' if size else ''}"

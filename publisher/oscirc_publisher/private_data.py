@@ -39,6 +39,7 @@ _PIECE_BYTES, _OVERLAP_BYTES = 1 << 20, 512
 _MAX_DEPTH = 32
 _COMPARED_BYTES = 1 << 20
 _MAX_HOMES = 256
+_MAX_STEPS = 10_000_000  # some ten seconds
 _PAGE_BYTES, _SWAP_MAGIC = 4096, b"SWAPSPACE2"  # which ends the first page
 _FAT_AT = (54, 82)
 _SMALL_FAT_CHANGE_BYTES = 1 << 20
@@ -87,7 +88,7 @@ class _PartitionLook:
 
     def finds(self) -> list[Find]:
         try:
-            files = Ext4Files(self._disk.read, self._partition)
+            files = Ext4Files(self._disk.read, self._partition, max_steps=_MAX_STEPS)
         except DocumentRefusedError as error:
             return [self._other(error)]
         found: list[Find] = []

@@ -7,6 +7,7 @@ directories are a list of their own, below `root`, `home/*` and whatever `/etc/p
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,7 +108,8 @@ class Pattern:
 
 def patterns(homes: Sequence[str]) -> list[Pattern]:
     """All of them, for a system with these home directories beside the usual ones."""
-    places = dict.fromkeys(("root", "home/*", *(home.strip("/") for home in homes)))
+    named = ("/".join(re.sub(r"([*?[])", r"[\1]", name) for name in home.strip("/").split("/")) for home in homes)
+    places = dict.fromkeys(("root", "home/*", *named))
     found = [Pattern(tuple(path.split("/")), kind) for kind, paths in _SYSTEM.items() for path in paths]
     for place in places:
         if place:
