@@ -1,6 +1,6 @@
 """An update's bytes and seconds: this project, with delta packs and without, against what a user would pick instead.
 
-    python bench/update.py [--pair NAME]… [--only CONTENDER]… [--no-nights] [--no-booted] [--quick] [--disks DIR]
+    python bench/update.py [--part PART]… [--pair NAME]… [--only CONTENDER]… [--quick] [--fresh] [--disks DIR]
 
 A client that holds all of version 1 comes to version 2, once with each contender (`update_ours.py`, `update_peers.py`),
 over the same emulated link (`link.py`), from the same nginx. *Moved* is everything that came over the link: records and
@@ -43,6 +43,7 @@ from update_peers import Peer, Place, peers
 from update_results import Night, Pair, Results, Update, key_of, load
 
 LINK = (100, 20)
+PARTS = ("updates", "booted", "nights")
 FRESH = "oscirc-fresh"
 STRONG_LEVEL = 15
 OURS = {
@@ -185,29 +186,32 @@ def main() -> int:
     disks: Path = arguments.disks
     path = RESULTS / ("update_quick.json" if arguments.quick else "update.json")
     names = arguments.pair or (["upgrade"] if arguments.quick else list(update_pairs.pairs(disks)))
-    with_nights = not (arguments.no_nights or arguments.quick or arguments.only)
-    update_pairs.build(disks, names, nights=with_nights)
+    parts = arguments.part or (["updates"] if arguments.quick or arguments.only else list(PARTS))
+    if parts == ["nights"]:
+        names = []
+    update_pairs.build(disks, names, nights="nights" in parts)
     results = load(path)
     results.measured = datetime.now(UTC).strftime("%Y-%m-%d")
     results.machine, results.link = asdict(machine()), LINK
     results.contenders = {name: {"label": label, "note": note} for name, (label, note, _) in OURS.items()}
     results.contenders |= {peer.name: {"label": peer.label, "note": peer.note} for peer in peers()}
     for name in names:
-        _compare(results, update_pairs.pairs(disks)[name], path, arguments)
-    if with_nights:
+        _compare(results, update_pairs.pairs(disks)[name], path, arguments, parts)
+    if "nights" in parts:
         _nights(results, update_pairs.night_disks(disks), path, arguments)
     results.save(path)
     return judge(results)
 
 
-def _compare(results: Results, pair: DiskPair, path: Path, arguments: argparse.Namespace) -> None:
+def _compare(results: Results, pair: DiskPair, path: Path, arguments: argparse.Namespace, parts: list[str]) -> None:
     key = key_of((pair.old, pair.new), results.machine)
     work = Path(tempfile.mkdtemp(prefix="oscirc-bench-", dir=arguments.disks))
     try:
         comparison = Comparison(results, pair, key, work)
-        names = comparison.missing(arguments.only or list(results.contenders), fresh=arguments.fresh)
+        names = arguments.only or list(results.contenders)
+        names = comparison.missing(names, fresh=arguments.fresh) if "updates" in parts else []
         known = results.pairs.get(pair.name)
-        booted = [] if arguments.no_booted or arguments.quick or arguments.only else [PACKS, BLOCKS]
+        booted = [PACKS, BLOCKS] if "booted" in parts else []
         if known is not None and not arguments.fresh:
             booted = [name for name in booted if name not in known.booted or known.booted[name].key != key]
         if not names and not booted:
@@ -254,9 +258,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pair", action="append", choices=list(update_pairs.pairs(DISKS)))
     parser.add_argument("--only", action="append", choices=[*OURS, *(peer.name for peer in peers())])
-    parser.add_argument("--no-nights", action="store_true", help="leave the ten nights out")
-    parser.add_argument("--no-booted", action="store_true", help="leave out what needs recorded boots")
-    parser.add_argument("--quick", action="store_true", help="one pair, no nights, no boots")
+    parser.add_argument("--part", action="append", choices=PARTS, help="default: all of them")
+    parser.add_argument("--quick", action="store_true", help="one pair's updates, into results of their own")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured with this code")
     parser.add_argument("--disks", type=Path, default=DISKS, help="where disks are kept and built (%(default)s)")
     return parser.parse_args()
