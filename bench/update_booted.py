@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-from harness import ROOT
+from harness import ROOT, finish
 from link import Link
 from replay import reads_of
 from staging import TRACE_MACHINE
@@ -79,7 +78,7 @@ def measure(
 
 def _replay(trace: Path, file: Path, original: Path) -> dict:
     command = [sys.executable, str(ROOT / "bench" / "replay.py"), str(trace), str(file), str(original)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout)
+    return json.loads(finish(command, timeout_s=300).output)
 
 
 def _positions(trace: Path) -> set[int]:
