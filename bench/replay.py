@@ -23,7 +23,8 @@ def reads_of(trace: str) -> list[tuple[int, ...]]:
     """(offset, length) of every read; the file's form is `oscirc_blockstore.trace`'s."""
     with Path(trace).open() as lines:
         next(lines)
-        return [tuple(map(int, line.split()[:2])) for line in lines if line.endswith("\n")]
+        whole = (line for line in lines if line.endswith("\n") and line != "end\n")
+        return [tuple(map(int, line.split()[:2])) for line in whole]
 
 
 def main(trace: str, place: str, original: str = "") -> None:

@@ -31,6 +31,12 @@ def replay(*arguments):
     return subprocess.run([sys.executable, REPLAY, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
+def test_the_line_that_says_that_a_trace_is_whole_is_no_read(trace):
+    with trace.open("a") as file:
+        file.write("end\n")
+    assert reads_of(str(trace)) == READS
+
+
 def test_a_trace_is_read_in_order_without_a_line_that_was_cut_off(trace):
     with trace.open("a") as file:
         file.write("4096 40")
