@@ -1,8 +1,9 @@
 """The files of an ext4 file system by path, and which of them differ between two versions of it.
 
-An inode says what a file is, how long, when it was last written and where it stands; so two inodes that agree in all
-of that are the same file, and contents need not be read. What was written in place without a new time of modification
-is not seen. Directories differ in owner and mode only: what is in them is told by itself.
+An inode says what a file is, how long, when it was last written and where it stands, so contents need not be read: a
+file changed when its size or time of modification did, or where a link leads. One that agrees in these and stands
+elsewhere was written anew as it was: that moves blocks, and is told apart. What was written in place without a new
+time of modification is not seen. Directories differ in owner and mode only: what is in them is told by itself.
 
 The file system is a publisher's. Beside the rules of `ext4`: a directory is gone through once, by whatever names it
 is reached; entries, characters of their paths and the length of each path are bounded; what cannot be raises
@@ -28,7 +29,9 @@ MAX_ALL_PATH_CHARS = 128 << 20
 _CHECKSUM_ENTRY = 0xDE
 _ENTRY_BYTES = 8
 _FLAGS_AT, _LINKS_AT, _BLOCK_AT, _BLOCK_STOP = 32, 26, 40, 100
-_INLINE_DATA = 0x10000000
+_INLINE_DATA, _EXTENTS = 0x10000000, 0x80000
+_GUARDED = 0x30  # immutable, append-only
+_NANOSECONDS_AT, _GENERATION_STOP = 136, 104  # of the time of modification; the generation follows the extents
 _CLASSIC_INODE_BYTES = 128
 _ATTRIBUTES_MAGIC = 0xEA020000
 _ATTRIBUTE_ENTRY = struct.Struct("<BBHIII")
@@ -40,18 +43,22 @@ Prepare = Callable[[Iterable[ByteRange]], None]
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What an inode says: kind, size in bytes, what identifies its content, and its owner and mode."""
+    """What an inode says: kind, size in bytes, what identifies its content, where that stands, its owner and mode."""
 
     inode: int
     kind: str
     size: int
     content: bytes
+    place: bytes
     attributes: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """`kind` is added, removed, changed, renamed or attributes; `source` is the path before it was renamed."""
+    """`kind` is added, removed, changed, renamed, rewritten (as it was, elsewhere) or attributes.
+
+    `source` is the path of what was renamed.
+    """
 
     kind: str
     path: str
@@ -182,14 +189,16 @@ def compare(old: Mapping[str, FileFacts], new: Mapping[str, FileFacts]) -> list[
             pairs.added.append(path)
         elif before.kind != facts.kind or before.content != facts.content:
             changes.append(FileChange("changed", path, facts.kind, before.size, facts.size))
+        elif before.place != facts.place:
+            changes.append(FileChange("rewritten", path, facts.kind, before.size, facts.size))
         elif before.attributes != facts.attributes:
             changes.append(FileChange("attributes", path, facts.kind, before.size, facts.size))
     for path, facts in old.items():
         if path not in new:
-            pairs.removed.setdefault(facts.content, []).append(path)
+            pairs.removed.setdefault(facts.content + facts.place, []).append(path)
     for path in pairs.added:
         facts = new[path]
-        sources = pairs.removed.get(facts.content, []) if facts.kind == "file" and facts.size else []
+        sources = pairs.removed.get(facts.content + facts.place, []) if facts.kind == "file" and facts.size else []
         if sources:
             source = sources.pop(0)
             changes.append(FileChange("renamed", path, facts.kind, old[source].size, facts.size, source))
@@ -212,10 +221,16 @@ def _facts(number: int, raw: bytes) -> FileFacts:
         if stat.S_ISLNK(mode)
         else "special"
     )
-    size = _size(raw) if kind != "special" else 0
-    content = b"" if kind == "directory" else struct.pack("<QI", size, mtime) + raw[_BLOCK_AT:_BLOCK_STOP]
-    attributes = struct.pack("<HHHI", mode, uid, gid, flags & 0x30)  # immutable, append-only
-    return FileFacts(number, kind, 0 if kind == "directory" else size, content, attributes)
+    if kind == "directory":
+        content = place = b""
+    else:
+        nanoseconds = raw[_NANOSECONDS_AT : _NANOSECONDS_AT + 4] if len(raw) > _CLASSIC_INODE_BYTES else b""
+        content, place = struct.pack("<QI", _size(raw), mtime) + nanoseconds, raw[_BLOCK_AT:_GENERATION_STOP]
+        if not flags & _EXTENTS:  # a short link's target, a device's numbers, inline data: content itself
+            content, place = content + raw[_BLOCK_AT:_BLOCK_STOP], b""
+    attributes = struct.pack("<HHHI", mode, uid, gid, flags & _GUARDED)
+    size = _size(raw) if kind in {"file", "symlink"} else 0
+    return FileFacts(number, kind, size, content, place, attributes)
 
 
 def _size(raw: bytes) -> int:

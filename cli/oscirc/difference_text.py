@@ -12,6 +12,10 @@ from oscirc.disk_map import Look
 from oscirc.output import human_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from oscirc_blockstore.packages import PackageChange
+    from oscirc_remote.file_differences import PartitionFiles, SystemPackages
     from oscirc_remote.two_versions import Side
     from oscirc_remote.version_difference import VersionDifference
 
@@ -24,6 +28,10 @@ LOOKS = {
     "z": Look("zero", ".", "bright_black", "zeros in both"),
 }
 _MOST_TEXT = 400
+_TOLD = {"rewritten": "written anew as they were", "attributes": "with another owner or mode"}
+_MOST_LINES = 12
+MOST_FILES, FEW_FILES, FEW_PACKAGES = 100, 10, 30
+MARKS = {"added": "+", "removed": "-", "changed": "~", "renamed": ">", "rewritten": "w", "attributes": "m"}
 
 
 def plain(text: str, most: int = _MOST_TEXT) -> str:
@@ -114,8 +122,77 @@ def lines(old: Side, new: Side, found: VersionDifference) -> Iterator[str]:
         yield "             …"
 
 
-_MOST_LINES = 12
-
-
 def _named(side: Side) -> str:
     return f"{side.name} ({side.version.released[:10]})" if side.version else side.name
+
+
+def package_facts(
+    old: SystemPackages, new: SystemPackages, changes: Sequence[PackageChange] | None
+) -> dict[str, object]:
+    """For `--json`; `changes` is null where the two have no lists of packages that are read."""
+    return {
+        "old_system": old.name,
+        "new_system": new.name,
+        "unread": new.unread or old.unread or None,
+        "changes": None
+        if changes is None
+        else [{"name": change.name, "old": change.old, "new": change.new} for change in changes],
+    }
+
+
+def package_lines(
+    old: SystemPackages, new: SystemPackages, changes: Sequence[PackageChange] | None, most: int | None
+) -> Iterator[str]:
+    """The same for people."""
+    names = f"{plain(old.name)} -> {plain(new.name)}" if old.name != new.name else plain(new.name)
+    if changes is None:
+        why = f"{new.unread or old.unread} is of a kind that is not read" if new.unread or old.unread else "none found"
+        yield f"packages: {why}{f' ({names})' if names else ''}"
+        return
+    yield f"packages: {len(changes)} differ{f' ({names})' if names else ''}"
+    for change in changes[:most]:
+        mark = "+" if change.old is None else "-" if change.new is None else "~"
+        versions = f"{plain(change.old or '')} -> {plain(change.new or '')}"
+        text = versions if change.old and change.new else plain(change.old or change.new or "")
+        yield f"  {mark} {plain(change.name)} {text}"
+    if most is not None and len(changes) > most:
+        yield f"  and {len(changes) - most} more: --packages lists all"
+
+
+def file_facts(found: Sequence[PartitionFiles]) -> list[dict[str, object]]:
+    """For `--json`, by partition, largest first."""
+    return [
+        {
+            "partition": each.number,
+            "files": each.files,
+            "changes": [
+                {
+                    "kind": change.kind,
+                    "path": change.path,
+                    "what": change.what,
+                    "old_size": change.old_size,
+                    "new_size": change.new_size,
+                    **({"source": change.source} if change.source else {}),
+                }
+                for change in each.changes
+            ],
+        }
+        for each in found
+    ]
+
+
+def file_lines(found: Sequence[PartitionFiles], most: int) -> Iterator[str]:
+    """The same for people: how many of each kind, and the largest."""
+    for each in found:
+        counted = [
+            f"{count} {_TOLD.get(kind, kind)}"
+            for kind in MARKS
+            if (count := sum(1 for change in each.changes if change.kind == kind))
+        ]
+        yield f"files in partition {each.number}: {', '.join(counted) or 'none differ'}, of {each.files}"
+        ranked = [change for change in each.changes if change.size and change.kind not in _TOLD]
+        for change in ranked[:most]:
+            came = f" (was {plain(change.source)})" if change.source else ""
+            yield f"  {MARKS[change.kind]} {human_bytes(change.size):>10}  {plain(change.path)}{came}"
+        if len(ranked) > most:
+            yield f"  and {len(ranked) - most} smaller ones: --files lists {MOST_FILES}, --json all"

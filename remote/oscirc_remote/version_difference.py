@@ -29,7 +29,7 @@ from oscirc_remote.fetching import HttpFrameSource
 from oscirc_remote.local_files import read_bytes
 from oscirc_remote.mirrors import MirroredSource
 from oscirc_remote.opening import OpenedSource, listing_of
-from oscirc_remote.readiness import index_file
+from oscirc_remote.readiness import index_file, keep_listing
 from oscirc_remote.resolving import Resolved
 from oscirc_remote.table_difference import Nodes, Sink, TableDifference, compare
 from oscirc_remote.update_cost import GUESSED_SHARE, BlockLength, UpdateCost, update_cost
@@ -56,12 +56,16 @@ class FullCost:
 
 @dataclass(frozen=True, slots=True)
 class VersionDifference:
-    """`here` is from what this machine has; `fetched_nodes` were fetched to find that out, and are here now."""
+    """`here` is from what this machine has; `fetched_nodes` were fetched to find that out, and are here now.
+
+    `length` is what is known of what single blocks of the new version cost.
+    """
 
     table: TableDifference
     full: FullCost
     here: UpdateCost
     fetched_nodes: int
+    length: BlockLength
 
 
 def difference(
@@ -76,6 +80,8 @@ def difference(
     directory = cache_directory or paths.cache_directory()
     old_nodes, new_nodes = _Nodes(opened_old.source), _Nodes(opened_new.source)
     listing = listing_of(new, directory)
+    if listing is not None and listing.accelerators:
+        keep_listing(directory, listing.serialise(), new.manifest_digest)
     # all of the new table first, many nodes at once: what it costs from here is asked of each of its blocks
     new_nodes.prepare(node_order(new.manifest.geometry, new.manifest.root, new_nodes.load)[-1])
     length = _lengths(new, listing, new_nodes, directory)
@@ -94,6 +100,7 @@ def difference(
         full=_full(new.manifest, table, length, index),
         here=here,
         fetched_nodes=len(old_nodes.fetched | new_nodes.fetched),
+        length=length,
     )
 
 

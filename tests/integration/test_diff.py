@@ -1,8 +1,12 @@
 """`oscirc diff` against a real server: what it says is what a pull then moves, and only nodes are fetched to say it."""
 
+import os
 import random
+import re
+import shutil
 
 import pytest
+from support import ext4_images
 from support.commands import Workstation, add_publisher, initialise, serving
 
 BLOCK = 65536
@@ -106,4 +110,79 @@ def test_without_the_server_what_is_known_is_compared_and_that_is_said(repositor
     done = cut.attempt("diff", "alice/disk@1", "@2", "--json")
     assert done.returncode == 0, done.stderr
     assert "as far as this machine knows" in done.stderr
-    assert '"blocks": 5' in done.stdout
+    assert '"estimated_blocks": 0' in done.stdout  # the lengths are kept
+
+
+STATUS = "Package: {}\nStatus: install ok installed\nArchitecture: all\nVersion: {}\n\n"
+SYSTEM = {
+    "etc/os-release": b'PRETTY_NAME="Example 1"\n',
+    "usr/lib/large": random.Random(8).randbytes(900_000),
+    "usr/lib/evil\x1b[2J": b"x" * 5000,
+    "var/lib/dpkg/status": (STATUS.format("bash", "1") + STATUS.format("gone", "3")).encode(),
+}
+
+
+def long_ago(folder):
+    for path in folder.rglob("*"):
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+
+
+@pytest.fixture(scope="module")
+def systems(repository, tmp_path_factory):
+    """Two versions of a disk with a file system, of which debugfs made the second."""
+    base = tmp_path_factory.mktemp("systems")
+    one, two = base / "one.raw", base / "two.raw"
+    ext4_images.make(one, SYSTEM, size=24 << 20, also=long_ago)
+    shutil.copy(one, two)
+    status, release, fresh = base / "status", base / "release", base / "fresh"
+    status.write_text(STATUS.format("bash", "2") + STATUS.format("new", "1:1"))
+    release.write_text('PRETTY_NAME="Example 2"\n')
+    fresh.write_bytes(random.Random(9).randbytes(2_000_000))
+    for command in (
+        "rm /var/lib/dpkg/status",
+        f"write {status} /var/lib/dpkg/status",
+        "rm /etc/os-release",
+        f"write {release} /etc/os-release",
+        "rm /usr/lib/evil\x1b[2J",
+        f"write {fresh} /usr/lib/fresh",
+    ):
+        ext4_images.debugfs_write(two, command)
+    publisher = Workstation(repository.directory.parent / "publisher")
+    for label, disk in (("1", one), ("2", two)):
+        publisher.run("publish", disk, f"test:alice/system@{label}", *PUBLISH)
+    return repository
+
+
+def test_packages_and_files_that_changed_are_named(systems, station):
+    said = station.json("diff", "alice/system@1", "@2", "--packages", "--files")
+    assert (said["packages"]["old_system"], said["packages"]["new_system"]) == ("Example 1", "Example 2")
+    assert said["packages"]["changes"] == [
+        {"name": "bash", "old": "1", "new": "2"},
+        {"name": "gone", "old": "3", "new": None},
+        {"name": "new", "old": None, "new": "1:1"},
+    ]
+    (partition,) = said["files"]
+    assert [(change["kind"], change["path"]) for change in partition["changes"]] == [
+        ("added", "/usr/lib/fresh"),
+        ("removed", "/usr/lib/evil\x1b[2J"),
+        ("changed", "/var/lib/dpkg/status"),
+        ("changed", "/etc/os-release"),
+    ]
+    assert said["notes"] == []
+
+
+def test_what_is_cheap_is_shown_without_being_asked_for_and_nothing_else_is_fetched(systems, station):
+    drawn = station.run("diff", "alice/system@1", "@2")
+    assert "packages: 3 differ (Example 1 -> Example 2)\n  ~ bash 1 -> 2\n  - gone 3\n  + new 1:1\n" in drawn
+    assert re.search(r"\+ +1.9 MiB  /usr/lib/fresh", drawn)
+    assert "\x1b" not in drawn
+    assert "/usr/lib/evil?[2J" in drawn
+    stored = [path for path in (station.home / "cache").rglob("*") if path.is_file() and path.stat().st_size == BLOCK]
+    assert len(stored) < 30  # of some 60: not the contents of the files
+
+
+def test_a_disk_without_a_file_system_says_so(station):
+    said = station.json("diff", "alice/disk@1", "@2", "--files", "--packages")
+    assert (said["files"], said["packages"]["changes"]) == ([], None)
+    assert "no ext4" in said["notes"][0]
+    assert "packages: none found" in station.run("diff", "alice/disk@1", "@2")

@@ -5,14 +5,18 @@ import subprocess
 SECTOR = 512
 
 
-def make(path, files, *, start=0, size=16 << 20, options=("-b", "4096")):
-    """An ext4 file system at byte `start` of `path` with these files (name to content); directories as needed."""
+def make(path, files, *, start=0, size=16 << 20, options=("-b", "4096"), also=lambda _folder: None):
+    """An ext4 file system at byte `start` of `path` with these files (name to content); directories as needed.
+
+    `also` is called with the folder before it is copied: for links and times.
+    """
     folder = path.parent / f"{path.name}.files"
     for name, content in files.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
     folder.mkdir(exist_ok=True)
+    also(folder)
     with path.open("ab") as file:
         file.truncate(max(path.stat().st_size, start + size))
     block_bytes = int(options[options.index("-b") + 1])
