@@ -29,6 +29,9 @@ class ChangedDisk(DiskSource, Protocol):
     def changed(self) -> Iterator[ByteRange]:
         """Ascending, non-overlapping ranges that may differ from the base, those that read as zeros included."""
 
+    def reads_as_zeros(self, offset: int, size: int) -> bool:
+        """Whether all of these bytes are known to be zeros without being read; False where that is not known."""
+
     def read_base(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes of the version, verified (fewer only at its end)."""
 

@@ -74,18 +74,16 @@ class OpenedInstance:
         label = self.instance.record.version or f"sha256:{self.resolved.manifest_digest.hex()}"
         return f"{self.resolved.publisher}/{self.resolved.image}@{label}"
 
-    def changed_bytes(self) -> int:
-        """How much of the disk the instance's overlay holds, zeros included."""
-        return sum(extent.size for extent in self.overlay.changed())
-
     def facts(self) -> dict[str, object]:
         """What it is made on, what was found, and what was read so far, for machines."""
         counts = self.base.counts()
+        written, zeroed = self.overlay.held_bytes()
         return {
             "instance": self.instance.name,
             "base": self.base_name,
             "base_manifest": self.resolved.manifest_digest.hex(),
-            "changed_bytes": self.changed_bytes(),
+            "changed_bytes": written,
+            "zeroed_bytes": zeroed,
             "overlay_bytes_read": self.overlay.overlay_bytes_read,
             "base_bytes_read": counts["read_bytes"],
             "base_blocks_loaded": counts["block_loads"],
@@ -105,7 +103,9 @@ class OpenedInstance:
 
     def told(self) -> str:
         """What it is made on and what was written, in a line for people."""
-        return f"{human_bytes(self.changed_bytes())} written since {self.base_name}"
+        written, zeroed = self.overlay.held_bytes()
+        freed = f", {human_bytes(zeroed)} zeroed or discarded," if zeroed else ""
+        return f"{human_bytes(written)} written{freed} since {self.base_name}"
 
 
 @contextlib.contextmanager
@@ -127,6 +127,8 @@ def opened(name: str, tell: Callable[[str], None]) -> Iterator[OpenedInstance]:
     resolved = resolve(exact, allow_revoked=True)
     for warning in resolved.warnings:
         tell(warning)
+    if record.data_disk_bytes:
+        tell(f"the data disk of {name} is not part of what is published")
     base = open_base(resolved)
     with instance_disk.opened(instance, base) as disk:
         yield OpenedInstance(instance, resolved, base, disk, disk, look(disk))

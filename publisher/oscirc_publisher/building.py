@@ -197,6 +197,7 @@ class _Cutter:
         self._sink = sink
         self._level = level
         self._zeros = bytes(geometry.block_size)
+        self._changed = disk if isinstance(disk, ChangedDisk) else None
         self._asked: set[Digest] = set()
         self._lock = threading.Lock()
         self._open_nodes: dict[Digest, bytes] = {}
@@ -211,8 +212,12 @@ class _Cutter:
         read_bytes = 0
         for extent in ranges:
             for start in range(extent.start, extent.stop, self._geometry.block_size):
+                size = min(self._geometry.block_size, extent.stop - start)
+                if self._changed is not None and self._changed.reads_as_zeros(start, size):
+                    blocks.append((start >> self._geometry.shift, ZERO_DIGEST))
+                    continue
                 raw = self._read_block(start)
-                read_bytes += min(self._geometry.block_size, extent.stop - start)
+                read_bytes += size
                 digest = ZERO_DIGEST if raw == self._zeros else digest_of(raw)
                 blocks.append((start >> self._geometry.shift, digest))
                 if digest != ZERO_DIGEST:

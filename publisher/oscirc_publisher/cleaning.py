@@ -71,14 +71,27 @@ class CleanedDisk:
         here = ByteRange(offset, offset + len(raw))
         for place in self._zeros.within(here):
             raw[place.start - offset : place.stop - offset] = bytes(place.size)
-        first = bisect.bisect_left(self._starts, offset - self._longest)
-        for start, patch in itertools.islice(self._patches, first, None):
-            if start >= here.stop:
-                break
+        for start, patch in self._patches_in(here):
             low, high = max(start, here.start), min(start + len(patch), here.stop)
-            if low < high:
-                raw[low - offset : high - offset] = patch[low - start : high - start]
+            raw[low - offset : high - offset] = patch[low - start : high - start]
         return bytes(raw)
+
+    def _patches_in(self, place: ByteRange) -> Iterator[tuple[int, bytes]]:
+        """Those that are in this place, in part at least."""
+        first = bisect.bisect_left(self._starts, place.start - self._longest)
+        for start, patch in itertools.islice(self._patches, first, None):
+            if start >= place.stop:
+                return
+            if start + len(patch) > place.start:
+                yield start, patch
+
+    def reads_as_zeros(self, offset: int, size: int) -> bool:
+        """Where nothing is laid over it as below; where zeros are laid over all of it."""
+        place = ByteRange(offset, min(offset + size, self.size))
+        if any(True for _ in self._patches_in(place)):
+            return False
+        laid = next(self._zeros.within(place), None)
+        return laid == place or self._below.reads_as_zeros(offset, size)
 
     def read_base(self, offset: int, size: int) -> bytes:
         """Bytes of the base."""

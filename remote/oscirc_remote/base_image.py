@@ -6,6 +6,7 @@ against the manifest, and is counted, so that what was taken from the base can b
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest
@@ -22,6 +23,13 @@ from oscirc_remote.table_view import TableView
 FETCH_S = 60.0
 
 
+class _Recent(threading.local):
+    """The block that a thread read last."""
+
+    digest: Digest = ZERO_DIGEST
+    raw: bytes = b""
+
+
 class BaseImage:
     """Reads one version. Safe for threads. It owns `source` and closes it."""
 
@@ -30,6 +38,7 @@ class BaseImage:
         self._source = source
         self._table = TableView(manifest.geometry, manifest.root)
         self._counters = Counters("block_loads", "node_loads", "read_bytes")
+        self._recent = _Recent()
 
     def load(self, digest: Digest, raw_size: int) -> bytes:
         """A node (of `NODE_SIZE`) or a block of the version by digest."""
@@ -48,7 +57,10 @@ class BaseImage:
             if digest == ZERO_DIGEST:
                 parts.append(bytes(size))
             else:
-                parts.append(self.load(digest, geometry.block_size)[within : within + size])
+                if self._recent.digest != digest:  # what stands before a change, then what stands after it
+                    self._recent.raw = self.load(digest, geometry.block_size)
+                    self._recent.digest = digest
+                parts.append(self._recent.raw[within : within + size])
                 self._counters.add("read_bytes", size)
             offset += size
         return b"".join(parts)

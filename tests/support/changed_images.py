@@ -30,6 +30,9 @@ class DiffDisk:
     def read(self, offset, size):
         return self.new[offset : offset + size]
 
+    def reads_as_zeros(self, offset, size):
+        return False
+
     def read_base(self, offset, size):
         return self.old[offset : offset + size]
 

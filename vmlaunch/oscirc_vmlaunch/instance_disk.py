@@ -88,6 +88,22 @@ class InstanceDisk:
         """What the overlay holds, data and zeros."""
         return aligned((ByteRange(run.start, run.stop) for run in self._map.runs()), 1, self.size)
 
+    def reads_as_zeros(self, offset: int, size: int) -> bool:
+        """Whether the overlay says that all of these bytes are zeros: written so, or discarded."""
+        run = next(self._map.runs(offset, offset + size), None)
+        stop = min(offset + size, self.size)
+        return run is not None and (run.start, run.stop, run.place) == (offset, stop, ZEROS)
+
+    def held_bytes(self) -> tuple[int, int]:
+        """How much the overlay holds: data, and ranges that it says are zeros."""
+        data = zeros = 0
+        for run in self._map.runs():
+            if run.place == ZEROS:
+                zeros += run.size
+            else:
+                data += run.size
+        return data, zeros
+
     def extents(self) -> Iterator[ByteRange]:
         """What the base or the overlay hold, widened to blocks; reads the base's table."""
         geometry, root = self.base.geometry, self.base.root

@@ -128,12 +128,10 @@ class OverlayMap:
         here, zero = bitmap & _LOW, bitmap >> _SUBCLUSTERS
         if here & zero or (here and not host) or descriptor & _ZERO:
             raise _damaged("a cluster that contradicts itself")
-        size = self.cluster_size // _SUBCLUSTERS
-        for number in range(_SUBCLUSTERS):
-            if here >> number & 1:
-                yield Run(start + number * size, start + (number + 1) * size, host + number * size)
-            elif zero >> number & 1:
-                yield Run(start + number * size, start + (number + 1) * size, ZEROS)
+        if _LOW in (here, zero):
+            yield Run(start, start + self.cluster_size, host if here else ZEROS)
+        else:
+            yield from _subclusters(start, self.cluster_size // _SUBCLUSTERS, host, here, zero)
 
     def _load_table(self, number: int) -> list[tuple[int, int]]:
         """(descriptor, bitmap) of each cluster in one second-level table."""
@@ -144,6 +142,15 @@ class OverlayMap:
         if self._extended:
             return list(struct.iter_unpack(">QQ", raw))
         return [(descriptor, 0) for (descriptor,) in struct.iter_unpack(">Q", raw)]
+
+
+def _subclusters(start: int, size: int, host: int, here: int, zero: int) -> Iterator[Run]:
+    """A run for each subcluster that is not as in the disk below."""
+    for number in range(_SUBCLUSTERS):
+        if here >> number & 1:
+            yield Run(start + number * size, start + (number + 1) * size, host + number * size)
+        elif zero >> number & 1:
+            yield Run(start + number * size, start + (number + 1) * size, ZEROS)
 
 
 def _continued(run: Run) -> int:

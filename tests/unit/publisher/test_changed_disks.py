@@ -32,9 +32,13 @@ class Changed(MemoryDisk):
         for offset, raw in writes:
             self.raw[offset : offset + len(raw)] = raw
         self.loaded = []
+        self.known_zeros = []
 
     def changed(self):
         return iter([ByteRange(offset, offset + len(raw)) for offset, raw in self.written])
+
+    def reads_as_zeros(self, offset, size):
+        return ByteRange(offset, offset + size) in self.known_zeros
 
     def read_base(self, offset, size):
         return self.before[offset : offset + size]
@@ -87,6 +91,14 @@ def test_a_block_that_became_zeros_is_a_zero(repository, signatory, released):
     disk = Changed(repository, released, [(10 * BLOCK, bytes(BLOCK))])
     result = publish_changed(disk, signatory, base_is_there=True)
     assert result.new_blocks == 0
+    assert repository.disk(result.manifest) == bytes(disk.raw)
+
+
+def test_what_is_known_to_be_zeros_is_not_read(repository, signatory, released):
+    disk = Changed(repository, released, [(10 * BLOCK, bytes(2 * BLOCK))])
+    disk.known_zeros = [ByteRange(10 * BLOCK, 11 * BLOCK)]
+    result = publish_changed(disk, signatory, base_is_there=True)
+    assert [extent.start for extent in disk.read_ranges] == [11 * BLOCK]
     assert repository.disk(result.manifest) == bytes(disk.raw)
 
 

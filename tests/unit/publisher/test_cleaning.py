@@ -179,6 +179,18 @@ def test_any_part_of_a_cleaned_disk_is_that_part_of_the_whole(disk):
         assert cleaned.read(start, size) == raw[start : start + size]
 
 
+def test_what_is_said_to_be_zeros_is_zeros(disk):
+    cleaned = clean(disk, look(disk))
+    said = 0
+    for extent in cleaned.changed():
+        for start in range(extent.start, extent.stop, 4096):
+            size = min(4096, extent.stop - start)
+            if cleaned.reads_as_zeros(start, size):
+                said += 1
+                assert not any(cleaned.read(start, size))
+    assert said > 10
+
+
 def test_the_instance_below_is_left_as_it_is(disk):
     before = bytes(disk.new)
     clean(disk, look(disk)).read(0, disk.size)

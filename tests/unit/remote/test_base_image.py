@@ -49,6 +49,12 @@ def test_bytes_come_from_the_blocks_that_hold_them_and_zeros_from_none():
     assert base.counts()["block_loads"] == 2
 
 
+def test_both_sides_of_a_change_in_a_block_take_one_load():
+    base, _ = made([block(b"a"), block(b"b")])
+    assert base.read(BLOCK, 4096) + base.read(BLOCK + 8192, 4096) == b"b" * 8192
+    assert base.counts()["block_loads"] == 1
+
+
 def test_a_read_ends_with_the_disk():
     base, _ = made([block(b"a"), b"b" * (BLOCK - 512) + bytes(512)], tail=512)
     assert base.read(2 * BLOCK - 1024, 4096) == b"b" * 512

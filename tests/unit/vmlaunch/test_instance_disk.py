@@ -98,6 +98,25 @@ def test_discarded_data_reads_as_zeros(instance, base):
         assert disk.read(MIB, MIB) == bytes(512 * KIB) + bytes([7]) * (512 * KIB)
 
 
+def test_what_the_overlay_says_is_zeros_is_known_without_reading(instance, base):
+    write(instance, "write -P 7 1M 1M", "discard 1M 512k", "write -z 3M 256k")
+    with instance_disk.opened(instance, base) as disk:
+        assert disk.reads_as_zeros(MIB, 512 * KIB)
+        assert disk.reads_as_zeros(3 * MIB, BLOCK)
+        assert not disk.reads_as_zeros(MIB, MIB)  # data behind it
+        assert not disk.reads_as_zeros(3 * MIB - 4096, BLOCK)  # the base before it
+        assert not disk.reads_as_zeros(5 * MIB, BLOCK)  # the base holds zeros there; the overlay does not say so
+        assert disk.held_bytes() == (512 * KIB, 512 * KIB + BLOCK)
+
+
+def test_a_disk_that_was_trimmed_whole_costs_no_reading(instance, base):
+    write(instance, f"write -z 4k {SIZE - 4096}")  # what a discard becomes where there is a disk below
+    with instance_disk.opened(instance, base) as disk:
+        assert list(disk.changed()) == [ByteRange(4096, SIZE)]
+        assert disk.reads_as_zeros(4096, SIZE - 4096)
+        assert disk.held_bytes() == (0, SIZE - 4096)
+
+
 def test_its_extents_are_those_of_base_and_overlay_without_the_holes_of_both(instance, base):
     write(instance, "write -P 7 6M 4k")
     with instance_disk.opened(instance, base) as disk:
