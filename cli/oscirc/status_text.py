@@ -51,7 +51,7 @@ def _packs(facts: Facts) -> list[tuple[str, str]]:
         return []
     text = f"{packs['rebuilt_blocks']} blocks made from old ones, {human_bytes(whole(packs, 'saved_bytes'))} saved"
     if whole(packs, "refused_records"):
-        text += f"; {packs['refused_records']} records were WRONG, their blocks fetched whole"
+        text += f"; {packs['refused_records']} records were WRONG, none was used"
     if whole(packs, "failed_records"):
         text += f"; {packs['failed_records']} could not be used, their blocks were fetched whole"
     return [("delta packs", text)]

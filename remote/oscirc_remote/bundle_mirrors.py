@@ -1,26 +1,41 @@
 """Where bundles, delta packs and listings come from: the mirrors by their standing, over connections of their own.
 
 Of several mirrors one that is silent, or drips, is left soon; a single one is given time, since there is nobody else.
+One that does not have a file is not asked for it again: that says nothing against it, and would cost every record of a
+delta pack a request.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from oscirc_blockstore.accelerators import Accelerator
-from oscirc_blockstore.errors import IntegrityError, NotServedError, OscircError, TransportError
+from oscirc_blockstore.errors import (
+    DeadlineExceededError,
+    IntegrityError,
+    NotServedError,
+    OscircError,
+    TransportError,
+)
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.downloads import Download
 from oscirc_remote.http_client import HttpClient
-from oscirc_remote.mirrors import MirroredSource
+from oscirc_remote.mirrors import PATIENCE_S, MirroredSource
 from oscirc_remote.rate_limits import RateLimit
 
 _Document = TypeVar("_Document")
 
 STALL_S, LONE_STALL_S = 2.0, 10.0
 SLOWEST = 16 << 10  # bytes per second, where another mirror may do better
+
+
+class Part(NamedTuple):
+    """Bytes of an accelerator, unverified, and the mirror that they came from."""
+
+    raw: bytes
+    source: str
 
 
 def download(client: HttpClient, accelerator: Accelerator, start: int, stop: int, *, several: bool) -> Download:
@@ -37,6 +52,7 @@ class BundleMirrors:
         self._mirrors = mirrors
         self._rate_limit = rate_limit
         self._clients: dict[str, HttpClient] = {}
+        self._lacking: set[tuple[str, str]] = set()  # mirrors, and the paths of files that they do not have
         self._lock = threading.Lock()
         self._closed = False
 
@@ -58,19 +74,47 @@ class BundleMirrors:
         name = next((name for name in names if name not in skip), None)
         if name is None:
             return None
-        held_back = self._rate_limit is not None and self._rate_limit.bytes_per_s < 4 * SLOWEST  # by us, not by it
-        return download(self._client(name), accelerator, start, stop, several=len(names) > 1 and not held_back)
+        return download(self._client(name), accelerator, start, stop, several=len(names) > 1 and not self._is_held_back)
+
+    @property
+    def _is_held_back(self) -> bool:
+        """Whether it is this machine's limit that makes mirrors slow."""
+        return self._rate_limit is not None and self._rate_limit.bytes_per_s < 4 * SLOWEST
 
     def get_range(self, accelerator: Accelerator, start: int, stop: int, deadline: Deadline) -> bytes:
-        """Exactly these bytes of the file, unverified, from the first mirror that has them, or what the last raised."""
+        """As `get_part`, for who does not ask where it came from."""
+        return self.get_part(accelerator, start, stop, deadline).raw
+
+    def get_part(
+        self,
+        accelerator: Accelerator,
+        start: int,
+        stop: int,
+        deadline: Deadline,
+        *,
+        skip: frozenset[str] = frozenset(),
+    ) -> Part:
+        """Exactly these bytes of the file, unverified, from the first mirror that has them, or what the last raised.
+
+        Mirrors to `skip` are not asked. None takes more than its share of the time; who fails is reported.
+        """
         problem: TransportError = NotServedError(f"no mirror has {accelerator.path}")
-        names = self._mirrors.preferred()
+        path = accelerator.path
+        names = [name for name in self._mirrors.preferred() if name not in skip and (name, path) not in self._lacking]
+        stall_s = STALL_S if len(names) > 1 and not self._is_held_back else LONE_STALL_S
         for at, name in enumerate(names):
+            began = deadline.clock.monotonic()
             share = deadline.at_most(deadline.remaining_s() / (len(names) - at))
             try:
-                with self._client(name).stream(accelerator.path, start, stop, share) as body:
-                    return body.read_all(stop - start)
+                with self._client(name).stream(path, start, stop, share, stall_s=stall_s) as body:
+                    return Part(body.read_all(stop - start), name)
+            except NotServedError as error:
+                self._lacking.add((name, path))
+                problem = error
             except TransportError as error:
+                hurried = isinstance(error, DeadlineExceededError) and deadline.clock.monotonic() - began < PATIENCE_S
+                if not hurried and not deadline.cancellation.reason and not self._closed:
+                    self._mirrors.report(name, error)
                 problem = error
         raise problem
 

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 
 from oscirc_blockstore.delta import Record
 from oscirc_blockstore.digests import Digest
+from oscirc_remote.bundle_mirrors import Part
 from oscirc_remote.deadlines import Deadline
 
 RUN_BYTES = 512 << 10
 HELD_BYTES = 8 << 20
 
-FetchBytes = Callable[[int, int, Deadline], bytes]
+FetchBytes = Callable[[int, int, Deadline], Part]
 """Bytes `start` to `stop` of the pack, or a `TransportError`."""
 
 
@@ -40,16 +41,16 @@ class PackRuns:
         self._fetch = fetch
         self._lock = threading.Lock()
         self._under_way: dict[Digest, _Run] = {}
-        self._held: OrderedDict[Digest, bytes] = OrderedDict()
+        self._held: OrderedDict[Digest, Part] = OrderedDict()
         self._held_bytes = 0
 
-    def frame(self, record: Record, deadline: Deadline) -> bytes:
-        """The frame of a record that has one; raises what the request for it does."""
+    def frame(self, record: Record, deadline: Deadline) -> Part:
+        """The frame of a record that has one, and whose it is; raises what the request for it does."""
         while True:
             with self._lock:
                 held = self._held.pop(record.digest, None)
                 if held is not None:
-                    self._held_bytes -= len(held)
+                    self._held_bytes -= len(held.raw)
                     return held
                 run = self._under_way.get(record.digest)
                 if run is None:
@@ -58,17 +59,23 @@ class PackRuns:
                     break
             deadline.wait(run.done)
             deadline.check("a record of a delta pack")
-        start, raw = record.offset, b""
+        start, raw, source = record.offset, b"", ""
         try:
-            raw = self._fetch(start, wanted[-1].offset + wanted[-1].length, deadline)
+            raw, source = self._fetch(start, wanted[-1].offset + wanted[-1].length, deadline)
         finally:
             with self._lock:
                 for each in wanted:
                     del self._under_way[each.digest]
                     if raw and each is not record:
-                        self._hold(each.digest, raw[each.offset - start :][: each.length])
+                        self._hold(each.digest, Part(raw[each.offset - start :][: each.length], source))
             run.done.set()
-        return raw[: record.length]
+        return Part(raw[: record.length], source)
+
+    def forget(self, source: str) -> None:
+        """Nothing that is held of this mirror's is to be given out."""
+        with self._lock:
+            for digest in [digest for digest, part in self._held.items() if part.source == source]:
+                self._held_bytes -= len(self._held.pop(digest).raw)
 
     def _wanted_from(self, record: Record) -> list[Record]:
         """The record and those right behind it that are wanted too."""
@@ -83,9 +90,9 @@ class PackRuns:
             run.append(other)
         return run
 
-    def _hold(self, digest: Digest, frame: bytes) -> None:
+    def _hold(self, digest: Digest, frame: Part) -> None:
         self._held[digest] = frame
-        self._held_bytes += len(frame)
+        self._held_bytes += len(frame.raw)
         while self._held_bytes > HELD_BYTES:
             _, forgotten = self._held.popitem(last=False)
-            self._held_bytes -= len(forgotten)
+            self._held_bytes -= len(forgotten.raw)

@@ -1,8 +1,11 @@
 """Blocks from delta packs: between the cache and the mirrors, where old blocks are here and a record is cheaper.
 
 What a pack brings counts only where it hashes to the digest that was asked for. So nothing that goes wrong here is an
-error of reading: the block is fetched whole then, and it is counted why. A pack of which several records proved wrong
-is used no more. Mirrors are not blamed for that: a record has no name of its own by which one could tell who lied.
+error of reading: the block is fetched whole then, and it is counted why.
+
+A record has no name of its own by which one could tell who lied: its maker, who served the index, or who served it.
+So where it makes no right block another mirror is asked for it. Where that one's does, the first is told off, as for a
+wrong block; else it counts against the pack, which is used no more after several, and its index is not kept.
 
 The store is asked for an old block only where it has one of the right size: it takes a file of another size than it was
 asked for to be damaged, so that a pack that calls blocks nodes would empty the cache.
@@ -21,8 +24,15 @@ from oscirc_blockstore import delta_record
 from oscirc_blockstore.accelerators import Accelerator
 from oscirc_blockstore.delta import DeltaIndex, Record
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest
-from oscirc_blockstore.errors import IntegrityError, OscircError
+from oscirc_blockstore.errors import (
+    DigestMismatchError,
+    FrameRefusedError,
+    IntegrityError,
+    OscircError,
+    TransportError,
+)
 from oscirc_blockstore.table import NODE_SIZE
+from oscirc_remote.bundle_mirrors import Part
 from oscirc_remote.counters import Counters
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.pack_runs import PackRuns
@@ -36,8 +46,19 @@ MOST_REFUSED = 3
 class RangeSource(Protocol):
     """Parts of accelerators, from whoever has them."""
 
-    def get_range(self, accelerator: Accelerator, start: int, stop: int, deadline: Deadline) -> bytes:
-        """Exactly these bytes of the file, unverified, or a `TransportError`."""
+    def get_part(
+        self,
+        accelerator: Accelerator,
+        start: int,
+        stop: int,
+        deadline: Deadline,
+        *,
+        skip: frozenset[str] = frozenset(),
+    ) -> Part:
+        """Exactly these bytes of the file, unverified, from a mirror not to be skipped, or a `TransportError`."""
+
+    def report(self, name: str, problem: OscircError | None) -> None:
+        """What a mirror did that was wrong."""
 
     @property
     def requests(self) -> int:
@@ -74,6 +95,7 @@ class _Pack:
 
     accelerator: Accelerator
     index: DeltaIndex
+    on_distrust: Callable[[], None]
     runs: PackRuns | None = None
     refused: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -87,6 +109,9 @@ class _Pack:
         """Another record was wrong."""
         with self.lock:
             self.refused += 1
+            last = self.refused == MOST_REFUSED
+        if last:
+            self.on_distrust()
 
 
 class PackSource:
@@ -111,12 +136,15 @@ class PackSource:
         """Whether no more packs are taken."""
         return len(self._packs) >= MOST_PACKS
 
-    def use(self, accelerator: Accelerator, index: DeltaIndex) -> None:
-        """From now on, look into this pack; once it is in use that changes nothing."""
+    def use(self, accelerator: Accelerator, index: DeltaIndex, on_distrust: Callable[[], None] = lambda: None) -> None:
+        """From now on, look into this pack; once it is in use that changes nothing.
+
+        `on_distrust` is called, from the thread of a fetch, when it proved wrong too often.
+        """
         with self._lock:
             known = {pack.accelerator.sha256 for pack in self._packs}
             if accelerator.sha256 not in known and len(self._packs) < MOST_PACKS:
-                pack = _Pack(accelerator, index)
+                pack = _Pack(accelerator, index, on_distrust)
                 if self._wants_all:
                     pack.runs = self._runs(pack)
                 self._packs = (*self._packs, pack)
@@ -125,8 +153,8 @@ class PackSource:
         def is_wanted(record: Record) -> bool:
             return self._is_usable(pack, record) and not self._store.holds(record.digest, record.block_size)
 
-        def fetch(start: int, stop: int, deadline: Deadline) -> bytes:
-            return self._ranges.get_range(pack.accelerator, start, stop, deadline)
+        def fetch(start: int, stop: int, deadline: Deadline) -> Part:
+            return self._ranges.get_part(pack.accelerator, start, stop, deadline)
 
         return PackRuns(tuple(pack.index.records.values()), is_wanted, fetch)
 
@@ -210,7 +238,16 @@ class PackSource:
 
         def make() -> bytes:
             share = deadline.at_most(deadline.remaining_s() / 2)
-            return delta_record.rebuild(record, self._frame(pack, record, share), self._load_block(record.block_size))
+            load, frame = self._load_block(record.block_size), self._frame(pack, record, share)
+            try:
+                return delta_record.rebuild(record, frame.raw, load)
+            except (FrameRefusedError, DigestMismatchError) as wrong:
+                other = self._another(pack, record, frame, share)
+                if other is None:
+                    raise
+                made = delta_record.rebuild(record, other.raw, load)
+                self._tell_off(pack, frame.source, wrong)
+                return made
 
         made = self._made(pack, make)
         if made is not None:
@@ -219,12 +256,32 @@ class PackSource:
             self._counters.add("saved_bytes", record.whole_length - record.length)
         return made
 
-    def _frame(self, pack: _Pack, record: Record, deadline: Deadline) -> bytes:
+    def _frame(self, pack: _Pack, record: Record, deadline: Deadline) -> Part:
         if not record.length:
-            return b""
+            return Part(b"", "")
         if pack.runs is not None:
             return pack.runs.frame(record, deadline)
-        return self._ranges.get_range(pack.accelerator, record.offset, record.offset + record.length, deadline)
+        return self._ranges.get_part(pack.accelerator, record.offset, record.offset + record.length, deadline)
+
+    def _another(self, pack: _Pack, record: Record, wrong: Part, deadline: Deadline) -> Part | None:
+        """The record's frame as another mirror has it; None where there is no other frame."""
+        if not record.length:
+            return None
+        stop = record.offset + record.length
+        try:
+            other = self._ranges.get_part(
+                pack.accelerator, record.offset, stop, deadline, skip=frozenset({wrong.source})
+            )
+        except TransportError:
+            return None
+        return None if other.raw == wrong.raw else other
+
+    def _tell_off(self, pack: _Pack, source: str, problem: OscircError) -> None:
+        """A mirror served a wrong record where another served the right one."""
+        self._counters.add("refused_records")
+        self._ranges.report(source, problem)
+        if pack.runs is not None:
+            pack.runs.forget(source)
 
     def _made(self, pack: _Pack, make: Callable[[], bytes]) -> bytes | None:
         try:

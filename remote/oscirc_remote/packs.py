@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from oscirc_blockstore import accelerators, delta
@@ -79,7 +79,17 @@ class Packs:
                 log.info("a delta pack is of no use: %s", error)
         judged.sort(key=lambda pair: -self._source.worth(pair[1]))
         for accelerator, index in judged:
-            self._source.use(accelerator, index)
+            self._source.use(accelerator, index, self._forgetting(accelerator))
+
+    def _forgetting(self, accelerator: Accelerator) -> Callable[[], None]:
+        """What takes a kept index away: the next use asks for it anew, since another mirror's may be right."""
+        place = index_file(self._cache_directory, accelerator.sha256)
+
+        def forget() -> None:
+            with contextlib.suppress(OSError):
+                place.unlink(missing_ok=True)
+
+        return forget
 
     def _index(self, accelerator: Accelerator, deadline: Deadline) -> DeltaIndex:
         place = index_file(self._cache_directory, accelerator.sha256)

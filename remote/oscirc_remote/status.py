@@ -80,8 +80,9 @@ class PrefetchStatus:
 class PackStatus:
     """What delta packs did: `packs` are in use; `record_bytes` were fetched where whole frames cost `saved_bytes` more.
 
-    `refused_records` made no block that the table names, `failed_records` could not be had or lacked an old block: in
-    both cases the block was fetched whole. `requests` and `received_bytes` are all that packs took, their indexes too.
+    `refused_records` made no block that the table names (it was made of another mirror's record, or fetched whole);
+    `failed_records` could not be had or lacked an old block (it was fetched whole). `requests` and `received_bytes` are
+    all that packs took, their indexes too.
     """
 
     packs: int = 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import Workstation, add_publisher, initialise, serving
-from support.fault_server import FaultServer, flip_bit, replace, status
+from support.fault_server import FaultServer, flip_bit, flip_each, replace, status
 
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.profile import Profile
@@ -173,6 +173,20 @@ def test_records_that_are_wrong_are_counted_and_their_blocks_fetched_whole(updat
     assert facts["packs"]["refused_records"] >= 1
     assert mirror.count("blocks/*") >= 1
     assert "WRONG" in holder.run("status", tmp_path / "mnt")
+
+
+def test_of_two_mirrors_the_one_that_serves_wrong_records_is_found_out(updated, mirror, holder):
+    """All that a pull needs still comes from the pack: from the other."""
+    holder.run("pull", "m:alice/up@2", "--profile-only")  # keeps the index, and leaves records to be fetched
+    mirror.inject(updated.pack, flip_each())
+    with FaultServer(updated.repository.tree) as second:
+        holder.run("remote", "mirrors", "m", "--add", second.url)
+        told = holder.json("pull", "m:alice/up@2")
+        assert second.count(updated.pack) >= 1
+        assert second.count("blocks/*") == 0
+    assert told["packs"]["refused_records"] >= 1
+    assert told["packs"]["rebuilt_blocks"] == len([at for at in CHANGED if at not in BOOT])
+    assert mirror.count("blocks/*") == 0
 
 
 def _made(place):

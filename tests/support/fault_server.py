@@ -79,6 +79,15 @@ def flip_bit(at: int = -1) -> Fault:
     return fault
 
 
+def flip_each() -> Fault:
+    """A bit of every byte is wrong."""
+
+    def fault(answer: Answer) -> None:
+        answer.body = bytes(byte ^ 1 for byte in _raw(answer))
+
+    return fault
+
+
 def replace(body: bytes) -> Fault:
     """Other bytes, honestly declared: a wrong block, a bomb, an old document."""
 

@@ -20,7 +20,7 @@ from support.fault_server import (
 )
 
 from oscirc_blockstore.accelerators import BUNDLE, Accelerator
-from oscirc_blockstore.errors import ServerRefusedError, UnreachableError
+from oscirc_blockstore.errors import DeadlineExceededError, NotServedError, ServerRefusedError, UnreachableError
 from oscirc_remote import bundle_mirrors, bundle_tries, downloads
 from oscirc_remote.arrivals import Arrivals
 from oscirc_remote.bundle_mirrors import BundleMirrors
@@ -186,6 +186,60 @@ def test_documents_come_from_the_first_that_has_them():
         with pytest.raises(UnreachableError):
             mirrors.get(name, 10, Deadline.after(10), bytes)
         source.close()
+
+
+@pytest.fixture
+def parts(servers):
+    source = MirroredSource([HttpFrameSource(server.url) for server in servers])
+    mirrors = BundleMirrors(source)
+    yield source, mirrors
+    mirrors.close()
+    source.close()
+
+
+def test_a_part_comes_from_the_preferred_mirror_that_is_not_skipped(parts, servers):
+    _, mirrors = parts
+    first, second = (server.url for server in servers)
+    got = mirrors.get_part(IMAGE.accelerator, 5, 105, Deadline.after(10))
+    assert got == (IMAGE.raw[5:105], first)
+    assert mirrors.get_part(IMAGE.accelerator, 5, 105, Deadline.after(10), skip=frozenset({first})).source == second
+    assert mirrors.get_range(IMAGE.accelerator, 5, 105, Deadline.after(10)) == IMAGE.raw[5:105]
+    with pytest.raises(NotServedError):
+        mirrors.get_part(IMAGE.accelerator, 5, 105, Deadline.after(10), skip=frozenset({first, second}))
+
+
+@pytest.mark.parametrize("fault", [stall(), stall(50), reset(), status(500), truncate(50)])
+def test_a_mirror_that_fails_in_a_part_costs_it_once(parts, servers, fault, monkeypatch):
+    monkeypatch.setattr(bundle_mirrors, "PATIENCE_S", 0.2)
+    source, mirrors = parts
+    servers[0].inject("accel/*", fault)
+    for _ in range(3):
+        got = mirrors.get_part(IMAGE.accelerator, 0, 100, Deadline.after(10))
+        assert got == (IMAGE.raw[:100], servers[1].url)
+    assert servers[0].count() == 1
+    assert source.mirror_status()[0].demoted
+
+
+def test_who_does_not_have_a_file_is_asked_once_and_not_blamed(parts, servers):
+    source, mirrors = parts
+    servers[0].inject("accel/*", status(404))
+    for _ in range(3):
+        assert mirrors.get_part(IMAGE.accelerator, 0, 100, Deadline.after(10)).source == servers[1].url
+    assert servers[0].count() == 1
+    assert not source.mirror_status()[0].demoted
+    servers[1].inject("accel/*", status(404))
+    for _ in range(3):
+        with pytest.raises(NotServedError):
+            mirrors.get_part(IMAGE.accelerator, 0, 100, Deadline.after(10))
+    assert servers[1].count() == 4
+
+
+def test_who_had_hardly_any_time_is_not_blamed(parts, servers):
+    source, mirrors = parts
+    servers[0].inject("accel/*", stall())
+    with pytest.raises(DeadlineExceededError):
+        mirrors.get_part(IMAGE.accelerator, 0, 100, Deadline.after(0.05), skip=frozenset({servers[1].url}))
+    assert not source.mirror_status()[0].demoted
 
 
 def test_after_closing_nothing_is_asked_for(servers):

@@ -9,6 +9,7 @@ from oscirc_blockstore.delta import MadeRecord, Run, Source
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import UnreachableError
 from oscirc_remote import pack_runs
+from oscirc_remote.bundle_mirrors import Part
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.pack_runs import PackRuns
 
@@ -29,16 +30,16 @@ FILE = INDEX + b"".join(FRAMES)
 
 class World:
     def __init__(self, wanted=lambda _record: True):
-        self.asked, self.before = [], lambda: None
+        self.asked, self.before, self.mirror = [], lambda: None, "one"
         self.runs = PackRuns(RECORDS, wanted, self.fetch)
 
     def fetch(self, start, stop, deadline):
         self.asked.append((start, stop))
         self.before()
-        return FILE[start:stop]
+        return Part(FILE[start:stop], self.mirror)
 
     def frame(self, number):
-        assert self.runs.frame(RECORDS[number], Deadline.after(10)) == FRAMES[number]
+        assert self.runs.frame(RECORDS[number], Deadline.after(10)).raw == FRAMES[number]
 
 
 def test_records_that_follow_one_another_come_in_one_request():
@@ -63,6 +64,16 @@ def test_what_is_held_is_bounded(monkeypatch):
     for number in (0, 1):
         world.frame(number)
     assert len(world.asked) == 2
+
+
+def test_what_a_mirror_sent_is_forgotten_on_request():
+    world = World()
+    world.frame(0)
+    world.runs.forget("another")
+    world.frame(1)
+    world.runs.forget("one")
+    world.frame(2)
+    assert world.asked == [(len(INDEX), len(FILE)), (RECORDS[2].offset, len(FILE))]
 
 
 def test_who_comes_meanwhile_waits_for_the_request_that_is_under_way():

@@ -2,16 +2,19 @@
 
 import contextlib
 import random
+import struct
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oscirc_blockstore import delta, delta_making, frame
 from oscirc_blockstore.digests import digest_of
-from oscirc_blockstore.errors import DocumentRefusedError, NotServedError, UnreachableError
+from oscirc_blockstore.errors import DocumentRefusedError, IntegrityError, NotServedError, UnreachableError
 from oscirc_blockstore.local_store import LocalStore
 from oscirc_blockstore.table import NODE_SIZE
+from oscirc_remote.bundle_mirrors import Part
 from oscirc_remote.pack_source import MOST_REFUSED, PackSource
 from tests.unit.blockstore.versions import BLOCK, Store
 
@@ -58,16 +61,24 @@ class Mirrors:
 
 
 class Ranges:
-    """The pack's file; `change` may spoil it or raise."""
+    """The pack's file from mirrors: `change` may spoil the first one's or raise, `others` have theirs."""
 
     def __init__(self):
         self.change = lambda raw: raw
-        self.asked, self.closed = [], False
+        self.others = {}
+        self.asked, self.told_off, self.closed = [], [], False
 
-    def get_range(self, accelerator, start, stop, deadline):
+    def get_part(self, accelerator, start, stop, deadline, *, skip=frozenset()):
         assert accelerator == ACCELERATOR
-        self.asked.append((start, stop))
-        return self.change(FILE[start:stop])
+        for name, change in {"first": self.change, **self.others}.items():
+            if name not in skip:
+                self.asked.append((start, stop))
+                return Part(change(FILE[start:stop]), name)
+        raise NotServedError("nobody else")
+
+    def report(self, name, problem):
+        assert isinstance(problem, IntegrityError)
+        self.told_off.append(name)
 
     @property
     def requests(self):
@@ -189,6 +200,55 @@ def test_a_pack_that_proves_wrong_is_used_no_more(world):
     assert world.source.cost(EDITED, BLOCK) == INDEX.records[EDITED].whole_length
 
 
+def test_a_mirror_whose_record_is_wrong_is_told_off_where_another_has_the_right_one(world):
+    world.keep(*OLD_DIGESTS)
+    world.ranges.change = lambda raw: bytes(len(raw))
+    world.ranges.others = {"second": lambda raw: raw}
+    for _ in range(MOST_REFUSED + 1):
+        world.fetch(EDITED)
+    assert world.counts("rebuilt_blocks", "refused_records") == (MOST_REFUSED + 1, MOST_REFUSED + 1)
+    assert set(world.ranges.told_off) == {"first"}
+    assert world.mirrors.asked == []
+
+
+@pytest.mark.parametrize("other", [lambda raw: bytes(len(raw)), lambda raw: b"x" * len(raw)], ids=["the same", "other"])
+def test_where_nobody_has_a_right_record_nobody_is_told_off(world, other):
+    world.keep(*OLD_DIGESTS)
+    world.ranges.change = lambda raw: bytes(len(raw))
+    world.ranges.others = {"second": other}
+    for _ in range(MOST_REFUSED + 1):
+        world.fetch(EDITED)
+    assert world.counts("refused_records", "rebuilt_blocks") == (MOST_REFUSED, 0)
+    assert world.ranges.told_off == []
+    assert world.mirrors.asked == [EDITED] * (MOST_REFUSED + 1)
+
+
+def test_what_a_liar_sent_with_a_wrong_record_is_not_used_either(world):
+    world.keep(*OLD_DIGESTS)
+    world.source = PackSource(world.mirrors, world.ranges, world.store, wants_all=True)
+    world.source.use(ACCELERATOR, INDEX)
+    world.ranges.change = lambda raw: bytes(len(raw))
+    world.ranges.others = {"second": lambda raw: raw}
+    for record in INDEX.records.values():
+        if record.is_rebuildable:
+            world.fetch(record.digest)
+        world.ranges.change = lambda raw: raw  # asked again, it would serve what is right
+    assert world.ranges.told_off == ["first"]
+    assert world.counts("refused_records") == (1,)
+    assert world.mirrors.asked == []
+
+
+def test_who_uses_a_pack_hears_once_that_it_proved_wrong(world):
+    world.keep(*OLD_DIGESTS)
+    heard = []
+    world.source = PackSource(world.mirrors, world.ranges, world.store)
+    world.source.use(ACCELERATOR, INDEX, lambda: heard.append(len(world.ranges.asked)))
+    world.ranges.change = lambda raw: bytes(len(raw))
+    for _ in range(MOST_REFUSED + 2):
+        world.fetch(EDITED)
+    assert heard == [MOST_REFUSED]
+
+
 def test_an_error_of_the_mirrors_is_an_error(world):
     def down(*_):
         raise UnreachableError("down")
@@ -238,23 +298,58 @@ def full(tmp_path_factory):
 def test_no_corruption_of_a_record_makes_a_wrong_block_and_each_is_counted(full, data):
     full.source = PackSource(full.mirrors, full.ranges, full.store)
     full.source.use(ACCELERATOR, INDEX)
+    full.ranges.others = data.draw(st.sampled_from([{}, {"second": lambda raw: raw}]))
     at = data.draw(st.integers(0, INDEX.records[EDITED].length - 1))
     flip = data.draw(st.integers(1, 255))
     full.ranges.change = lambda raw: raw[:at] + bytes([raw[at] ^ flip]) + raw[at + 1 :]
     full.fetch(EDITED)
-    assert full.counts("refused_records", "rebuilt_blocks") == (1, 0)
+    assert full.counts("refused_records", "rebuilt_blocks") == (1, len(full.ranges.others))
 
 
-@settings(max_examples=150, deadline=None)
+def used_as_index(full, raw):
+    """All that is in the image is read, with whatever such an index says."""
+    full.ranges.change = lambda raw: raw
+    full.source = PackSource(full.mirrors, full.ranges, full.store)
+    with contextlib.suppress(DocumentRefusedError):
+        full.source.use(ACCELERATOR, delta.parse_index(raw))
+    for block in NEW:
+        full.source.cost(digest_of(block), BLOCK)
+        full.fetch(digest_of(block))
+    full.fetch(TO.manifest.root.digest, NODE_SIZE)
+    assert full.store.damaged == 0
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_no_corruption_of_an_index_makes_a_wrong_block(full, data):
     raw = bytearray(FILE[: ACCELERATOR.index_length])
     at = data.draw(st.integers(0, len(raw) - 1))
     raw[at] ^= data.draw(st.integers(1, 255))
-    full.ranges.change = lambda raw: raw
-    full.source = PackSource(full.mirrors, full.ranges, full.store)
-    with contextlib.suppress(DocumentRefusedError):
-        full.source.use(ACCELERATOR, delta.parse_index(bytes(raw)))
-    for raw_block in NEW:
-        full.fetch(digest_of(raw_block))
-    full.fetch(TO.manifest.root.digest, NODE_SIZE)
+    used_as_index(full, bytes(raw))
+
+
+PACKED = FILE[delta.HEAD_SIZE : ACCELERATOR.index_length]
+CONTENT = zstandard.ZstdDecompressor().decompress(PACKED)
+FIELDS = len(CONTENT) // 4
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, FIELDS - 1),
+            st.one_of(st.integers(0, 40), st.sampled_from([0xFFFF, 1 << 16, 0xFFFFFFFE, 0xFFFFFFFF])),
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_no_lie_in_any_field_of_an_index_makes_a_wrong_block(full, lies):
+    """As above, but inside of the frame, which whoever makes up an index packs rightly."""
+    content = bytearray(CONTENT)
+    for at, value in lies:
+        struct.pack_into("<I", content, 4 * at, value)
+    packed = zstandard.ZstdCompressor().compress(bytes(content))
+    head = bytearray(FILE[: delta.HEAD_SIZE])
+    struct.pack_into("<II", head, 8, len(packed), len(content))
+    used_as_index(full, bytes(head) + packed)

@@ -6,11 +6,12 @@ from oscirc_blockstore import delta
 from oscirc_blockstore.accelerators import BUNDLE, DELTA, Accelerator, Listing
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import NotServedError
+from oscirc_remote.pack_source import MOST_REFUSED
 from oscirc_remote.packs import Packs, known_manifests
 from oscirc_remote.readiness import index_file
 
 from .fakes import FakeClock
-from .test_pack_source import ACCELERATOR, FILE, FROM, OLD_DIGESTS, TO, World
+from .test_pack_source import ACCELERATOR, EDITED, FILE, FROM, OLD_DIGESTS, TO, World
 
 
 class Mirrors:
@@ -62,6 +63,15 @@ def test_an_index_that_was_kept_badly_is_fetched_again(world):
     index_file(world.cache, ACCELERATOR.sha256).write_bytes(b"rubbish")
     use(world, ACCELERATOR)
     assert world.source.uses(ACCELERATOR)
+
+
+def test_the_index_of_a_pack_that_proved_wrong_is_not_kept(world):
+    use(world, ACCELERATOR)
+    assert index_file(world.cache, ACCELERATOR.sha256).exists()
+    world.ranges.change = lambda raw: bytes(len(raw))
+    for _ in range(MOST_REFUSED):
+        world.fetch(EDITED)
+    assert not index_file(world.cache, ACCELERATOR.sha256).exists()
 
 
 def test_what_does_not_start_from_here_is_not_looked_at(world):
