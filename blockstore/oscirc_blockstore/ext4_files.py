@@ -21,10 +21,10 @@ MAX_CONTENT_BYTES = 4 << 20
 _REGULAR, _DIRECTORY = 1, 2
 _ENTRY_BYTES = 8
 _CHECKSUM_ENTRY = 0xDE
-_COMPATIBLE_AT, _INCOMPATIBLE_AT, _READ_ONLY_COMPATIBLE_AT = 92, 96, 100
-_COMPRESSION, _RECOVER, _INLINE_DATA, _ENCRYPT = 0x1, 0x4, 0x8000, 0x10000
+_INCOMPATIBLE_AT = 96
+_COMPRESSION, _RECOVER, _EXTENTS, _INLINE_DATA, _ENCRYPT = 0x1, 0x4, 0x40, 0x8000, 0x10000
 _FILE_TYPES = 0x2
-_LINKS_AT = 26
+_LINKS_AT, _FIRST_INODE_AT = 26, 84
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ class Ext4Files:
         self._read = read
         self._directories: dict[int, list[Entry]] = {}
         (incompatible,) = struct.unpack_from("<I", self.layout.superblock, _INCOMPATIBLE_AT)
-        if incompatible & (_COMPRESSION | _INLINE_DATA | _ENCRYPT) or not incompatible & _FILE_TYPES:
+        lacking = (_FILE_TYPES | _EXTENTS) & ~incompatible
+        if incompatible & (_COMPRESSION | _INLINE_DATA | _ENCRYPT) or lacking:
             raise DocumentRefusedError("an ext4 file system with features that are not read here")
         self.needs_recovery = bool(incompatible & _RECOVER)
         """Whether its journal holds what its blocks do not: it was not unmounted."""
@@ -83,17 +84,22 @@ class Ext4Files:
         return raw[: inode.size]
 
     def inodes_in(self, places: RangeSet) -> Iterator[Inode]:
-        """The inodes in use that stand, in part at least, in one of these places on the disk; some may come twice."""
+        """The inodes in use that stand, in part at least, in one of these places on the disk; some may come twice.
+
+        Those of the file system itself (its journal, what it keeps to grow) are left out, but for the root.
+        """
         size = self.layout.inode_size
+        (first_of_files,) = struct.unpack_from("<I", self.layout.superblock, _FIRST_INODE_AT)
         for first, table in self._inode_tables():
             for place in places.within(table):
                 index, last = (place.start - table.start) // size, (place.stop - 1 - table.start) // size
                 raw = self._read(table.start + index * size, (last - index + 1) * size)
                 self.layout.step(last - index + 1)
                 for at in range(0, len(raw), size):
-                    one = raw[at : at + size]
-                    if struct.unpack_from("<H", one, _LINKS_AT)[0]:
-                        yield self.layout.parse_inode(first + index + at // size, one)
+                    one, number = raw[at : at + size], first + index + at // size
+                    is_used = struct.unpack_from("<H", one, _LINKS_AT)[0]
+                    if is_used and (number >= first_of_files or number == ROOT_INODE):
+                        yield self.layout.parse_inode(number, one)
 
     def _inode_tables(self) -> list[tuple[int, ByteRange]]:
         """The number of the first inode in each group's table, and the part of the table that was ever used."""
@@ -112,6 +118,8 @@ class Ext4Files:
                 yield from found
 
     def _bounded(self, inode: Inode, limit_bytes: int) -> list[ByteRange]:
+        if inode.size and not inode.extents_root:
+            raise DocumentRefusedError("a directory or file that is not made of extents")
         pieces = self.layout.ranges(inode)
         if sum(piece.size for piece in pieces) > limit_bytes:
             raise DocumentRefusedError("a directory or file that is larger than can be")

@@ -44,6 +44,7 @@ _PAGE_BYTES, _SWAP_MAGIC = 4096, b"SWAPSPACE2"  # which ends the first page
 _FAT_AT = (54, 82)
 _SMALL_FAT_CHANGE_BYTES = 1 << 20
 _FIRST_PERSON = 1000
+_NOT_FOLLOWED = "kept as ext3 keeps files, which is not read here"
 
 
 class Remedy(Enum):
@@ -173,6 +174,8 @@ class _PartitionLook:
                 if inode.is_regular and self._is_changed(files, inode):
                     remedy = Remedy.ZEROED if self._is_swap(files, inode) else Remedy.EMPTIED
                     yield self._find(kinds[0], place, "", inode.size, remedy, inode.number)
+                elif inode.is_regular and not is_followed(inode):
+                    yield self._find(kinds[0], place, _NOT_FOLLOWED, inode.size, Remedy.NONE, inode.number)
             deeper = [rest for rest in left if rest.components]
             if entry.is_directory and deeper:
                 yield from self._walk(files, files.layout.inode(entry.inode), place, deeper, depth + 1)
@@ -184,6 +187,10 @@ class _PartitionLook:
         for inode in files.inodes_in(self._changed):
             if inode.is_directory:
                 directories.append(inode)
+            elif inode.is_regular and not is_followed(inode):
+                where = f"inode {inode.number} in {self._name}"
+                find = self._find(UNKNOWN, where, _NOT_FOLLOWED, inode.size, Remedy.NONE, inode.number)
+                self._found.setdefault(inode.number, find)
             elif inode.is_regular and inode.number not in self._found and self._holds_key(files, inode):
                 hits += [inode] if self._is_changed(files, inode) else []
         if not hits:
@@ -212,6 +219,11 @@ class _PartitionLook:
                         return True
                     tail, end = raw[-_OVERLAP_BYTES:], start + len(raw)
         return False
+
+
+def is_followed(inode: Inode) -> bool:
+    """Whether a file's content can be found here: files of ext3 keep maps of blocks instead of extents."""
+    return not inode.size or bool(inode.extents_root)
 
 
 def _names(files: Ext4Files, wanted: set[int], directories: Sequence[Inode]) -> dict[int, str]:

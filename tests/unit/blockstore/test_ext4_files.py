@@ -70,8 +70,9 @@ def test_the_inodes_of_a_place_are_those_that_stand_there_in_part(files):
     assert {files.find(name).number for name in FILES} <= everything
 
 
-def test_features_that_are_not_read_here_are_refused(tmp_path):
-    path = ext4_images.make(tmp_path / "disk", {"a": b"b"}, options=("-b", "4096", "-O", "inline_data"))
+@pytest.mark.parametrize("features", ["inline_data", "^extents", "^filetype"])
+def test_features_that_are_not_read_here_are_refused(tmp_path, features):
+    path = ext4_images.make(tmp_path / "disk", {"a": b"b"}, options=("-b", "4096", "-O", f"^64bit,{features}"))
     with pytest.raises(DocumentRefusedError, match="features"):
         Ext4Files(ext4_images.reader(path), ByteRange(0, path.stat().st_size))
 

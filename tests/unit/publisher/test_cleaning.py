@@ -224,6 +224,21 @@ def test_a_changed_partition_that_cannot_be_looked_into_is_a_find(images, tmp_pa
     assert [(find.kind, find.where, find.remedy) for find in found] == [("not looked at", "partition 1", Remedy.NONE)]
 
 
+def test_files_as_ext3_keeps_them_are_told_and_not_cleaned(images, tmp_path):
+    """As in a file system that was ext3 once: new files have extents, old ones maps of blocks."""
+
+    def older(path):
+        for name in ("/etc/machine-id", "/srv/data"):
+            changed_images.edit(path, [f"set_inode_field {name} flags 0"], start=START)
+
+    found = look(remade(images, tmp_path, older))
+    told = {find.where: find.remedy for find in found if find.remedy is Remedy.NONE}
+    assert told.pop("/etc/machine-id") is Remedy.NONE
+    assert [where.startswith("inode ") for where in told] == [True]
+    with pytest.raises(DiskRefusedError, match="ext3"):
+        clean(remade(images, tmp_path, older), found)
+
+
 def test_swap_is_found_and_zeroed_but_for_its_first_page(images, tmp_path):
     def swap(path):
         with path.open("r+b") as file:
