@@ -23,8 +23,9 @@ PATIENCE_S = 60.0
 def look(resolved: Resolved) -> UpdateCost:
     """What of a version is not here, and what it costs; raises `TransportError` when its table cannot be had."""
     from oscirc_remote import paths, uses
+    from oscirc_remote.block_lengths import known_lengths
     from oscirc_remote.deadlines import Deadline
-    from oscirc_remote.opening import open_whole
+    from oscirc_remote.opening import listing_of, open_whole
     from oscirc_remote.update_cost import update_cost
 
     with (
@@ -35,7 +36,8 @@ def look(resolved: Resolved) -> UpdateCost:
         def load_node(digest: Digest) -> bytes:
             return opened.source.fetch(digest, NODE_SIZE, Deadline.after(PATIENCE_S))
 
-        return update_cost(resolved.manifest, load_node, opened.source.has, opened.packs)
+        length = known_lengths(resolved, listing_of(resolved), load_node)
+        return update_cost(resolved.manifest, load_node, opened.source.has, opened.packs, length)
 
 
 def in_words(cost: UpdateCost) -> str:

@@ -61,6 +61,17 @@ def block_lengths(
     return None
 
 
+def known_lengths(
+    resolved: Resolved, listing: Listing | None, load: LoadNode, cache_directory: Path | None = None
+) -> BlockLength:
+    """What is known of what blocks cost, as `update_cost` asks it: nothing where there is no file that is right."""
+    found = block_lengths(resolved, listing, cache_directory)
+    if found is not None:
+        with contextlib.suppress(DocumentRefusedError):
+            return by_digest(found, resolved.manifest, load)
+    return lambda _digest: None
+
+
 def _judged(resolved: Resolved, listed: Accelerator, raw: bytes) -> BlockLengths:
     try:
         verify(raw, listed.sha256)

@@ -11,18 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from oscirc_blockstore import image_index
 from oscirc_blockstore.errors import (
     BusyError,
     NotFoundError,
-    OscircError,
     TransportError,
     TrustError,
     UsageError,
 )
-from oscirc_blockstore.image_index import MAX_INDEX_BYTES, ImageIndex, ImageVersion, index_target
-from oscirc_remote import paths, readiness, references
-from oscirc_remote.local_files import read_bytes
+from oscirc_blockstore.image_index import ImageIndex, ImageVersion
+from oscirc_remote import news, paths, readiness, references
 from oscirc_remote.receipts import ReceiptBook
 from oscirc_remote.references import Reference
 from oscirc_remote.remotes import Remote, Remotes
@@ -121,19 +118,11 @@ class Finder:
                     session.repository_facts()
                     self._indexes[key] = session.image_index(publisher, image)
             except (TransportError, TrustError, BusyError, NotFoundError) as error:
-                self._indexes[key] = _kept(remote, publisher, image)
+                self._indexes[key] = news.kept(remote, publisher, image)
                 if self._indexes[key] is None:
                     raise
                 self.tell(f"comparing as far as this machine knows: {error}")
         return self._indexes[key]
-
-
-def _kept(remote: Remote, publisher: str, image: str) -> ImageIndex | None:
-    try:
-        raw = read_bytes(remote.directory / "indexes" / index_target(publisher, image), MAX_INDEX_BYTES)
-        return None if raw is None else image_index.parse(raw, publisher, image)
-    except OscircError:
-        return None
 
 
 def _version_in(index: ImageIndex, reference: Reference) -> ImageVersion | None:

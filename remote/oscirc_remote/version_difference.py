@@ -16,12 +16,12 @@ from oscirc_blockstore import delta
 from oscirc_blockstore.accelerators import DELTA, Listing
 from oscirc_blockstore.delta import DeltaIndex
 from oscirc_blockstore.digests import Digest
-from oscirc_blockstore.errors import DocumentRefusedError, OscircError
+from oscirc_blockstore.errors import OscircError
 from oscirc_blockstore.lengths import node_order
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote import paths
-from oscirc_remote.block_lengths import block_lengths, by_digest
+from oscirc_remote.block_lengths import known_lengths
 from oscirc_remote.bundle_mirrors import BundleMirrors
 from oscirc_remote.cache import CachedSource
 from oscirc_remote.deadlines import Deadline
@@ -84,7 +84,7 @@ def difference(
         keep_listing(directory, listing.serialise(), new.manifest_digest)
     # all of the new table first, many nodes at once: what it costs from here is asked of each of its blocks
     new_nodes.prepare(node_order(new.manifest.geometry, new.manifest.root, new_nodes.load)[-1])
-    length = _lengths(new, listing, new_nodes, directory)
+    length = known_lengths(new, listing, new_nodes.load, directory)
 
     def prepare(wanted_old: Sequence[Digest], wanted_new: Sequence[Digest]) -> None:
         old_nodes.prepare(wanted_old)
@@ -132,14 +132,6 @@ class _Nodes:
     @staticmethod
     def _deadline() -> Deadline:
         return Deadline.after(PATIENCE_S)
-
-
-def _lengths(new: Resolved, listing: Listing | None, nodes: _Nodes, directory: Path) -> BlockLength:
-    found = block_lengths(new, listing, directory)
-    if found is not None:
-        with contextlib.suppress(DocumentRefusedError):
-            return by_digest(found, new.manifest, nodes.load)
-    return lambda _digest: None
 
 
 def _pack_index(new: Resolved, listing: Listing | None, base: Digest, directory: Path) -> DeltaIndex | None:
