@@ -29,6 +29,7 @@ from oscirc_remote.image_blocks import ImageBlocks
 from oscirc_remote.local_files import make_directory, read_bytes
 from oscirc_remote.look_ahead import LookAhead
 from oscirc_remote.mirrors import MirroredSource
+from oscirc_remote.pack_search import PackSearch
 from oscirc_remote.pack_source import PackSource
 from oscirc_remote.packs import Packs, known_manifests
 from oscirc_remote.prefetch import LISTING_S, Prefetcher, PrefetchOptions
@@ -78,9 +79,9 @@ def open_image(
 ) -> ImageReader:
     """The reader of a resolved image; `cache_directory` is the user's own unless given. Close it when done.
 
-    `prefetch` says what to fetch before it is asked for (None: nothing), `early` is a bundle that was started already;
-    it belongs to the reader from now on. What the image needs is not evicted from the cache until the reader is closed;
-    `quota` minds the cache's limit.
+    `prefetch` says what to fetch before it is asked for (None: nothing; delta packs are looked for all the same),
+    `early` is a bundle that was started already; it belongs to the reader from now on. What the image needs is not
+    evicted from the cache until the reader is closed; `quota` minds the cache's limit.
     """
     directory = cache_directory or paths.cache_directory()
     mirrors = _mirrored(resolved.remote.sources(), rate_limit)
@@ -102,6 +103,8 @@ def open_image(
         node=lambda node: source.resident(node, NODE_SIZE),
     )
     if prefetch is None:
+        if packs.may_help:
+            held.callback(PackSearch(packs).close)
         return ImageReader(
             manifest, source, deadline_s=deadline_s, table=table, profile=profile, packs=packed, held=held
         )

@@ -25,7 +25,7 @@ from oscirc_remote.deadlines import Deadline
 from oscirc_remote.local_files import read_bytes, write_atomically
 from oscirc_remote.pack_source import MOST_PACKS, PackSource
 from oscirc_remote.pins import Pins
-from oscirc_remote.readiness import index_file
+from oscirc_remote.readiness import index_file, keep_listing
 from oscirc_remote.receipts import ReceiptBook
 from oscirc_remote.remotes import Remote
 
@@ -65,6 +65,21 @@ class Packs:
     def may_help(self) -> bool:
         """Whether a listing is worth asking for: this machine knows another disk than this."""
         return bool(self._bases)
+
+    def find(self, deadline: Deadline) -> None:
+        """Ask for the listing and use what helps; who keeps the listing finds its packs' indexes kept (`cache gc`)."""
+
+        def judged(raw: bytes) -> Listing:
+            listing = accelerators.parse_listing(raw)
+            if listing.manifest != self._manifest_digest:
+                raise DocumentRefusedError("a listing of another disk was served")
+            return listing
+
+        path = accelerators.listing_path(self._manifest_digest)
+        listing = self._mirrors.get(path, accelerators.MAX_LISTING_BYTES, deadline, judged)
+        if listing is not None:
+            keep_listing(self._cache_directory, listing.serialise(), self._manifest_digest)
+            self.use(listing, deadline)
 
     def use(self, listing: Listing, deadline: Deadline) -> None:
         """Use the listed packs that start from what is known here; what cannot be had or is wrong is passed over."""

@@ -138,6 +138,18 @@ def test_a_mount_that_fetches_nothing_ahead_takes_them_as_well(updated, mirror, 
     assert holder.json("status", tmp_path / "mnt")["packs"]["rebuilt_blocks"] >= len(CHANGED) - 4
 
 
+def test_without_anything_fetched_ahead_the_packs_are_found_all_the_same(updated, mirror, holder, tmp_path):
+    disk = mounted(holder, tmp_path / "mnt", "--no-prefetch")
+    mirror.wait_until_asked(updated.pack)
+    while not holder.json("status", tmp_path / "mnt")["packs"][
+        "packs"
+    ]:  # its index is judged; the test's limit bounds it
+        pass
+    read_in_disorder(disk)
+    assert holder.json("status", tmp_path / "mnt")["packs"]["rebuilt_blocks"] == len(CHANGED)
+    assert mirror.count("blocks/*") == 0
+
+
 def test_after_a_mere_boot_each_block_comes_in_the_cheaper_way(updated, mirror, reader, tmp_path):
     reader.run("pull", "m:alice/up@1", "--profile-only")
     mirror.forget()
