@@ -36,7 +36,7 @@ import update_nights
 import update_pairs
 from harness import DISKS, RESULTS, Finished, machine
 from link import Counters, Link
-from update_must_show import BLOCKS, PACKS, STRONG
+from update_must_show import BLOCKS, PACKS, PROFILED, STRONG
 from update_ours import PACKED, PLAIN, Client, Publication, frame_lengths, publication
 from update_pairs import DiskPair
 from update_peers import Peer, Place, peers
@@ -60,6 +60,8 @@ OURS = {
     ),
     FRESH: ("oscirc, all anew", "`pull` on a client that has nothing: the sum of all block files", PLAIN),
 }
+BOOTED = {PROFILED: "profiled", PACKS: PACKED, BLOCKS: PLAIN}
+"""Images that version 2 is booted of where version 1 was only booted."""
 
 
 class Comparison:
@@ -93,16 +95,11 @@ class Comparison:
                         update = self._peer(next(peer for peer in peers() if peer.name == name), place, link)
                 found.updates[name] = update
                 yield f"{self.pair.name}  {name:<14} {update.moved_bytes / 1e6:9.2f} MB  {update.update_s:7.2f} s"
-            recorded = None
+            recorded = self._record(published, traces) if booted else None
             for name in booted:
-                if recorded is None:
-                    traces.mkdir(parents=True, exist_ok=True)
-                    recorded = (
-                        update_booted.trace_of(self.pair.old, published, f"bench/{PLAIN}@1", traces),
-                        update_booted.trace_of(self.pair.new, published, f"bench/{PLAIN}@2", traces),
-                    )
+                assert recorded is not None  # there is a boot to measure
                 with self._place(f"booted-{name}", published) as (place, link):
-                    image, home = OURS[name][2], place.work / "client"
+                    image, home = BOOTED[name], place.work / "client"
                     boot = update_booted.measure(self.key, image, self.pair, published, link, recorded, home)
                 found.booted[name] = boot
                 yield (
@@ -119,6 +116,17 @@ class Comparison:
         pack = published.make_pack(PACKED, "2", "1")
         file = published.pack(published.manifest(PACKED, "2"))
         return (done, int(str(facts["uploaded_bytes"]))), (pack, file[0].stat().st_size if file else 0)
+
+    def _record(self, published: Publication, kept: Path) -> tuple[Path, Path]:
+        """The boots of both versions; and an image that has profiles of others."""
+        kept.mkdir(parents=True, exist_ok=True)
+        image, found = BOOTED[PROFILED], []
+        for version, disk in (("1", self.pair.old), ("2", self.pair.new)):
+            found.append(update_booted.trace_of(disk, published, f"bench/{PLAIN}@{version}", kept))
+            published.publish(disk, image, version)
+            update_booted.add_profile(disk, published, f"bench/{image}@{version}", kept)
+        published.make_pack(image, "2", "1")
+        return found[0], found[1]
 
     def _facts(self, published: Publication) -> Pair:
         old, new = (frame_lengths(published.tree, disk) for disk in (self.pair.old, self.pair.new))
@@ -194,6 +202,10 @@ def main() -> int:
     results.measured = datetime.now(UTC).strftime("%Y-%m-%d")
     results.machine, results.link = asdict(machine()), LINK
     results.contenders = {name: {"label": label, "note": note} for name, (label, note, _) in OURS.items()}
+    results.contenders[PROFILED] = {
+        "label": "oscirc, packs and profile",
+        "note": "a boot of each version recorded on another machine",
+    }
     results.contenders |= {peer.name: {"label": peer.label, "note": peer.note} for peer in peers()}
     for name in names:
         _compare(results, update_pairs.pairs(disks)[name], path, arguments, parts)
@@ -208,10 +220,10 @@ def _compare(results: Results, pair: DiskPair, path: Path, arguments: argparse.N
     work = Path(tempfile.mkdtemp(prefix="oscirc-bench-", dir=arguments.disks))
     try:
         comparison = Comparison(results, pair, key, work)
-        names = arguments.only or list(results.contenders)
+        names = arguments.only or [name for name in results.contenders if name != PROFILED]
         names = comparison.missing(names, fresh=arguments.fresh) if "updates" in parts else []
         known = results.pairs.get(pair.name)
-        booted = [PACKS, BLOCKS] if "booted" in parts else []
+        booted = list(BOOTED) if "booted" in parts else []
         if known is not None and not arguments.fresh:
             booted = [name for name in booted if name not in known.booted or known.booted[name].key != key]
         if not names and not booted:

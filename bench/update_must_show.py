@@ -13,6 +13,8 @@ from update_nights import NO_CHANGE
 from update_results import Pair, Results, Update
 
 PACKS, BLOCKS, STRONG = "oscirc-packs", "oscirc-blocks", "oscirc-strong"
+PROFILED = "oscirc-packs-profile"
+"""After a boot only: packs, and a profile of boots on another machine."""
 BOUND_PAIRS = ("upgrade", "upgrade-kernel")
 """Debian 12 before and after an upgrade; the major pair is shown, not bounded."""
 CASYNC_SHARE, MOONSHOT, PATCH_SHARE, PLAIN_SHARE = 0.5, 0.45, 1.0, 1.0
@@ -45,12 +47,13 @@ def _of_pair(name: str, pair: Pair) -> Iterator[Check]:
     made = pair.updates.get(PACKS)
     current = made is not None and made.key == pair.key
     yield Check("making the pack, seconds", name, made.make_s if made and current else None, MAKE_S)
-    booted = pair.booted.get(PACKS)
-    if booted is not None and booted.key == pair.key:
-        yield Check("after a boot only, moved / least", name, booted.moved_bytes / booted.least_bytes, BOOTED_SHARE)
-        yield Check("after a boot only, reads that differ", name, float(booted.wrong_reads), 0)
-    else:
-        yield Check("after a boot only, moved / least", name, None, BOOTED_SHARE)
+    for ours, how in ((PROFILED, "with profile"), (PACKS, "no profile")):
+        booted = pair.booted.get(ours)
+        current = booted is not None and booted.key == pair.key
+        share = booted.moved_bytes / booted.least_bytes if booted and current else None
+        yield Check(f"after a boot only, {how}: moved / least", name, share, BOOTED_SHARE)
+        wrong = float(booted.wrong_reads) if booted and current else None
+        yield Check(f"after a boot only, {how}: reads that differ", name, wrong, 0)
 
 
 def _of_nights(results: Results) -> Iterator[Check]:

@@ -5,8 +5,8 @@ and from the same nginx as this project. What the client comes to is compared wi
 
 - casync: the store has version 1's chunks already, what version 2 adds counts; the client has version 1's chunks as a
   store of its own, so that none of them is asked for.
-- zsync: a control file, then the ranges of the disk that the old one lacks. `-z`, which looks into a gzip file, moves
-  less than the disk as it is, and is what is measured.
+- zsync: a control file, then the ranges of the disk that the old one lacks, as they are. (`-z`, which looks into a gzip
+  file, takes minutes of processor to make for such a disk.)
 - xdelta3: one patch, made with a source window over the whole disk and its best compression.
 - zstd --patch-from: one patch of the used content, which is not a disk: an idea of the limit more than a tool for it.
 - downloading again: the disk as one zstd -9 file, through `curl | zstd -d`.
@@ -114,14 +114,13 @@ class Zsync(_ToDisk):
 
     name: str = "zsync"
     label: str = "zsync"
-    note: str = "`zsyncmake -z`, `zsync -i` the old disk"
+    note: str = "`zsyncmake`, `zsync -i` the old disk; its defaults"
 
     def make(self, pair: DiskPair, place: Place) -> Made:
-        """Control file and gzip."""
-        (place.files / "zsync.raw").symlink_to(pair.new)
-        control, packed = place.files / "zsync.raw.zsync", place.files / "zsync.raw.gz"
-        done = _shell('cd "$1"; zsyncmake -z -u zsync.raw.gz -o "$2" zsync.raw', place.files, control)
-        return _made(done, control, packed)
+        """The control file; what is kept is that and the disk itself, which is counted with its zeros."""
+        disk, control = place.files / "zsync.raw", place.files / "zsync.raw.zsync"
+        disk.symlink_to(pair.new)
+        return _made(finish(["zsyncmake", "-u", disk.name, "-o", str(control), str(disk)]), control, disk)
 
     def update(self, pair: DiskPair, place: Place) -> Finished:
         """Reads the old disk, fetches the rest."""

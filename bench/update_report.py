@@ -68,8 +68,8 @@ def _packages(pair: Pair) -> str:
 def _booted(results: Results) -> str:
     lines = [
         "After version 1 was only *booted*, mounting version 2 and replaying its boot; bytes in MB:\n",
-        "| | blocks touched | not there | their frames | least | usable records | moved | / least | requests |",
-        "|---|" + "---:|" * 8,
+        "| | blocks touched | not there | frames | least | records | moved | / least | index | untouched | requests |",
+        "|---|" + "---:|" * 10,
     ]
     for pair in results.pairs.values():
         for name, booted in pair.booted.items():
@@ -77,7 +77,8 @@ def _booted(results: Results) -> str:
             least = f"{booted.frame_bytes / 1e6:.2f} | {booted.least_bytes / 1e6:.2f} | {booted.usable_records}"
             moved = f"{booted.moved_bytes / 1e6:.2f} | {booted.moved_bytes / booted.least_bytes:.2f}"
             counts = f"{booted.touched_blocks} | {booted.missing_blocks}"
-            lines.append(f"| {who} | {counts} | {least} | {moved} | {booted.requests} |")
+            beyond = f"{booted.index_bytes / 1e6:.2f} | {booted.untouched_bytes / 1e6:.2f}"
+            lines.append(f"| {who} | {counts} | {least} | {moved} | {beyond} | {booted.requests} |")
     return "\n".join(lines) + "\n" if len(lines) > 3 else ""
 
 

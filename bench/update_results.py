@@ -45,7 +45,8 @@ class Update:
 @dataclass(frozen=True, slots=True)
 class Booted:
     """Version 2's boot on a cache that version 1's boot filled: blocks with data that it touches, those that were not
-    there, what they cost as frames and at least (by frame or usable record), and what came over the link.
+    there, what they cost as frames and at least (by frame or usable record), and what came over the link. What came
+    beyond the least: the pack's index, and blocks that were not touched, here with the lengths of their frames.
     """
 
     key: str
@@ -54,6 +55,9 @@ class Booted:
     frame_bytes: int
     least_bytes: int
     usable_records: int
+    index_bytes: int
+    untouched_blocks: int
+    untouched_bytes: int
     moved_bytes: int
     requests: int
     seconds: float

@@ -20,7 +20,7 @@ def test_bounds_nights_and_boots_are_there():
     text = update_report.markdown(results(oscirc_packs=19_000_000))
     assert "**missed**" in text
     assert "| 01 | 900.0 | 900.0 | 1,000.0 | 0.0 | 0.0 | 4.0 | 500.0 | perl |" in text
-    assert "| 500 | 40 | 4.00 | 1.00 | 30 | 1.05 | 1.05 | 44 |" in text
+    assert "| 500 | 40 | 4.00 | 1.00 | 30 | 1.05 | 1.05 | 0.02 | 0.03 | 44 |" in text
 
 
 def test_what_older_code_measured_is_marked():

@@ -24,7 +24,7 @@ def ours(moved_bytes: int, key: str = "k", make_s: float = 5.0) -> Update:
 
 
 def booted(moved_bytes: int = 1_050_000, key: str = "k") -> Booted:
-    return Booted(key, 500, 40, 4_000_000, 1_000_000, 30, moved_bytes, 44, 3.0, 0)
+    return Booted(key, 500, 40, 4_000_000, 1_000_000, 30, 20_000, 2, 30_000, moved_bytes, 44, 3.0, 0)
 
 
 def night(name: str, moved: int, kept: int = 0) -> Night:
