@@ -9,7 +9,16 @@ import pytest
 # The guests' kernels are downloaded once and shared by all runs, whatever directories a test has for itself.
 os.environ.setdefault("OSCIRC_GUESTS_CACHE", str(Path.home() / ".cache" / "oscirc-guests"))
 
-sys.path.insert(0, str(Path(__file__).parent))
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS))
+
+# Where several workers share the tests, the files that take long come first, so that none is left over at the end.
+LONGEST_FIRST = ("vm", "fault", "fuse", "integration", "unit", "property")
+
+
+def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: LONGEST_FIRST.index(item.path.relative_to(TESTS).parts[0]))
 
 
 @pytest.fixture(autouse=True)

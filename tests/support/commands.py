@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -19,11 +20,25 @@ PASSPHRASE = "a passphrase for tests"
 TIMEOUT_S = 120
 
 
+# Below those that Linux gives to whoever asks for any, so that no connection is given one of them in the meantime.
+_PORTS = range(20000, 32000)
+_reserved: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A free loopback port that no other process of any test run is told, as long as this process lives."""
+    while True:
+        port = random.choice(_PORTS)
+        mine = socket.socket(socket.AF_UNIX)
+        with socket.socket() as probe:
+            try:
+                mine.bind(f"\0oscirc-test-port-{port}")  # a name without a file, which ends with this process
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                mine.close()
+                continue
+        _reserved.append(mine)
+        return port
 
 
 @dataclass

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-USER = "oscirc-test"
+USER_PREFIX = "oscirc-test-"
+OWN_MOUNTS = """\
+set -e
+mount -t tmpfs -o mode=0755 tmpfs "$1"
+mknod -m 666 "$1/fuse" c 10 229
+mount --bind "$1/fuse" /dev/fuse
+mount --bind "$2" "$3"
+echo made
+exec cat
+"""
 
 
 @pytest.fixture(scope="session")
@@ -29,49 +38,60 @@ def small_disk(tmp_path_factory):
     return build
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ordinary_user():
     """A user of this machine without any right of its own, and a Python with the product that it can run.
 
-    The virtual environment of this checkout may stand where only root can go, so its packages are copied, and the
-    product is taken from the source folders, as a stranger's machine would have it installed.
+    The virtual environment of this checkout may stand where only root can go, so its packages are shown in the user's
+    home, and the product is copied from the source folders, as a stranger's machine would have it installed. Both this
+    and a /dev/fuse that everybody may open, as Debian and Ubuntu have it, exist in a mount namespace of the user's own,
+    which ends with the tests: the machine stays as it is, whatever happens to them.
     """
     if os.geteuid() != 0:
         pytest.skip("making a user needs root; the other tests have run as an ordinary user already")
-    home = Path("/var/tmp") / USER
-    shutil.rmtree(home, ignore_errors=True)
-    subprocess.run(["userdel", "-f", USER], check=False, capture_output=True)
-    subprocess.run(["useradd", "--no-create-home", "--home-dir", str(home), "--shell", "/bin/sh", USER], check=True)
+    remove_users_left_behind()
+    user = f"{USER_PREFIX}{os.getpid()}"
+    home = Path("/var/tmp") / user
+    subprocess.run(["useradd", "--no-create-home", "--home-dir", str(home), "--shell", "/bin/sh", user], check=True)
     try:
-        library = home / "lib"
-        packages = Path(sysconfig.get_paths()["purelib"])
-        shutil.copytree(
-            packages,
-            library,
-            ignore=shutil.ignore_patterns("pip*", "setuptools*", "mypy*", "ruff*", "*.pth", "__pycache__"),
-        )
+        library, packages, device = (home / name for name in ("lib", "packages", "device"))
         for room in ("blockstore", "remote", "publisher", "server", "fusedriver", "vmlaunch", "cli"):
             for package in (ROOT / room).glob("oscirc*"):
                 shutil.copytree(package, library / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-        interpreter = Path(sys.executable).resolve()
-        reachable = subprocess.run(
-            ["setpriv", "--reuid", USER, "--regid", USER, "--clear-groups", str(interpreter), "-c", "0"],
-            check=False,
-            capture_output=True,
+        packages.mkdir()
+        device.mkdir()
+        subprocess.run(["chown", "-R", f"{user}:", str(home)], check=True)
+        namespace = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_MOUNTS, "sh"]
+            + [str(device), sysconfig.get_paths()["purelib"], str(packages)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
-        if reachable.returncode:
-            pytest.skip(f"other users cannot run {interpreter}")
-        account = pwd.getpwnam(USER)
-        for path in (home, *home.rglob("*")):
-            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
-        fuse = Path("/dev/fuse")
-        mode = fuse.stat().st_mode & 0o777
-        fuse.chmod(0o666)  # as Debian and Ubuntu have it; a bare virtual machine may not
-        prefix = ("setpriv", "--reuid", USER, "--regid", USER, "--clear-groups", "--inh-caps=-all")
         try:
-            yield home, prefix, str(interpreter), {"PYTHONPATH": str(library)}
+            assert namespace.stdout.readline() == b"made\n"
+            entering = ("nsenter", f"--mount=/proc/{namespace.pid}/ns/mnt", "--")
+            prefix = (*entering, "setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--inh-caps=-all")
+            interpreter = str(Path(sys.executable).resolve())
+            environment = {"PYTHONPATH": f"{library}:{packages}"}
+            program = [*prefix, interpreter, "-c", "import click, oscirc.__main__"]
+            reached = subprocess.run(program, env=os.environ | environment, check=False, capture_output=True, text=True)
+            if reached.returncode:
+                pytest.skip(f"other users cannot run {interpreter} with these packages: {reached.stderr}")
+            yield home, prefix, interpreter, environment
         finally:
-            fuse.chmod(mode)
+            namespace.communicate()  # the end of its input ends it
     finally:
-        subprocess.run(["userdel", "-f", USER], check=False, capture_output=True)
-        shutil.rmtree(home, ignore_errors=True)
+        remove_user(user)
+
+
+def remove_user(user):
+    subprocess.run(["userdel", "-f", user], check=False, capture_output=True)
+    shutil.rmtree(Path("/var/tmp") / user, ignore_errors=True)
+
+
+def remove_users_left_behind():
+    """Those of test runs that were killed: their number is that of the process."""
+    for account in pwd.getpwall():
+        number = account.pw_name.removeprefix(USER_PREFIX)
+        if number != account.pw_name and number.isdigit() and not Path("/proc", number).exists():
+            remove_user(account.pw_name)

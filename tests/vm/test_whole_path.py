@@ -65,6 +65,6 @@ def test_publish_mount_and_boot_as_an_ordinary_user(ordinary_user, small_disk):
     disk = home / "disk.raw"
     subprocess.run(["cp", "--sparse=always", str(small_disk()), str(disk)], check=True)
     station = Workstation(home, prefix=prefix, python=python, extra=environment)
-    subprocess.run(["chown", "-R", "oscirc-test:", str(home / "disk.raw"), *map(str, station.directories)], check=True)
+    subprocess.run(["chown", "-R", "--reference", home, disk, *station.directories], check=True)
     assert os.geteuid() == 0
     whole_path(station, home, disk, "bios")
