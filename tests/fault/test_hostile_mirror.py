@@ -99,9 +99,9 @@ def serve_tree(mirror, tree: Path) -> None:
     shutil.copytree(tree, mirror.tree)
 
 
-def mounted(station: Workstation, reference: str, directory: Path) -> Path:
+def mounted(station: Workstation, reference: str, directory: Path, *options: object) -> Path:
     directory.mkdir(exist_ok=True)
-    station.run("mount", reference, directory)
+    station.run("mount", reference, directory, *options)
     return directory / "disk.raw"
 
 
@@ -232,14 +232,14 @@ ATTACKS = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_bad_block_files_never_reach_a_reader(world, victim, mirror, tmp_path, attack):
-    disk = mounted(victim, f"m:{IMAGE}", tmp_path / "mnt")  # nodes and the first block are good
+    disk = mounted(victim, f"m:{IMAGE}", tmp_path / "mnt", "--deadline", "2")  # nodes and the first block are good
     mirror.inject("blocks/*", ATTACKS[attack](world))
     expected = world.disks["2"]
     with disk.open("rb") as file, pytest.raises(OSError, match="Input/output error"):
         for offset in range(0, len(expected), BLOCK):
             file.seek(offset)
             assert file.read(BLOCK) == expected[offset : offset + BLOCK]
-    assert victim.attempt("pull", f"m:{IMAGE}").returncode in (5, 7)
+    assert victim.attempt("pull", f"m:{IMAGE}", "--deadline", "2").returncode in (5, 7)
     mirror.heal()
     assert read_again(disk) == expected
 

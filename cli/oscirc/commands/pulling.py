@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oscirc.options import json_option
+from oscirc.options import Seconds, json_option
 from oscirc.output import Bar, human_bytes, print_json, print_table, progress, say, warn
 from oscirc_blockstore.errors import DeadlineExceededError, StoreFullError, UnreachableError
 
@@ -34,6 +34,9 @@ _LOOK_S = 0.2
     "--profile", default="boot", show_default=True, metavar="NAME", help="Which profile --profile-only means."
 )
 @click.option("--limit-rate", metavar="RATE", help="At most so many bytes a second, for example 2M.")
+@click.option(
+    "--deadline", type=Seconds(), default=PATIENCE_S, show_default=True, help="Seconds without a byte after which it fails."
+)
 @click.option("--pin", is_flag=True, help="Pin it too, so that it stays in the cache.")
 @click.option("--allow-revoked", is_flag=True, help="Fetch a version that was withdrawn for security reasons.")
 @json_option
@@ -43,6 +46,7 @@ def pull(
     profile_only: bool,
     profile: str,
     limit_rate: str | None,
+    deadline: float,
     pin: bool,
     allow_revoked: bool,
     as_json: bool,
@@ -70,9 +74,9 @@ def pull(
         hoarding.pin(resolved)
     try:
         if profile_only:
-            facts = _pull_profile(resolved, profile, limit, quiet=as_json)
+            facts = _pull_profile(resolved, profile, limit, patience_s=deadline, quiet=as_json)
         else:
-            facts = pull_all(resolved, limit, quiet=as_json)
+            facts = pull_all(resolved, limit, patience_s=deadline, quiet=as_json)
     except KeyboardInterrupt:
         say("what came stays: run it again to go on")
         raise
@@ -89,7 +93,9 @@ def pull(
     say(f"{facts['image']}: {fetched} fetched ({facts['fetched_blocks']} blocks); {ready}")
 
 
-def pull_all(resolved: Resolved, limit: RateLimit | None, *, quiet: bool) -> dict[str, object]:
+def pull_all(
+    resolved: Resolved, limit: RateLimit | None, *, patience_s: float = PATIENCE_S, quiet: bool
+) -> dict[str, object]:
     """All that the cache lacks of an image; what was done, as facts."""
     from oscirc import hoarding
     from oscirc_remote import paths, uses
@@ -110,7 +116,7 @@ def pull_all(resolved: Resolved, limit: RateLimit | None, *, quiet: bool) -> dic
             opened.source,
             progress=_moving(bar, block_size),
             parallelism=limit.at_once(block_size, PARALLELISM) if limit else PARALLELISM,
-            patience_s=PATIENCE_S + (2 * block_size / limit.bytes_per_s if limit else 0),
+            patience_s=patience_s + (2 * block_size / limit.bytes_per_s if limit else 0),
         )
         packs = opened.packs.status()
     return {
@@ -135,7 +141,9 @@ def _warn_of_little_room(resolved: Resolved) -> None:
         )
 
 
-def _pull_profile(resolved: Resolved, profile: str, limit: RateLimit | None, *, quiet: bool) -> dict[str, object]:
+def _pull_profile(
+    resolved: Resolved, profile: str, limit: RateLimit | None, *, patience_s: float, quiet: bool
+) -> dict[str, object]:
     from oscirc import hoarding
     from oscirc.fetching_ahead import AheadWish
     from oscirc_remote import paths, readiness
@@ -146,7 +154,7 @@ def _pull_profile(resolved: Resolved, profile: str, limit: RateLimit | None, *, 
     options = PrefetchOptions(profile=profile, guesses=False)
     quota = hoarding.quota(waits=True)
     with contextlib.closing(open_image(resolved, prefetch=options, rate_limit=limit, quota=quota)) as reader:
-        _wait_for_profile(reader, quiet=quiet)
+        _wait_for_profile(reader, patience_s, quiet=quiet)
         status = reader.status()
         share = readiness.profile_share(
             paths.cache_directory(), resolved.manifest_digest, resolved.manifest, options.profile
@@ -169,8 +177,8 @@ def _pull_profile(resolved: Resolved, profile: str, limit: RateLimit | None, *, 
     }
 
 
-def _wait_for_profile(reader: ImageReader, *, quiet: bool) -> None:
-    """Until it is here or nobody has it; `DeadlineExceededError` after a minute without a byte."""
+def _wait_for_profile(reader: ImageReader, patience_s: float, *, quiet: bool) -> None:
+    """Until it is here or nobody has it; `DeadlineExceededError` after so long without a byte."""
     settled = threading.Event()
     reader.on_settled(settled.set)
     moved, shown = time.monotonic(), 0
@@ -182,10 +190,10 @@ def _wait_for_profile(reader: ImageReader, *, quiet: bool) -> None:
                 bar.total = prefetch.bundle_bytes or None
                 bar.update(received - shown)
                 moved, shown = time.monotonic(), received
-            if time.monotonic() > moved + PATIENCE_S:
+            if time.monotonic() > moved + patience_s:
                 why = f": {prefetch.last_problem}" if prefetch.last_problem else ""
                 raise DeadlineExceededError(
-                    f"nothing came for {PATIENCE_S:.0f} s{why}",
+                    f"nothing came for {patience_s:g} s{why}",
                     hint="run it again to go on",
                 )
 
