@@ -183,12 +183,19 @@ async def connect(path: Path, *, deadline_s: float = COMMAND_DEADLINE_S) -> Asyn
         ) from error
     except (QMPError, OSError, EOFError) as error:
         raise DisconnectedError(f"QEMU closed its monitor: {error}") from error
+    except AssertionError as error:  # the library asserts that nobody hangs up just after the greeting
+        await _leave(client)
+        raise DisconnectedError("QEMU closed its monitor") from error
     try:
         yield Monitor(client, listener)
     finally:
-        with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError):
-            async with asyncio.timeout(COMMAND_DEADLINE_S):
-                await client.disconnect()
+        await _leave(client)
+
+
+async def _leave(client: QMPClient) -> None:
+    with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError):
+        async with asyncio.timeout(COMMAND_DEADLINE_S):
+            await client.disconnect()
 
 
 def _mapping(value: object) -> dict[str, object]:

@@ -99,6 +99,7 @@ class FakeQemu:
         }
         self.silent = set()
         self.hangs_up_on = set()
+        self.hangs_up_after = set()
         self._writers = []
 
     async def __aenter__(self):
@@ -138,6 +139,8 @@ class FakeQemu:
                 break
             if command not in self.silent:
                 self._send(writer, self._answer(command) | ({"id": request["id"]} if "id" in request else {}))
+            if command in self.hangs_up_after:
+                break
         writer.close()
 
     async def _requests(self, reader):

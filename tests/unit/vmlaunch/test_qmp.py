@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+from qemu.qmp import QMPClient, Runstate
 
 from oscirc_blockstore.errors import DeadlineExceededError, LocalError
 from oscirc_vmlaunch import qmp, sockets
@@ -72,6 +73,26 @@ def test_quit_is_content_with_a_qemu_that_just_goes(fake_qemu):
                 await monitor.status()
 
     asyncio.run(go())
+
+
+def test_a_qemu_that_ends_just_after_its_greeting_is_an_error_of_ours(fake_qemu, monkeypatch):
+    greet = QMPClient._establish_session
+
+    async def greet_and_be_late(client):
+        await greet(client)
+        while client.runstate is Runstate.RUNNING:
+            await client.runstate_changed()
+
+    monkeypatch.setattr(QMPClient, "_establish_session", greet_and_be_late)
+
+    async def go():
+        async with fake_qemu() as qemu:
+            qemu.hangs_up_after.add("qmp_capabilities")
+            async with qmp.connect(qemu.path):
+                pass
+
+    with pytest.raises(qmp.DisconnectedError):
+        asyncio.run(go())
 
 
 def test_events_arrive_in_order_and_their_absence_is_bounded(fake_qemu):
