@@ -1,5 +1,7 @@
 # The project's one task file: each target is a few lines. `make setup` is what the others stand on.
 PYTEST = .venv/bin/python -m pytest
+# One worker more than there are cores, since many tests wait; a file's tests share fixtures and stay together.
+PARALLEL = -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test test-vm lint bench bench-quick bench-update clean
 
@@ -10,7 +12,7 @@ demo: setup       ## build a disk, publish it, boot it over HTTP, update it
 	@.venv/bin/python deploy/demo.py
 
 test: setup       ## the everyday suite: under 15 minutes on two cores, boots the small guest
-	$(PYTEST) -m "not vm" $(ARGS)
+	$(PYTEST) -m "not vm" $(PARALLEL) $(ARGS)
 
 test-vm: setup    ## the stock Debian disk: builds it (once), publishes, mounts, boots
 	@deploy/setup.sh debian

@@ -1,6 +1,7 @@
 """What all levels share: the support package on the path, and the isolation of one's own directories."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ LONGEST_FIRST = ("vm", "fault", "fuse", "integration", "unit", "property")
 
 
 def pytest_collection_modifyitems(config, items):
+    if unstable := [item.nodeid for item in items if re.search(r" at 0x[0-9a-f]+", item.nodeid)]:
+        raise pytest.UsageError(f"every worker would call these by another name; give them ids: {unstable}")
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: LONGEST_FIRST.index(item.path.relative_to(TESTS).parts[0]))
 

@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 USER_PREFIX = "oscirc-test-"
@@ -25,14 +26,17 @@ exec cat
 
 @pytest.fixture(scope="session")
 def small_disk(tmp_path_factory):
-    """The small guest's disk by version and firmware, built once a session."""
-    directory = tmp_path_factory.mktemp("small")
+    """The small guest's disk by version and firmware, built once a session, whichever worker needs it first."""
+    directory = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        directory = directory.parent
 
     def build(version: int = 1, firmware: str = "bios") -> Path:
-        out = directory / f"{firmware}-{version}.raw"
-        if not out.exists():
-            command = [sys.executable, str(ROOT / "guests" / "small.py"), str(out)]
-            subprocess.run([*command, "--version", str(version), "--firmware", firmware], check=True)
+        out = directory / f"small-{firmware}-{version}.raw"
+        with FileLock(directory / "small.lock"):
+            if not out.exists():
+                command = [sys.executable, str(ROOT / "guests" / "small.py"), str(out)]
+                subprocess.run([*command, "--version", str(version), "--firmware", firmware], check=True)
         return out
 
     return build
@@ -61,9 +65,9 @@ def ordinary_user():
         packages.mkdir()
         device.mkdir()
         subprocess.run(["chown", "-R", f"{user}:", str(home)], check=True)
+        places = (device, sysconfig.get_paths()["purelib"], packages)
         namespace = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_MOUNTS, "sh"]
-            + [str(device), sysconfig.get_paths()["purelib"], str(packages)],
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_MOUNTS, "sh", *map(str, places)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

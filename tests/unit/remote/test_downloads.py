@@ -75,7 +75,9 @@ def test_small_pieces_are_held_together(start, monkeypatch):
     assert everything(download) == RAW
 
 
-@pytest.mark.parametrize("fault", [truncate(), shorten(), reset(), stall(after_bytes=1000)], ids=str)
+@pytest.mark.parametrize(
+    "fault", [truncate(), shorten(), reset(), stall(after_bytes=1000)], ids=lambda fault: fault.__qualname__
+)
 def test_what_comes_before_a_failure_is_given_out_first(server, start, fault):
     server.inject("accel/*", fault)
     download = start(stall_s=0.3)
