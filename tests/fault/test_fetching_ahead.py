@@ -27,8 +27,8 @@ def complete(reader, place, timeout_s=60):
 def test_the_rest_is_fetched_at_the_rate_that_is_allowed_and_then_the_network_may_go(
     published, mirror, reader, tmp_path
 ):
-    disk = mount(reader, mirror, published, tmp_path / "mnt", "--fill-rate", "1M")  # 4 MiB
     began = time.monotonic()
+    disk = mount(reader, mirror, published, tmp_path / "mnt", "--fill-rate", "1M")  # 4 MiB
     complete(reader, tmp_path / "mnt")
     assert time.monotonic() - began > 2.5
     assert mirror.count("blocks/*") == 65  # 64 blocks and a node

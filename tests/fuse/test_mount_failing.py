@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from support import machine_time
 
 from oscirc_fusedriver import control_client
 
@@ -69,10 +70,10 @@ def test_an_error_takes_one_deadline_although_the_kernel_asks_twice(mounted):
     mount = mounted(slow={str(MIB): 0.5}, **{"raise": {str(MIB): "DeadlineExceededError"}})
     before = mount.status().reader["reads"]
     with mount.disk.open("rb") as file:
-        started = time.monotonic()
+        started = machine_time.clock()
         with pytest.raises(OSError, match="Input/output"):
             os.pread(file.fileno(), 128 * 1024, MIB)
-        assert time.monotonic() - started < 0.95
+        assert machine_time.clock() - started < 0.95
     assert mount.status().reader["reads"] == before + 1
     assert mount.status().driver.errors >= 2  # read-ahead, and the page that was waited for
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import fault_server
+from support import fault_server, machine_time
 from support.fault_server import FaultServer
 from support.repository_simulator import BLOCK_SIZE, RepositorySimulator
 
@@ -43,6 +43,13 @@ def servers(repository):
         yield first, second
 
 
+def read_from_the_first(reader, servers, stop=HALF):
+    """Read up to there; the other answers later, so that the first is preferred however busy this machine is."""
+    servers[1].inject(BLOCKS, fault_server.slow(0.1))
+    reader.read_all(0, stop)
+    servers[1].heal()
+
+
 class Reader:
     """Reads an image and notes how long the longest read took."""
 
@@ -52,9 +59,9 @@ class Reader:
         self.worst_s = 0.0
 
     def read(self, offset, size):
-        began = time.monotonic()
+        began = machine_time.clock()
         raw = self.image.read(offset, size)
-        self.worst_s = max(self.worst_s, time.monotonic() - began)
+        self.worst_s = max(self.worst_s, machine_time.clock() - began)
         assert raw == DISK[offset : offset + size]
 
     def read_all(self, start=0, stop=None):
@@ -97,7 +104,7 @@ BAD = {
 @pytest.mark.parametrize("fault", BAD.values(), ids=BAD.keys())
 def test_a_mirror_that_turns_bad_costs_no_read_more_than_two_seconds(servers, open_reader, fault):
     reader = open_reader(*(server.url for server in servers))
-    reader.read_all(0, HALF)
+    read_from_the_first(reader, servers)
     assert servers[0].count(BLOCKS) > servers[1].count(BLOCKS)
     servers[0].inject(BLOCKS, fault)
     reader.read_all(HALF)
@@ -118,7 +125,7 @@ def test_a_mirror_that_is_bad_from_the_start_costs_no_read_more_than_two_seconds
 @pytest.mark.parametrize("fault", [fault_server.stall(), fault_server.stall(20_000)], ids=["at once", "in the body"])
 def test_a_mirror_that_dies_under_many_reads_at_once_costs_none_more_than_two_seconds(servers, open_reader, fault):
     reader = open_reader(*(server.url for server in servers))
-    reader.read_all(0, HALF)
+    read_from_the_first(reader, servers)
     servers[0].inject(BLOCKS, fault)
     with ThreadPoolExecutor(COUNT // 2) as threads:
         list(threads.map(lambda n: reader.read(n * BLOCK_SIZE, BLOCK_SIZE), range(COUNT // 2, COUNT)))
@@ -146,7 +153,7 @@ def test_a_mirror_that_lacks_some_blocks_still_serves_the_others(servers, open_r
     for position in (5, 15, 25):
         servers[0].inject(block_path(digest_of(DISK[position * BLOCK_SIZE :][:BLOCK_SIZE])), fault_server.status(404))
     reader = open_reader(*(server.url for server in servers))
-    reader.read_all()
+    read_from_the_first(reader, servers, len(DISK))
     assert reader.mirrors()[0].missing == 3
     assert reader.mirrors()[0].served >= COUNT // 2
 
@@ -178,8 +185,9 @@ def test_when_every_mirror_is_busy_they_are_asked_again(servers, open_reader):
     for server in servers:
         server.inject(BLOCKS, fault_server.status(503, Retry_After="1"), times=1)
     reader = open_reader(*(server.url for server in servers))
+    began = time.monotonic()
     reader.read(0, BLOCK_SIZE)
-    assert reader.worst_s >= 1.0
+    assert time.monotonic() - began >= 1.0
 
 
 def test_hedges_are_bounded_when_everything_is_slow(servers, open_reader):
@@ -243,7 +251,7 @@ def test_a_mirror_process_that_ends_while_it_is_read_from_stalls_no_read_for_two
     servers, open_reader, process, ending
 ):
     reader = open_reader(process.url, servers[1].url)
-    reader.read_all(0, HALF // 2)
+    read_from_the_first(reader, servers, HALF // 2)
     assert reader.mirrors()[0].served > reader.mirrors()[1].served
     ended = threading.Event()
 
