@@ -59,8 +59,9 @@ class AheadWish:
         if self.profile in (None, NONE) or self.prefetch is False:
             return
         listing = listing_of(resolved)
-        names = sorted({each.name for each in listing.accelerators}) if listing else []
-        if listing is not None and not any(listing.find(k, str(self.profile)) for k in accelerators.KINDS):
+        kinds = (accelerators.BUNDLE, accelerators.PROFILE)
+        names = sorted({each.name for each in listing.accelerators if each.kind in kinds}) if listing else []
+        if listing is not None and self.profile not in names:
             raise NotFoundError(
                 f"{resolved.publisher}/{resolved.image}@{resolved.version_label} has no profile {self.profile!r}",
                 hint=f"there are: {', '.join(names)}" if names else "it has none; leave --profile out",

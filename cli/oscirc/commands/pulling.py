@@ -35,7 +35,11 @@ _LOOK_S = 0.2
 )
 @click.option("--limit-rate", metavar="RATE", help="At most so many bytes a second, for example 2M.")
 @click.option(
-    "--deadline", type=Seconds(), default=PATIENCE_S, show_default=True, help="Seconds without a byte after which it fails."
+    "--deadline",
+    type=Seconds(),
+    default=PATIENCE_S,
+    show_default=True,
+    help="Seconds without a byte after which it fails.",
 )
 @click.option("--pin", is_flag=True, help="Pin it too, so that it stays in the cache.")
 @click.option("--allow-revoked", is_flag=True, help="Fetch a version that was withdrawn for security reasons.")
