@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,10 @@ os.environ.setdefault("OSCIRC_GUESTS_CACHE", str(Path.home() / ".cache" / "oscir
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))
+
+# Started in the background of a script the tests would inherit that Ctrl-C is ignored, and so would what they interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Where several workers share the tests, the files that take long come first, so that none is left over at the end.
 LONGEST_FIRST = ("vm", "fault", "fuse", "integration", "unit", "property")
