@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from oscirc_remote.resolving import Resolved
 
 _PATIENCE_S = 60.0
+UPDATE_LEVEL = 9  # about what an update's block files cost, where nobody tells
 NO_NUMPY_HINT = "install numpy, or oscirc with its extra: oscirc[delta]"
 
 
@@ -107,7 +108,7 @@ def add_packs(
                         Version(old.manifest_digest, old.manifest),
                         Version(new.manifest_digest, new.manifest),
                         load,
-                        lambda _digest, raw: len(frame.encode(raw)),
+                        lambda _digest, raw: len(frame.encode(raw, UPDATE_LEVEL)),
                         block_at=block_at,
                         level=DEFAULT_LEVEL if level is None else level,
                         again=again,

@@ -33,6 +33,7 @@ from oscirc_blockstore.errors import LocalError, UsageError
 from oscirc_blockstore.pipeline import in_order
 from oscirc_blockstore.table import NODE_SIZE, Geometry, TableBuilder, TableRoot
 from oscirc_blockstore.table_editing import TableEditor
+from oscirc_publisher.effort import Effort
 from oscirc_publisher.shared_parts import SharedParts
 from oscirc_publisher.uploading import Record, Stored
 
@@ -94,7 +95,7 @@ def build_table(
     geometry: Geometry,
     sink: BlockSink | None,
     *,
-    level: int = frame.DEFAULT_LEVEL,
+    effort: Effort | None = None,
     workers: int | None = None,
     stop: threading.Event | None = None,
     on_read: OnRead | None = None,
@@ -107,8 +108,9 @@ def build_table(
     `stop` is set on failure or interruption, so that a sink which looks at it ends what it has under way. With
     `base_is_there` the sink is known to have everything of a changed disk's base.
     """
+    effort = effort or Effort()
     stop, workers = stop or threading.Event(), workers or default_workers()
-    cutter = _Cutter(disk, geometry, sink, level)
+    cutter = _Cutter(disk, geometry, sink, effort)
     builder: TableBuilder | TableEditor = TableBuilder(geometry, cutter.add_node)
     shared = None
     if isinstance(disk, ChangedDisk):
@@ -143,7 +145,7 @@ def build_table(
         data_blocks = disk.base.data_blocks + builder.added_blocks
         built = replace(built, data_blocks=data_blocks, changed_blocks=builder.changed_blocks)
     if shared is not None and sink is not None:
-        shared.send(sink, level, workers, stop)
+        shared.send(sink, effort, workers, stop)
         built = replace(
             built,
             new_blocks=built.new_blocks + shared.new_blocks,
@@ -191,11 +193,11 @@ class _Batch:
 class _Cutter:
     """What the workers share: the disk, the sink, and which digests were asked about."""
 
-    def __init__(self, disk: DiskSource, geometry: Geometry, sink: BlockSink | None, level: int) -> None:
+    def __init__(self, disk: DiskSource, geometry: Geometry, sink: BlockSink | None, effort: Effort) -> None:
         self._disk = disk
         self._geometry = geometry
         self._sink = sink
-        self._level = level
+        self._effort = effort
         self._zeros = bytes(geometry.block_size)
         self._changed = disk if isinstance(disk, ChangedDisk) else None
         self._asked: set[Digest] = set()
@@ -256,7 +258,7 @@ class _Cutter:
         if self._sink is None or not unasked:
             return _Sent(len(unasked), 0, Stored())
         records = [
-            Record(digest, raw_size, frame.encode(contents.pop(digest), self._level))
+            Record(digest, raw_size, frame.encode(contents.pop(digest), self._effort.level(raw_size)))
             for digest in self._sink.missing(unasked)
         ]
         contents.clear()

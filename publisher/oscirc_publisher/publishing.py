@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-from oscirc_blockstore import frame
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest, digest_of
 from oscirc_blockstore.disk_source import DiskSource
 from oscirc_blockstore.errors import (
@@ -32,6 +31,7 @@ from oscirc_blockstore.manifest import Manifest, SystemFacts
 from oscirc_blockstore.names import check_channel, check_image, check_version
 from oscirc_blockstore.table import DEFAULT_BLOCK_SIZE, Geometry
 from oscirc_publisher.building import BlockSink, BuiltTable, build_table, data_bytes
+from oscirc_publisher.effort import Effort
 from oscirc_publisher.opened_file import check_disk_size
 from oscirc_publisher.releasing import Released, Signatory, date_text
 from oscirc_publisher.uploading import Draft, Stored, open_draft
@@ -96,7 +96,7 @@ def publish(
     system: SystemFacts | None = None,
     channel: str | None = DEFAULT_CHANNEL,
     changelog: str = "",
-    level: int = frame.DEFAULT_LEVEL,
+    level: int | None = None,
     block_size: int = DEFAULT_BLOCK_SIZE,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -106,6 +106,7 @@ def publish(
 
     The same version with the same disk again is a success that changes nothing, channels included; with another
     disk it is a `UsageError`. Raises every branch of the error tree; see the module's text for what is left behind.
+    `level` None: as `effort` finds right.
 
     `base_is_there` is for a `changed_disk.ChangedDisk` whose base was released by this very server: its blocks are not
     asked about, unless the server misses some all the same.
@@ -119,13 +120,15 @@ def publish(
         system or SystemFacts(),
         _geometry(disk, block_size),
         None if channel is None else check_channel(channel),
-        _checked_level(level),
+        Effort(_checked_level(level)),
         workers,
         progress or _silent,
         base_is_there,
     )
     index = signatory.served_index(signatory.served_role(), image)
     existing = next((known for known in index.versions if known.label == version), None)
+    if level is None:
+        work.effort = Effort(is_update=bool(index.versions))
     result = work.send() if existing is None else work.compare(existing)
     return replace(result, seconds=time.monotonic() - started)
 
@@ -141,7 +144,7 @@ class _Publication:
     system: SystemFacts
     geometry: Geometry
     channel: str | None
-    level: int
+    effort: Effort
     workers: int | None
     progress: Progress
     base_is_there: bool
@@ -182,7 +185,7 @@ class _Publication:
             self.disk,
             self.geometry,
             sink,
-            level=self.level,
+            effort=self.effort,
             workers=self.workers,
             stop=self.signatory.rest.stop,
             on_read=lambda done, sent: self.progress(phase, done, total, sent.sent_bytes),
@@ -238,8 +241,8 @@ def _checked_version(signatory: Signatory, image: str, label: str, changelog: st
     return version
 
 
-def _checked_level(level: int) -> int:
-    if not MIN_LEVEL <= level <= MAX_LEVEL:
+def _checked_level(level: int | None) -> int | None:
+    if level is not None and not MIN_LEVEL <= level <= MAX_LEVEL:
         raise UsageError(f"compression level {level} is not allowed", hint=f"{MIN_LEVEL} to {MAX_LEVEL}")
     return level
 

@@ -18,6 +18,7 @@ from oscirc_blockstore.changed_disk import ChangedDisk
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest
 from oscirc_blockstore.pipeline import in_order
 from oscirc_blockstore.table import FANOUT, NODE_SIZE, Geometry, check_node, entry
+from oscirc_publisher.effort import Effort
 from oscirc_publisher.uploading import Record, Stored
 
 _ASKED_AT_ONCE = 1024
@@ -50,7 +51,7 @@ class SharedParts:
         """A subtree of this level (-1: a block) that the new table shares with the base."""
         self._tops.append((level, index, digest))
 
-    def send(self, sink: Sink, level: int, workers: int, stop: threading.Event) -> None:
+    def send(self, sink: Sink, effort: Effort, workers: int, stop: threading.Event) -> None:
         """Ask about everything in them, and send what is missing; counts it."""
 
         def process(named: Sequence[tuple[Digest, int]]) -> tuple[int, int, Stored]:
@@ -59,7 +60,7 @@ class SharedParts:
             uploaded, records, held = Stored(), list[Record](), 0
             for digest in lacking:
                 raw = self._disk.load_base(digest, sizes[digest])
-                records.append(Record(digest, len(raw), frame.encode(raw, level)))
+                records.append(Record(digest, len(raw), frame.encode(raw, effort.level(len(raw)))))
                 held += len(raw)
                 if held >= _SENT_AT_ONCE_BYTES:
                     uploaded += sink.store(records)

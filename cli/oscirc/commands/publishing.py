@@ -64,7 +64,12 @@ class _Shown:
 @click.option(
     "--changelog-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The same, from a file."
 )
-@click.option("--level", default=None, type=click.IntRange(1, 22), help="Compression level (default: 2).")
+@click.option(
+    "--level",
+    default=None,
+    type=click.IntRange(1, 22),
+    help="Compression level (default: 2; for an update more).",
+)
 @click.option("--block-size", default=None, type=int, help="Bytes in a block (default: 262144).")
 @click.option(
     "--profile",
@@ -137,7 +142,6 @@ def publish(  # one parameter for each option
       oscirc publish instance:debian alice/debian@12.3 --key alice --dry-run
     """
     from oscirc import accelerating, composition, instance_publishing, packing, recording
-    from oscirc_blockstore import frame
     from oscirc_blockstore.errors import UsageError
     from oscirc_blockstore.table import DEFAULT_BLOCK_SIZE
     from oscirc_publisher.disks import open_disk
@@ -192,7 +196,7 @@ def publish(  # one parameter for each option
                 system=system,
                 channel=None if no_channel or channel_last else channel,
                 changelog=changelog,
-                level=frame.DEFAULT_LEVEL if level is None else level,
+                level=level,
                 block_size=size,
                 progress=_Shown(bar),
                 base_is_there=made is not None and made.resolved.remote.url == wanted.remote.url,
