@@ -22,8 +22,9 @@ from oscirc_blockstore.errors import DocumentRefusedError
 from oscirc_blockstore.ext4 import MAX_DIRECTORY_BYTES, ROOT_INODE, Ext4
 from oscirc_blockstore.partitions import Read
 
-MAX_STEPS = 20_000_000
-MAX_ENTRIES = 1_000_000
+MAX_STEPS = 5_000_000
+MAX_ENTRIES = 500_000
+MAX_PIECES = 1_000_000  # of all directories together
 MAX_PATH_CHARS = 4096
 MAX_ALL_PATH_CHARS = 128 << 20
 _CHECKSUM_ENTRY = 0xDE
@@ -79,19 +80,18 @@ class FileTree:
     def __init__(self, file_system: Ext4, read: Read) -> None:
         self._layout = file_system
         self._read = read
+        self._pieces_left = MAX_PIECES
 
     def directory_ranges(self) -> Iterator[ByteRange]:
         """Where the contents of all directories stand, by the inode tables alone: what `walk` will read."""
-        size, number = self._layout.inode_size, 1
+        size = self._layout.inode_size
         for group in self._layout.groups():
             raw = self._read(group.inode_table, group.used_inodes * size) if group.used_inodes else b""
             self._layout.step(group.used_inodes)
             for at in range(0, len(raw), size):
                 mode, links = struct.unpack_from("<H", raw, at)[0], struct.unpack_from("<H", raw, at + _LINKS_AT)[0]
                 if links and stat.S_ISDIR(mode):
-                    inode = self._layout.parse_inode(number + at // size, raw[at : at + _CLASSIC_INODE_BYTES])
-                    yield from self._layout.ranges(inode)
-            number += self._layout.inodes_per_group
+                    yield from self._pieces(raw[at : at + size])
 
     def walk(self, prepare: Prepare = lambda _: None) -> dict[str, FileFacts]:
         """Every path below the root, which is "", with what its inode says; level by level."""
@@ -152,7 +152,16 @@ class FileTree:
         return raw
 
     def _pieces(self, raw: bytes) -> list[ByteRange]:
-        return [] if _is_inline(raw) else self._layout.ranges(self._layout.parse_inode(0, raw))
+        """Where what is in a file or directory stands; refuses what is kept as ext2 and ext3 do: it is not empty."""
+        if _is_inline(raw):
+            return []
+        if _size(raw) and not struct.unpack_from("<I", raw, _FLAGS_AT)[0] & _EXTENTS:
+            raise DocumentRefusedError("files as ext2 and ext3 keep them are not read here")
+        pieces = self._layout.ranges(self._layout.parse_inode(0, raw))
+        self._pieces_left -= len(pieces)
+        if self._pieces_left < 0:
+            raise DocumentRefusedError("directories in too many pieces")
+        return pieces
 
     def _names(self, raw: bytes) -> Iterator[tuple[str, int]]:
         if _is_inline(raw):

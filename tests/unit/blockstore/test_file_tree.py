@@ -198,6 +198,20 @@ def test_paths_longer_than_any_program_opens_end(image, monkeypatch):
     assert "/usr/lib/large" not in tree_of(image)
 
 
+def test_directories_in_more_pieces_than_can_be_kept_are_refused(image, monkeypatch):
+    monkeypatch.setattr(file_tree, "MAX_PIECES", 3)
+    with pytest.raises(DocumentRefusedError, match="too many pieces"):
+        list(opened(image).directory_ranges())
+
+
+def test_a_file_system_as_ext3_keeps_it_is_refused_and_not_taken_for_empty(tmp_path):
+    path = ext4_images.make(tmp_path / "disk", FILES, options=("-b", "4096", "-O", "^extents,^64bit"))
+    tree = opened(path)
+    for look in (tree.walk, lambda: tree.find("etc/hostname"), lambda: list(tree.directory_ranges())):
+        with pytest.raises(DocumentRefusedError, match="ext3"):
+            look()
+
+
 def test_it_takes_a_bounded_number_of_steps(image):
     read = ext4_images.reader(image)
     tree = FileTree(Ext4(read, ByteRange(0, image.stat().st_size), max_steps=500), read)
