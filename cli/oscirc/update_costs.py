@@ -1,7 +1,7 @@
 """What a version would cost to fetch from what is here, before it is fetched (`oscirc_remote.update_cost`).
 
-The nodes of its table that are not here are fetched for this, as delta packs or whole: some 32 KiB for each 256 MiB of
-data that differ. Blocks are not.
+Fetched for this are the nodes of its table that are not here, from delta packs or whole (32 KiB for each 256 MiB of
+data that differ), and the file that says what each block costs, where the server has one. Blocks are not.
 """
 
 from __future__ import annotations
@@ -22,22 +22,36 @@ PATIENCE_S = 60.0
 
 def look(resolved: Resolved) -> UpdateCost:
     """What of a version is not here, and what it costs; raises `TransportError` when its table cannot be had."""
+    from oscirc_blockstore.lengths import node_order
     from oscirc_remote import paths, uses
     from oscirc_remote.block_lengths import known_lengths
     from oscirc_remote.deadlines import Deadline
     from oscirc_remote.opening import listing_of, open_whole
+    from oscirc_remote.pull import PARALLELISM
     from oscirc_remote.update_cost import update_cost
 
+    manifest = resolved.manifest
+
+    def deadline() -> Deadline:
+        return Deadline.after(PATIENCE_S)
+
     with (
-        uses.using(paths.cache_directory(), resolved.manifest),
+        uses.using(paths.cache_directory(), manifest),
         contextlib.closing(open_whole(resolved)) as opened,
     ):
+        source = opened.source
 
         def load_node(digest: Digest) -> bytes:
-            return opened.source.fetch(digest, NODE_SIZE, Deadline.after(PATIENCE_S))
+            return source.fetch(digest, NODE_SIZE, deadline())
 
+        leaves = node_order(manifest.geometry, manifest.root, load_node)[-1]
+        for _ in source.fetch_each([leaf for leaf in leaves if not source.has(leaf)], NODE_SIZE, deadline, PARALLELISM):
+            pass
+        cost = update_cost(manifest, load_node, source.has, opened.packs)
+        if cost.is_exact:
+            return cost
         length = known_lengths(resolved, listing_of(resolved), load_node)
-        return update_cost(resolved.manifest, load_node, opened.source.has, opened.packs, length)
+        return update_cost(manifest, load_node, source.has, opened.packs, length)
 
 
 def in_words(cost: UpdateCost) -> str:

@@ -53,7 +53,10 @@ def ask(
         try:
             index = session.image_index(publisher, image)
         except NotFoundError as error:
-            raise WithdrawnError(f"{publisher}/{image} was withdrawn from remote {remote.name}: {error}") from None
+            raise WithdrawnError(
+                f"{publisher}/{image} was withdrawn from remote {remote.name}: {error}",
+                hint="what was verified here before can be used with --allow-revoked",
+            ) from None
         ReceiptBook(remote.directory).learn(index)
     return index
 

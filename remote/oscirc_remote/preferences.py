@@ -6,6 +6,7 @@
     prefetch = true           # false: fetch nothing before it is read
     fill = false              # fetch all the rest while nobody waits
     fill_rate = "2M"          # at most so much a second; not set: as fast as it comes
+    auto_update = "notice"    # or "off": do not say at a boot that there is a newer version
     proxy = "http://host:3128"  # or "none"; not set: what the environment says (`proxies`)
     no_proxy = ".example"     # what is reached without it
 
@@ -31,6 +32,7 @@ from oscirc_remote.local_files import read_bytes
 from oscirc_remote.proxies import parse_exceptions, parse_proxy
 
 FILE_NAME = "config.toml"
+NOTICE, OFF = "notice", "off"
 VARIABLE_PREFIX = "OSCIRC_"
 MAX_BYTES = 64 * 1024
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -46,6 +48,7 @@ class Preferences:
     prefetch: bool = True
     fill: bool = False
     fill_rate: int | None = None
+    auto_update: str = NOTICE
     proxy: str = ""
     no_proxy: str = ""
     unknown: tuple[str, ...] = ()
@@ -108,6 +111,12 @@ def _switch(value: object) -> bool:
     return value
 
 
+def _auto_update(text: str) -> str:
+    if text not in (NOTICE, OFF):
+        raise UsageError(f"{text[:40]!r} is not a way to be told of updates", hint='write "notice" or "off"')
+    return text
+
+
 def _text(parse: Callable[[str], object], *, or_bytes: bool = False) -> Callable[[object], object]:
     def read(value: object) -> object:
         if or_bytes and isinstance(value, int) and not isinstance(value, bool):
@@ -126,6 +135,7 @@ _READERS: dict[str, tuple[Callable[[object], object], str]] = {
     "prefetch": (_switch, "true or false"),
     "fill": (_switch, "true or false"),
     "fill_rate": (_text(parse_rate, or_bytes=True), 'a size per second such as "2M"'),
+    "auto_update": (_text(_auto_update), '"notice" or "off"'),
     "proxy": (_text(parse_proxy), '"http://HOST:PORT" or "none"'),
     "no_proxy": (_text(parse_exceptions), 'names with commas between them, such as "localhost,.example"'),
 }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from oscirc import sharing, supervision
+from oscirc import notices, sharing, supervision
 from oscirc.fetching_ahead import ahead_options, wish
 from oscirc.options import Seconds, json_option
 from oscirc.output import print_json, say, warn
@@ -129,6 +129,8 @@ def boot(
         if save_boot is not None:
             warn(f"this boot is not recorded: the disk is mounted already, on {mounted.mountpoint}")
     try:
+        # not before: the driver's process is forked from one that has no other thread
+        notice = None if instance is None else notices.begin(instance, allow_revoked=allow_revoked, began=started)
         if instance is None:
             instance = _create(resolved, name, mounted.disk.parent, accel, memory, cpus, forwards, ephemeral=ephemeral)
         if data_disk_bytes is not None:
@@ -145,6 +147,7 @@ def boot(
                 started=started,
                 as_json=as_json,
                 boot_plan=None if trace is None else sharing.plan(shared, trace, resolved, instance),
+                notice=notice,
             )
         )
     except OscircError:
@@ -257,6 +260,7 @@ async def _run(
     started: float,
     as_json: bool,
     boot_plan: sharing.Plan | None,
+    notice: notices.Notice | None,
 ) -> None:
     from oscirc_vmlaunch import launching
     from oscirc_vmlaunch.machine import Display
@@ -266,8 +270,10 @@ async def _run(
         disk,
         manifest_digest=resolved.manifest_digest.hex(),
         display=cast("Display", display),
-        paused=stay,
+        paused=stay or notice is not None,
     )
+    if notice is not None:
+        await _obey(notice, machine, resolved.warnings, stay=stay)
     if boot_plan is not None:
         sharing.start(boot_plan)
     login = resolved.manifest.system.default_login
@@ -286,12 +292,28 @@ async def _run(
         "accelerator": machine.accelerator.accelerator,
         "accelerator_reason": machine.accelerator.reason,
         "pid": machine.process.pid,
+        "newer_version": notice.newer or None if notice is not None else None,
         "seconds": round(time.monotonic() - started, 3),
     }
     if as_json:
         print_json(facts)
     else:
         say(f"{instance.name} runs ({facts['accelerator']}); attach with: oscirc console {instance.name}")
+
+
+async def _obey(notice: notices.Notice, machine: RunningMachine, known: tuple[str, ...], *, stay: bool) -> None:
+    """What is known by now of the guest's version, before it runs: it is let run, or ended."""
+    from oscirc_vmlaunch import launching
+
+    try:
+        await asyncio.to_thread(notice.check, known)
+        if not stay:
+            async with machine.monitor() as monitor:
+                await monitor.resume()
+    except BaseException:
+        await asyncio.shield(launching.stop(machine.instance, timeout_s=0))
+        raise
+    notice.tell((lambda line: say(f"\r\noscirc: {line}\r")) if stay else say)
 
 
 async def _wait(machine: RunningMachine, wait_for: str, timeout_s: float) -> None:

@@ -61,6 +61,8 @@ def test_keys_of_another_version_are_named_and_harmless(write):
     [
         ('share_boots = "yes"', "share_boots"),
         ("prefetch = 1", "prefetch"),
+        ('auto_update = "always"', "auto_update"),
+        ("auto_update = false", "auto_update"),
         ("cache_limit = true", "cache_limit"),
         ("cache_limit = 1.5", "cache_limit"),
         ('cache_limit = "lots"', "cache_limit"),
