@@ -15,7 +15,7 @@ from support.commands import Workstation, add_publisher, initialise, serving
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.profile import Profile, parse
 
-pytestmark = [pytest.mark.guest, pytest.mark.fuse]
+pytestmark = [pytest.mark.guest, pytest.mark.fuse, pytest.mark.timeout(800)]
 PROMPT = ("--record-until", "circuit login:", "--record-accel", "tcg", "--record-settle", "0.5")
 
 

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from support.commands import Workstation, add_publisher, initialise, serving
 
-pytestmark = [pytest.mark.guest, pytest.mark.fuse, pytest.mark.root]
+pytestmark = [pytest.mark.guest, pytest.mark.fuse, pytest.mark.root, pytest.mark.timeout(800)]
 UNPLUGGED = ("unshare", "--net", "--")
 BOOT = ("--accel", "tcg", "--wait-for", "circuit login:", "--timeout", "150")
 RECORD = ("--record-until", "circuit login:", "--record-accel", "tcg", "--record-settle", "0.5")

@@ -9,6 +9,7 @@ from support.commands import Workstation, add_publisher, initialise, serving
 
 # By BIOS an ordinary user's guest boots every day; where the tests are not root's, there is no other user to be.
 BESIDE_THE_ORDINARY_USER = pytest.mark.vm if os.geteuid() == 0 else ()
+pytestmark = pytest.mark.timeout(800)  # longer than the sum of the deadlines inside, so that these say what was slow
 BOOT = ("--accel", "tcg", "--wait-for", "circuit login:", "--timeout", "150")
 
 
