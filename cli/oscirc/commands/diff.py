@@ -35,8 +35,8 @@ def diff(first: str, second: str | None, *, with_packages: bool, with_files: boo
     """What changed between two versions: blocks, the bytes to fetch from what is here, packages, files.
 
     With one reference: from the version before it that this machine has something of, else from the one before.
-    Fetched for the answer are the nodes of the two tables that differ, and what says how long blocks are. Packages
-    and files are read from ext4 file systems, unmounted: where little is missing for that (8 MiB), or on request.
+    Fetched for the answer are the new table, what differs of the old one, and how long blocks are. Packages and files
+    are read from ext4 file systems, unmounted: where little is missing for that (8 MiB), or on request.
 
     \b
     Example:
