@@ -253,8 +253,12 @@ def index_length(head: bytes) -> int:
     return int(HEAD_SIZE + packed)
 
 
-def parse_index(raw: bytes) -> DeltaIndex:
-    """The index of a pack, its lengths checked; raise `DocumentRefusedError`."""
+def parse_index(raw: bytes, most_made: int | None = None) -> DeltaIndex:
+    """The index of a pack, its lengths checked; raise `DocumentRefusedError`.
+
+    `most_made`: how many blocks and nodes the new version can have. Whoever reads a stranger's pack should give it: in
+    memory a record takes hundreds of times the bytes that it takes packed.
+    """
     if len(raw) != index_length(raw):
         raise DocumentRefusedError("the delta pack's index is cut off")
     _, _, size, manifest, base, block_size, _ = _HEAD.unpack(raw[:HEAD_SIZE])
@@ -263,6 +267,10 @@ def parse_index(raw: bytes) -> DeltaIndex:
     expected = _COUNTS.size + DIGEST_SIZE * digest_count + 12 * node_count + 6 * entry_count
     if expected + 16 * record_count + 8 * run_count != len(body):
         raise DocumentRefusedError("a delta pack's index contradicts its counts")
+    if most_made is not None and record_count + node_count > most_made:
+        raise DocumentRefusedError(f"a delta pack makes {record_count + node_count} blocks and nodes of {most_made}")
+    if digest_count > record_count + 2 * node_count + entry_count + run_count:
+        raise DocumentRefusedError("a delta pack names what it does not use")
     at = _COUNTS.size
     view = memoryview(body)
     digests = [

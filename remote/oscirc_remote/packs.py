@@ -1,9 +1,9 @@
 """Which delta packs are of use on this machine, and their indexes: kept in the cache, fetched where they are not.
 
 A pack helps who has blocks of the version that it starts from. Which versions those may be is known here: images that
-are or were in use (`uses`), pinned ones, receipts. A listing is a stranger's word: at most `MOST_PACKS` indexes are
-fetched for it, none longer than an index may be, and what they say counts only where a block hashes to what the table
-names.
+are or were in use (`uses`), pinned ones, receipts. A listing is a stranger's word: at most twice `MOST_PACKS` indexes
+are fetched for it, `MOST_PACKS` kept in memory, none of more records than the image has blocks, and what they say
+counts only where a block hashes to what the table names.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from oscirc_blockstore import accelerators, delta
 from oscirc_blockstore.accelerators import Accelerator, Listing
+from oscirc_blockstore.bundle import bounds
 from oscirc_blockstore.delta import DeltaIndex
 from oscirc_blockstore.digests import Digest, parse_hex
 from oscirc_blockstore.errors import DocumentRefusedError, IntegrityError, LocalError, OscircError
@@ -84,7 +85,7 @@ class Packs:
     def use(self, listing: Listing, deadline: Deadline) -> None:
         """Use the listed packs that start from what is known here; what cannot be had or is wrong is passed over."""
         listed = [each for each in listing.accelerators if each.kind == accelerators.DELTA and each.name in self._bases]
-        judged = []
+        judged: list[tuple[Accelerator, DeltaIndex]] = []
         for accelerator in listed[: 2 * MOST_PACKS]:
             if self._source.uses(accelerator) or self._source.is_full:
                 continue
@@ -92,7 +93,8 @@ class Packs:
                 judged.append((accelerator, self._index(accelerator, deadline)))
             except OscircError as error:
                 log.info("a delta pack is of no use: %s", error)
-        judged.sort(key=lambda pair: -self._source.worth(pair[1]))
+            judged.sort(key=lambda pair: -self._source.worth(pair[1]))
+            del judged[MOST_PACKS:]  # one index may take much memory
         for accelerator, index in judged:
             self._source.use(accelerator, index, self._forgetting(accelerator))
 
@@ -121,8 +123,9 @@ class Packs:
         return index
 
     def _judged(self, accelerator: Accelerator, raw: bytes) -> DeltaIndex:
-        index = delta.parse_index(raw)
-        if index.manifest != self._manifest_digest or index.block_size != self._manifest.geometry.block_size:
+        geometry = self._manifest.geometry
+        index = delta.parse_index(raw, bounds(geometry, self._manifest.data_blocks).entries)
+        if index.manifest != self._manifest_digest or index.block_size != geometry.block_size:
             raise DocumentRefusedError("the delta pack was made for another disk")
         if index.base != self._bases[accelerator.name] or index.length != accelerator.length:
             raise DocumentRefusedError("the delta pack is not as it was listed")

@@ -204,6 +204,27 @@ def test_a_bomb_of_an_index_is_refused_by_its_head():
         delta.parse_index(head + packed)
 
 
+def test_an_index_of_more_than_the_new_version_has_is_refused_before_it_takes_memory():
+    count = 200_000
+    digests = b"".join(struct.pack("<QQQQ", number + 1, 0, 0, 0) for number in range(count))
+    numbers = struct.pack(f"<{count}I", *range(count))
+    body = struct.pack("<5I", count, count, 0, 0, 0) + digests + numbers + bytes(8 * count)
+    index = repacked(body)
+    tracemalloc.start()
+    with pytest.raises(DocumentRefusedError, match="of 1000"):
+        delta.parse_index(index, 1000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * len(body)
+    assert len(delta.parse_index(INDEX, 100).records) == len(delta.parse_index(INDEX).records)
+
+
+def test_an_index_of_digests_that_nothing_refers_to_is_refused():
+    digests = b"".join(struct.pack("<QQQQ", number + 1, 0, 0, 0) for number in range(1000))
+    with pytest.raises(DocumentRefusedError, match="does not use"):
+        delta.parse_index(repacked(struct.pack("<5I", 1000, 0, 0, 0, 0) + digests))
+
+
 def body_of(index):
     return zstandard.ZstdDecompressor().decompress(index[delta.HEAD_SIZE :])
 

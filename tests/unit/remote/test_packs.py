@@ -107,6 +107,15 @@ def test_a_pack_to_another_disk_is_passed_over(world):
     assert world.counts("packs") == (0,)
 
 
+def test_a_pack_that_makes_more_than_the_disk_has_is_passed_over(world):
+    made = [delta.MadeRecord(digest_of(bytes([n])), 999) for n in range(50)]  # blocks and nodes of the disk: 6
+    raw = delta.build_index(TO.digest, FROM.digest, TO.manifest.geometry.block_size, made, [])
+    named = Accelerator(DELTA, delta.name_for(FROM.digest), digest_of(raw), len(raw), len(raw))
+    world.mirror.files[named.sha256] = raw
+    use(world, named)
+    assert world.counts("packs") == (0,)
+
+
 def test_a_base_other_than_its_name_says_is_passed_over(world):
     raw = delta.build_index(TO.digest, digest_of(b"other"), TO.manifest.geometry.block_size, [], [])
     named = Accelerator(DELTA, delta.name_for(FROM.digest), digest_of(raw), len(raw), len(raw))
