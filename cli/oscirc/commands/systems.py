@@ -72,10 +72,12 @@ def rollback(what: str, *, to: str | None, as_list: bool, allow_revoked: bool, a
     say(f"{what} is on {_called(layer)} again, as it was on {layer.set_aside[:10]}; start it with: oscirc boot {what}")
     for each in back.record.kept:
         if not each.by_update:
-            say(f"what it wrote on {_called(each)} is set aside: oscirc rollback {what} --to {each.version}")
+            to = each.version or f"sha256:{each.manifest_digest}"
+            say(f"what it wrote on {_called(each)} is set aside: oscirc rollback {what} --to {to}")
     channel = updates.following(back.record).channel
     if channel:
-        say(f"it still follows #{channel}; to stay: oscirc update {what} --to {back.record.version}")
+        to = back.record.version or f"sha256:{back.record.manifest_digest}"
+        say(f"it still follows #{channel}; to stay: oscirc update {what} --to {to}")
 
 
 def _called(layer: KeptLayer) -> str:

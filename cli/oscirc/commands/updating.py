@@ -207,7 +207,9 @@ class _Run:
         if self._quiet:
             print_json({"updates": done})
         if problems:
-            raise type(problems[0])(f"{len(problems)} of {len(subjects)} could not be updated: {problems[0]}")
+            first = problems[0]
+            first.args = (f"{len(problems)} of {len(subjects)} could not be updated: {first}",)
+            raise first
 
     def one(self, subject: Subject, target: Reference, *, chosen: bool) -> dict[str, object]:
         """One of them; `chosen`: the user said just now what it is to follow. Its facts, for programs."""

@@ -35,6 +35,18 @@ def test_the_disk_is_a_chain_of_named_nodes_that_ignores_every_header(make_spec)
     assert chain["base-file"]["cache"] == {"direct": False, "no-flush": False}
 
 
+def test_a_data_disk_is_a_second_disk_with_nothing_below_and_a_name_of_its_own(make_spec):
+    assert "data-disk" not in nodes(build_arguments(make_spec()))
+    arguments = build_arguments(make_spec(data_disk=Path("/data/data.qcow2")))
+    data = nodes(arguments)["data-disk"]
+    assert (data["driver"], data["file"], data["backing"]) == ("qcow2", "data-disk-file", None)
+    system, second = [value for value in values(arguments, "-device") if value.startswith("virtio-blk")]
+    assert "bootindex=0" in system
+    assert "bootindex" not in second
+    assert "serial=oscirc-data" in second
+    assert "werror=stop" in second
+
+
 def test_the_guest_pauses_when_its_disk_fails(make_spec):
     (disk,) = [value for value in values(build_arguments(make_spec()), "-device") if value.startswith("virtio-blk")]
     assert "rerror=stop" in disk
