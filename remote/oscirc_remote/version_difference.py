@@ -14,6 +14,7 @@ from pathlib import Path
 
 from oscirc_blockstore import delta
 from oscirc_blockstore.accelerators import DELTA, Listing
+from oscirc_blockstore.bundle import bounds
 from oscirc_blockstore.delta import DeltaIndex
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import OscircError
@@ -145,7 +146,7 @@ def _pack_index(new: Resolved, listing: Listing | None, base: Digest, directory:
             mirrors = MirroredSource([HttpFrameSource(url) for url in new.remote.sources()])
             with contextlib.closing(mirrors), contextlib.closing(BundleMirrors(mirrors)) as ranges:
                 raw = ranges.get_range(listed, 0, listed.index_length, Deadline.after(PATIENCE_S))
-        index = delta.parse_index(raw)
+        index = delta.parse_index(raw, bounds(new.manifest.geometry, new.manifest.data_blocks).entries)
         if (index.manifest, index.base) == (new.manifest_digest, base):
             return index
     return None
