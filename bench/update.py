@@ -1,6 +1,6 @@
 """An update's bytes and seconds: this project, with delta packs and without, against what a user would pick instead.
 
-    python bench/update.py [--part PART]… [--pair NAME]… [--only CONTENDER]… [--quick] [--fresh] [--disks DIR]
+    python bench/update.py [--part PART]… [--pair NAME]… [--only CONTENDER]… [--quick] [--fresh]
 
 A client that holds all of version 1 comes to version 2, once with each contender (`update_ours.py`, `update_peers.py`),
 over the same emulated link (`link.py`), from the same nginx. *Moved* is everything that came over the link: records and
@@ -192,7 +192,7 @@ def main() -> int:
     arguments = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and mounts end all the same
     disks: Path = arguments.disks
-    path = RESULTS / ("update_quick.json" if arguments.quick else "update.json")
+    path = arguments.results or RESULTS / ("update_quick.json" if arguments.quick else "update.json")
     names = arguments.pair or (["upgrade"] if arguments.quick else list(update_pairs.pairs(disks)))
     parts = arguments.part or (["updates"] if arguments.quick or arguments.only else list(PARTS))
     if parts == ["nights"]:
@@ -273,6 +273,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--part", action="append", choices=PARTS, help="default: all of them")
     parser.add_argument("--quick", action="store_true", help="one pair's updates, into results of their own")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured with this code")
+    parser.add_argument("--results", type=Path, help="keep figures in this file (default: bench/results/update.json)")
     parser.add_argument("--disks", type=Path, default=DISKS, help="where disks are kept and built (%(default)s)")
     return parser.parse_args()
 
