@@ -133,18 +133,22 @@ class Xdelta(_ToDisk):
 
     name: str = "xdelta3"
     label: str = "xdelta3"
-    note: str = "`xdelta3 -e -9 -S lzma -B 2147483648 -W 16777216` over the whole disk"
+    note: str = "`xdelta3 -e -9 -S lzma -W 16777216`, `-B` the whole disk"
 
     def make(self, pair: DiskPair, place: Place) -> Made:
         """One patch."""
         patch = place.files / "disk.xdelta"
-        options = ("-e", "-f", "-q", "-9", "-S", "lzma", "-B", "2147483648", "-W", "16777216")
+        options = ("-e", "-f", "-q", "-9", "-S", "lzma", "-B", self._window(pair), "-W", "16777216")
         return _made(finish(["xdelta3", *options, "-s", str(pair.old), str(pair.new), str(patch)]), patch)
 
     def update(self, pair: DiskPair, place: Place) -> Finished:
         """Fetch it, apply it."""
-        script = 'curl -sf "$1" -o "$2/patch"; xdelta3 -d -f -q -B 2147483648 -s "$3" "$2/patch" "$2/new.raw"'
-        return _shell(script, f"{place.url}/disk.xdelta", place.work, pair.old)
+        script = 'curl -sf "$1" -o "$2/patch"; xdelta3 -d -f -q -B "$4" -s "$3" "$2/patch" "$2/new.raw"'
+        return _shell(script, f"{place.url}/disk.xdelta", place.work, pair.old, self._window(pair))
+
+    def _window(self, pair: DiskPair) -> str:
+        """A power of two that the old disk fits in: 2 GiB is the most that xdelta3 takes."""
+        return str(min(1 << (pair.old.stat().st_size - 1).bit_length(), 2 << 30))
 
 
 @dataclass
