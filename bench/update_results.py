@@ -82,6 +82,11 @@ class Night:
     moved_without: int
     casync_bytes: int
 
+    @property
+    def kept_bytes(self) -> int:
+        """What the store grew by, of everything."""
+        return self.new_block_bytes + self.table_bytes + self.pack_bytes + self.other_bytes
+
 
 @dataclass
 class Pair:
