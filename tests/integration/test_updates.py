@@ -151,6 +151,7 @@ def test_a_reference_tells_its_bytes_first_and_then_fetches_what_changed(here, s
     said = here.said("update", "alice/tiny#testing")
     assert said.index("to fetch") < said.index("fetched")
     assert "new in 2" in said
+    assert "alice/tiny@2 is here: safe to unplug" in said
     assert (cached(), server.count("blocks/*")) == (before + 6, asked + 5)
     again = here.json("update", "alice/tiny#testing")
     assert (again["newer"], again["missing_blocks"]) == (False, 0)
@@ -367,6 +368,7 @@ def test_an_instance_of_an_older_oscirc_is_updated_like_any_other(here):
         (("update", "web", "--channel", "edge", "--to", "1"), "contradict"),
         (("update", "web", "--download-only", "--no-download"), "contradict"),
         (("update", "web", "--all"), "contradict"),
+        (("update", "alice/tiny#testing", "--no-download"), "for instances"),
         (("rollback", "alice/tiny"), "reference"),
     ],
 )

@@ -85,6 +85,8 @@ def update(
     run = _Run(planner, limit, dry_run=dry_run, download_only=download_only, no_download=no_download, as_json=as_json)
     if what is not None:
         subject = updates.find(what)
+        if no_download and subject.instance is None:
+            raise UsageError("--no-download is for instances", hint="oscirc mount and oscirc boot fetch as they read")
         facts = run.one(subject, updates.target_of(subject, channel, to), chosen=bool(channel or to))
         if as_json:
             print_json(facts)
@@ -236,6 +238,8 @@ class _Run:
         facts |= self._fetch(plan)
         if subject.instance is not None:
             return facts | self._apply(plan, subject.instance)
+        if plan.is_news:
+            self._say(f"{plan.target.name}@{plan.label} is here: safe to unplug")
         if subject.pin is not None and not self._download_only:
             self._move_pin(plan)
         return facts
@@ -271,7 +275,7 @@ class _Run:
         from oscirc_remote.resolving import resolve
 
         fetched: dict[str, object] = {"fetched_bytes": 0, "fetched_blocks": 0, "packs": None}
-        if plan.cost.missing_blocks and not self._no_download:
+        if plan.cost.missing_blocks and not (self._no_download and plan.subject.instance):
             try:
                 pulled = pull_all(plan.wanted, self._limit, quiet=self._quiet)
             except KeyboardInterrupt:
@@ -366,7 +370,12 @@ def _consequences(plan: Plan) -> list[str]:
     written = human_bytes(layers.occupied_bytes(instance))
     lines = []
     if plan.action in (Action.DROP_SYSTEM, Action.REFUSE_WRITTEN):
-        lines.append(f"system    {written} written on {plan.subject.has}, which mean nothing on {plan.label}")
+        what = (
+            "set aside for oscirc rollback"
+            if plan.action is Action.DROP_SYSTEM
+            else f"they mean nothing on {plan.label}"
+        )
+        lines.append(f"system    {written} written on {plan.subject.has}: {what}")
         lines.append(
             "data      its data disk stays"
             if record.data_disk_bytes
