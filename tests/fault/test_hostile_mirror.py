@@ -94,6 +94,11 @@ def later(station: Workstation, days: int) -> Workstation:
     return Workstation(station.home, extra=clock(days))
 
 
+def take_away(mountpoint: Path) -> None:
+    """Not by `oscirc umount`: libfaketime breaks the timed waits (sem_clockwait) with which a driver ends."""
+    subprocess.run(["fusermount3", "-u", "-z", str(mountpoint)], check=True)
+
+
 def serve_tree(mirror, tree: Path) -> None:
     shutil.rmtree(mirror.tree)
     shutil.copytree(tree, mirror.tree)
@@ -139,6 +144,7 @@ def test_frozen_metadata_is_refused_with_both_dates_but_a_receipt_still_mounts(w
     assert done.returncode == 0, done.stderr
     assert "warning" in done.stderr
     assert (tmp_path / "mnt" / "disk.raw").read_bytes() == world.disks["2"]
+    take_away(tmp_path / "mnt")
 
 
 def test_a_newcomer_refuses_expired_metadata_and_mounts_nothing(world, victim, tmp_path):
@@ -314,8 +320,7 @@ def test_after_thirteen_months_everything_is_refused_until_it_is_renewed(world, 
     assert reader.json("show", f"m:{IMAGE}")["version"] == "2"  # over thirteen months of roots, from the old one
     disk = mounted(reader, f"m:{IMAGE}", tmp_path / "mnt")
     assert disk.read_bytes() == world.disks["2"]
-    # not by `oscirc umount`: libfaketime breaks the timed waits (sem_clockwait) with which the driver ends
-    subprocess.run(["fusermount3", "-u", "-z", str(disk.parent)], check=True)
+    take_away(disk.parent)
     serve_tree(mirror, world.tree_2)
     reader.refused("show", f"m:{IMAGE}", code=4)
 
