@@ -263,8 +263,8 @@ def test_no_change_to_a_frame_makes_a_wrong_block(data):
     frame = bytearray(FRAME)
     at = data.draw(st.integers(0, len(frame) - 1))
     frame[at] ^= data.draw(st.integers(1, 255))
-    with pytest.raises(IntegrityError):
-        assert delta_record.rebuild(record_of(), bytes(frame), STORE.get) != CONTENT
+    with contextlib.suppress(IntegrityError):  # what means the same to zstd makes the right block
+        assert delta_record.rebuild(record_of(), bytes(frame), STORE.get) == CONTENT
 
 
 @settings(max_examples=200, deadline=None)

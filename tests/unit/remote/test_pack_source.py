@@ -9,7 +9,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oscirc_blockstore import delta, delta_making, frame
+from oscirc_blockstore import delta, delta_making, delta_record, frame
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import DocumentRefusedError, IntegrityError, NotServedError, UnreachableError
 from oscirc_blockstore.local_store import LocalStore
@@ -302,8 +302,14 @@ def test_no_corruption_of_a_record_makes_a_wrong_block_and_each_is_counted(full,
     at = data.draw(st.integers(0, INDEX.records[EDITED].length - 1))
     flip = data.draw(st.integers(1, 255))
     full.ranges.change = lambda raw: raw[:at] + bytes([raw[at] ^ flip]) + raw[at + 1 :]
+    record = INDEX.records[EDITED]
+    harmless = False  # zstd has a bit that means nothing, and more than one way to say the same
+    with contextlib.suppress(IntegrityError):
+        spoiled = full.ranges.change(FILE[record.offset : record.offset + record.length])
+        harmless = digest_of(delta_record.rebuild(record, spoiled, STORE.held.get)) == EDITED
     full.fetch(EDITED)
-    assert full.counts("refused_records", "rebuilt_blocks") == (1, len(full.ranges.others))
+    expected = (0, 1) if harmless else (1, len(full.ranges.others))
+    assert full.counts("refused_records", "rebuilt_blocks") == expected
 
 
 def used_as_index(full, raw):
