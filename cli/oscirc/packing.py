@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oscirc.output import human_bytes, progress, say, warn
 from oscirc_blockstore import frame
-from oscirc_blockstore.errors import UsageError
+from oscirc_blockstore.errors import DeadlineExceededError, OscircError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from oscirc.composition import VersionReference
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from oscirc_blockstore.disk_source import DiskSource
     from oscirc_blockstore.image_index import ImageIndex
     from oscirc_publisher.differencing import Packed
-    from oscirc_publisher.releasing import Signatory
     from oscirc_publisher.rest import RestClient
     from oscirc_remote.resolving import Resolved
 
@@ -50,14 +50,13 @@ def resolved_version(wanted: VersionReference, label: str) -> Resolved:
 
 
 def bases(
-    signatory: Signatory, wanted: VersionReference, channel: str | None, most: int | None, *, is_instance: bool
+    index: ImageIndex, wanted: VersionReference, channel: str | None, most: int | None, *, is_instance: bool
 ) -> list[str]:
     """From which versions packs to the one that is being released should start; `most` None: as many as is usual."""
     from oscirc_publisher import differencing
 
     if most is None:
         most = 0 if is_instance else 1
-    index = signatory.served_index(signatory.served_role(), wanted.image)
     return differencing.bases(index, wanted.version, channel, most)
 
 
@@ -112,7 +111,7 @@ def add_packs(
                         block_at=block_at,
                         level=DEFAULT_LEVEL if level is None else level,
                         again=again,
-                        stop=client.stop,
+                        stop=threading.Event(),  # the client's own, once set, ends what comes after this pack too
                         progress=_Shown(bar, new.manifest.geometry.block_size),
                     )
                 )
@@ -128,7 +127,11 @@ def add_to_published(
     *,
     quiet: bool,
 ) -> list[Packed]:
-    """The same for a version that was published just now from a disk that is at hand."""
+    """The same for a version that was published just now from a disk that is at hand.
+
+    A pack that cannot be made, or that the server does not take, is warned of: the version is whole without it, and
+    its channel is still to move. Only where nobody answers that is left to the next call.
+    """
     if bases and not has_numpy():
         warn(f"no delta pack was made: {NO_NUMPY_HINT}")
         return []
@@ -137,7 +140,15 @@ def add_to_published(
         offset = position * block_size
         return disk.read(offset, min(block_size, disk.size - offset)).ljust(block_size, b"\0")
 
-    return add_packs(client, wanted, bases, block_at=block, quiet=quiet)
+    added: list[Packed] = []
+    for base in bases:
+        try:
+            added += add_packs(client, wanted, [base], block_at=block, quiet=quiet)
+        except (UnreachableError, DeadlineExceededError):
+            raise
+        except OscircError as error:
+            warn(f"no delta pack from {base}: {error}")
+    return added
 
 
 @dataclass(frozen=True, slots=True)

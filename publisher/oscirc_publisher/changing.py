@@ -17,6 +17,16 @@ def set_channel(signatory: Signatory, image: str, channel: str, version: str) ->
     return signatory.change(check_image(image), lambda index: _existing(index).with_channel(channel, version))
 
 
+def advance_channel(signatory: Signatory, image: str, channel: str, version: str, pointed_at: str) -> Released:
+    """The same, if the channel points at `pointed_at` (empty: there is none); where it points now is in the index."""
+
+    def merge(index: ImageIndex) -> ImageIndex:
+        there = _existing(index).channels.get(channel, "")
+        return index.with_channel(channel, version) if there == pointed_at else index
+
+    return signatory.change(check_image(image), merge)
+
+
 def yank(signatory: Signatory, image: str, version: str, why: str, *, security: bool = False) -> Released:
     """Mark a released version as not to be used; with `security`, clients refuse to boot it."""
     date = date_text(signatory.clock())

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from oscirc_publisher.differencing import Packed
     from oscirc_publisher.disks import DiskFormat
     from oscirc_publisher.publishing import PublishResult
-    from oscirc_publisher.releasing import Released, Signatory
+    from oscirc_publisher.releasing import Released
 
 _PHASES = {"comparing": "comparing", "uploading": "publishing", "releasing": "releasing"}
 
@@ -141,7 +141,7 @@ def publish(  # one parameter for each option
       oscirc publish debian.raw alice/debian@12.2 --key alice --firmware uefi --profile auto
       oscirc publish instance:debian alice/debian@12.3 --key alice --dry-run
     """
-    from oscirc import accelerating, composition, instance_publishing, packing, recording
+    from oscirc import accelerating, channel_moving, composition, instance_publishing, packing, recording
     from oscirc_blockstore.errors import UsageError
     from oscirc_blockstore.table import DEFAULT_BLOCK_SIZE
     from oscirc_publisher.disks import open_disk
@@ -185,8 +185,12 @@ def publish(  # one parameter for each option
                 signatory.rest, wanted, Path(disk), form, system, size, automatic
             )
         accelerating.check_positions(profiles, source.size, size)
-        bases = packing.bases(signatory, wanted, None if no_channel else channel, deltas, is_instance=made is not None)
-        channel_last = bool(profiles or bases) and not no_channel
+        index = signatory.served_index(signatory.served_role(), wanted.image)
+        target = None if no_channel else channel
+        bases = packing.bases(index, wanted, target, deltas, is_instance=made is not None)
+        move = channel_moving.planned(
+            signatory, wanted, index, target, named=_named(context, "channel"), is_last=bool(profiles or bases)
+        )
         with progress("publish", None, quiet=as_json) as bar:
             result = publish_disk(
                 source,
@@ -194,7 +198,7 @@ def publish(  # one parameter for each option
                 wanted.image,
                 wanted.version,
                 system=system,
-                channel=None if no_channel or channel_last else channel,
+                channel=move.with_release,
                 changelog=changelog,
                 level=level,
                 block_size=size,
@@ -203,11 +207,7 @@ def publish(  # one parameter for each option
             )
         added = accelerating.add_to_published(wanted, signatory.rest, profiles, source, quiet=as_json)
         packs = packing.add_to_published(wanted, signatory.rest, bases, source, size, quiet=as_json)
-        # one that was released before is new to channels when it had been interrupted before all this was here
-        completed = any(each.uploaded for each in added) or any(each.made for each in packs)
-        is_new = result.changed or (completed and not result.channels)
-        if not no_channel and (is_new or _named(context, "channel")):
-            result = _with_channel(signatory, result, channel)
+        result = move.finish(signatory, result)
         _report(
             result,
             composition.stored_bytes(signatory.rest, wanted.publisher, wanted.image, wanted.version),
@@ -216,16 +216,6 @@ def publish(  # one parameter for each option
             made,
             as_json=as_json,
         )
-
-
-def _with_channel(signatory: Signatory, result: PublishResult, channel: str) -> PublishResult:
-    """Point the channel at what was published, unless it does so already."""
-    from oscirc_publisher import changing
-
-    if channel in result.channels:
-        return result
-    changing.set_channel(signatory, result.image, channel, result.version)
-    return replace(result, channels=sorted([*result.channels, channel]))
 
 
 _FACTS = {
