@@ -38,10 +38,10 @@ def upkeep(installation: Installation) -> None:
 async def keep_up(installation: Installation, stop: asyncio.Event, period_s: float = PERIOD_S) -> None:
     """Do a round every `period_s` until `stop`; the round under way is finished.
 
-    Before the first, what a server of an older version or one that was killed did not make is made.
+    Beside the rounds, what a server of an older version or one that was killed did not make is made: that may take
+    longer than signatures live.
     """
-    with contextlib.suppress(OscircError, SQLAlchemyError):  # each that failed was logged
-        await asyncio.to_thread(lengths.make_missing, installation, stopped=stop.is_set)
+    making = asyncio.create_task(_make_missing(installation, stop))
     while not stop.is_set():
         try:
             await asyncio.to_thread(upkeep, installation)
@@ -49,3 +49,11 @@ async def keep_up(installation: Installation, stop: asyncio.Event, period_s: flo
             _log.error("upkeep failed", extra={"error": str(error)})
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), period_s)
+    await making
+
+
+async def _make_missing(installation: Installation, stop: asyncio.Event) -> None:
+    try:
+        await asyncio.to_thread(lengths.make_missing, installation, stopped=stop.is_set)
+    except (OscircError, SQLAlchemyError) as error:  # of one version: logged there
+        _log.error("missing block lengths could not be looked for", extra={"error": str(error)})

@@ -291,7 +291,8 @@ def _judged_pack(
 ) -> Accelerator:
     head = file.read(delta.HEAD_SIZE)
     index_length = delta.index_length(head)
-    index = delta.parse_index(head + file.read(index_length - delta.HEAD_SIZE))
+    most_made = bundle.bounds(manifest.geometry, manifest.data_blocks).entries
+    index = delta.parse_index(head + file.read(index_length - delta.HEAD_SIZE), most_made)
     if index.manifest != digest or index.block_size != manifest.geometry.block_size:
         raise DocumentRefusedError("the delta pack was made for another disk")
     if name != delta.name_for(index.base):

@@ -76,3 +76,17 @@ def test_a_pack_longer_than_all_that_it_could_say_is_not_taken_in(api, disk, mon
     monkeypatch.setattr(delta, "MAX_INDEX_BYTES", 0)
     answer = put(api, raw)
     assert answer.status_code == 413, answer.text
+
+
+def test_a_pack_that_makes_more_than_the_version_has_is_refused_before_it_takes_memory(api, disk, monkeypatch):
+    """A record takes hundreds of times the bytes in memory that it takes packed."""
+
+    def must_not_be_made(*_):
+        raise AssertionError("records were made")
+
+    records = [MadeRecord(digest_of(b"%d" % number), 100) for number in range(200)]
+    raw = delta.build_index(disk.digest, BASE, BLOCK, records, [])
+    monkeypatch.setattr(delta, "_parse_records", must_not_be_made)
+    answer = put(api, raw, NAME)
+    assert answer.status_code == 422
+    assert "makes 200 blocks and nodes" in answer.text

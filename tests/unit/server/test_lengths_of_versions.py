@@ -1,6 +1,7 @@
 """Block lengths on the server: made once, after the release or at the start; nobody else puts or removes them."""
 
 import asyncio
+import threading
 import hashlib
 
 import pytest
@@ -86,9 +87,16 @@ def test_what_is_missing_is_made_by_the_next_start(world, installation, disk, mo
     reconcile(installation)
     assert not (world.tree / before.path).exists()
 
+    made, make_missing = threading.Event(), lengths.make_missing
+
+    def made_missing(*arguments, **options):
+        make_missing(*arguments, **options)
+        made.set()
+
     async def start():
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        monkeypatch.setattr(resigning, "upkeep", lambda _installation: loop.call_soon_threadsafe(stop.set))
+        monkeypatch.setattr(lengths, "make_missing", made_missing)
+        monkeypatch.setattr(resigning, "upkeep", lambda _: made.wait(30) and loop.call_soon_threadsafe(stop.set))
         await keep_up(installation, stop)
 
     asyncio.run(asyncio.wait_for(start(), 30))

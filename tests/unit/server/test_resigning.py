@@ -1,6 +1,7 @@
 """The upkeep: re-signing when it is due, whatever the clock did; errors do not end it."""
 
 import asyncio
+import threading
 
 from sqlalchemy.exc import OperationalError
 
@@ -53,3 +54,25 @@ def test_the_loop_survives_errors_and_stops_when_told(installation, monkeypatch)
     stop = asyncio.Event()
     asyncio.run(run())
     assert len(rounds) == 3
+
+
+def test_signatures_do_not_wait_for_block_lengths_that_are_missing(installation, monkeypatch):
+    signed = threading.Event()
+
+    def long_work(_installation, *, stopped):
+        assert signed.wait(10)
+        stopped()
+
+    def upkeep(_installation):
+        signed.set()
+        stop.set()
+
+    monkeypatch.setattr(resigning.lengths, "make_missing", long_work)
+    monkeypatch.setattr(resigning, "upkeep", upkeep)
+
+    async def run():
+        await asyncio.wait_for(keep_up(installation, stop, period_s=0.001), 15)
+
+    stop = asyncio.Event()
+    asyncio.run(run())
+    assert signed.is_set()
