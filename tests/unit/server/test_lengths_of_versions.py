@@ -1,8 +1,8 @@
 """Block lengths on the server: made once, after the release or at the start; nobody else puts or removes them."""
 
 import asyncio
-import threading
 import hashlib
+import threading
 
 import pytest
 
