@@ -164,14 +164,17 @@ class Ext4:
         flags = struct.unpack_from("<I", raw, 32)[0]
         return Inode(number, mode, low | high << 32, raw[40:100] if flags & _FLAG_EXTENTS else b"")
 
-    def ranges(self, inode: Inode) -> list[ByteRange]:
-        """Where a file's content stands: absolute bytes, in the order of the file; holes are left out."""
+    def ranges(self, inode: Inode, *, unwritten: bool = False) -> list[ByteRange]:
+        """Where a file's content stands: absolute bytes, in the order of the file; holes are left out.
+
+        With `unwritten` instead the places that are a file's and read as zeros, whatever stands there.
+        """
         found: list[ByteRange] = []
         if inode.extents_root:
-            self._extents(inode.extents_root, _EXTENTS_DEPTH, found)
+            self._extents(inode.extents_root, _EXTENTS_DEPTH, found, unwritten=unwritten)
         return found
 
-    def _extents(self, raw: bytes, depth_left: int, found: list[ByteRange]) -> None:
+    def _extents(self, raw: bytes, depth_left: int, found: list[ByteRange], *, unwritten: bool) -> None:
         magic, count, _, depth = struct.unpack_from("<HHHH", raw, 0)
         if magic != _EXTENTS_MAGIC or 12 + 12 * count > len(raw) or depth > depth_left:
             raise DocumentRefusedError("an extent tree that cannot be")
@@ -182,11 +185,12 @@ class Ext4:
             if depth:
                 _, low, high = struct.unpack_from("<IIH", raw, at)
                 place = self._block(low | high << 32)
-                self._extents(self._read(place, self.block_size), depth - 1, found)
+                self._extents(self._read(place, self.block_size), depth - 1, found, unwritten=unwritten)
                 continue
             _, length, high, low = struct.unpack_from("<IHHI", raw, at)
-            if length > _UNWRITTEN:
+            if (length > _UNWRITTEN) != unwritten:
                 continue
+            length -= _UNWRITTEN if unwritten else 0
             start = self._partition.start + self._block(low | high << 32)
             stop = start + length * self.block_size
             if stop > self._partition.stop:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from oscirc_blockstore.disk_source import ByteRange
+from oscirc_blockstore.disk_source import ByteRange, aligned
 from oscirc_blockstore.errors import DocumentRefusedError
 from oscirc_blockstore.ext4 import Ext4, Inode
 from oscirc_blockstore.partitions import Read
@@ -24,6 +24,8 @@ from oscirc_blockstore.range_set import RangeSet
 _POLYNOMIAL = 0x82F63B78
 _READ_ONLY_COMPATIBLE_AT, _INCOMPATIBLE_AT, _UUID_AT, _SEED_AT, _JOURNAL_INODE_AT = 100, 96, 104, 0x270, 0xE0
 _METADATA_CHECKSUMS, _BIGALLOC, _SEED_GIVEN, _JOURNAL_DEVICE = 0x400, 0x200, 0x2000, 0x8
+_COMPATIBLE_AT, _RESERVED_DESCRIPTOR_BLOCKS_AT, _BACKUP_GROUPS_AT = 92, 206, 0x24C
+_SPARSE_SUPER, _SPARSE_SUPER_2 = 0x1, 0x200
 _SIZE_LOW_AT, _EXTENTS_AT, _GENERATION_AT, _SIZE_HIGH_AT = 4, 40, 100, 108
 _CHECKSUM_LOW_AT, _EXTRA_SIZE_AT, _CHECKSUM_HIGH_AT = 124, 128, 130
 _MOST_UNWRITTEN = 32767
@@ -111,20 +113,62 @@ def free_places(layout: Ext4, read: Read, partition: ByteRange, among: RangeSet)
     size = layout.block_size
     (first_block,) = struct.unpack_from("<I", layout.superblock, 20)
     (per_group,) = struct.unpack_from("<I", layout.superblock, 32)
+    structures: RangeSet | None = None
     for number, group in enumerate(layout.groups()):
-        if group.is_uninitialised:
-            continue
         start = partition.start + (first_block + number * per_group) * size
         place = ByteRange(start, max(start, min(start + per_group * size, partition.stop)))
         parts = list(among.within(place))
         if not parts:
             continue
-        bitmap = read(group.block_bitmap, size)
+        if group.is_uninitialised:  # e2fsck says so of a group that files were in, too, once they are gone
+            structures = structures or _structures(layout, partition.start + first_block * size, per_group * size)
+            bitmap = b""
+        else:
+            bitmap = read(group.block_bitmap, size)
         for part in parts:
             first, last = -(-(part.start - start) // size), (part.stop - start) // size
             for block in range(first, last):
-                if not bitmap[block >> 3] >> (block & 7) & 1:
-                    yield ByteRange(start + block * size, start + (block + 1) * size)
+                one = ByteRange(start + block * size, start + (block + 1) * size)
+                if group.is_uninitialised and structures is not None:
+                    is_free = not structures.touches(one)
+                else:
+                    is_free = not bitmap[block >> 3] >> (block & 7) & 1
+                if is_free:
+                    yield one
+
+
+def _structures(layout: Ext4, first_group_at: int, group_bytes: int) -> RangeSet:
+    """What a group holds of which no block was given to a file: bitmaps, inode tables, copies of the superblock."""
+    size = layout.block_size
+    (reserved,) = struct.unpack_from("<H", layout.superblock, _RESERVED_DESCRIPTOR_BLOCKS_AT)
+    copy_bytes = (1 + -(-layout.descriptors.size // size) + reserved) * size
+    found = []
+    for number, group in enumerate(layout.groups()):
+        found += [ByteRange(at, at + size) for at in (group.block_bitmap, group.inode_bitmap)]
+        found.append(ByteRange(group.inode_table, group.inode_table + layout.inodes_per_group * layout.inode_size))
+        if _has_copy(layout, number):
+            start = first_group_at + number * group_bytes
+            found.append(ByteRange(start, start + copy_bytes))
+    found.sort(key=lambda place: place.start)
+    return RangeSet(aligned(iter(found), 1, max(place.stop for place in found)))
+
+
+def _has_copy(layout: Ext4, number: int) -> bool:
+    """Whether a group begins with a copy of superblock and descriptors."""
+    compatible, read_only = (
+        struct.unpack_from("<I", layout.superblock, at)[0] for at in (_COMPATIBLE_AT, _READ_ONLY_COMPATIBLE_AT)
+    )
+    if compatible & _SPARSE_SUPER_2:
+        return number in (0, *struct.unpack_from("<II", layout.superblock, _BACKUP_GROUPS_AT))
+    if number < 2 or not read_only & _SPARSE_SUPER:  # noqa: PLR2004  # the first two
+        return True
+    for base in (3, 5, 7):
+        power = base
+        while power < number:
+            power *= base
+        if power == number:
+            return True
+    return False
 
 
 def journal_places(layout: Ext4, read: Read) -> Iterator[ByteRange]:

@@ -2,7 +2,8 @@
 
 - A file is emptied: its blocks are zeros, its size is 0. Names, owners and dates stay (`ext4_editing` says why).
 - Passwords become those of the base; those of accounts that the base does not have are locked.
-- Swap is zeroed but for its first page; in ext4, changed blocks that no file owns and the journal's old content are.
+- Swap is zeroed but for its first page; in ext4, changed blocks that no file owns and the journal's old content are,
+  and those that a file was given and has not written yet: they read as zeros, and hold what was there before.
 - A file system that was not unmounted is refused: its journal holds what its blocks do not say yet.
 
 The result is a `ChangedDisk` again, sound for e2fsck, and `private_data.look` finds in it nothing but what stays.
@@ -24,7 +25,7 @@ from oscirc_blockstore.ext4_files import Ext4Files
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.partitions import find_partitions
 from oscirc_blockstore.range_set import RangeSet
-from oscirc_publisher.private_data import SHADOW, Find, Remedy, base_lines, is_open
+from oscirc_publisher.private_data import MAX_STEPS, SHADOW, Find, Remedy, base_lines, is_open
 from oscirc_publisher.publishing import WatchedDisk
 
 _PAGE_BYTES = 4096
@@ -142,7 +143,7 @@ def _clean_partition(
     if any(not find.inode and find.remedy is Remedy.ZEROED for find in found):
         zeros += changed.within(ByteRange(partition.start + _PAGE_BYTES, partition.stop))
     try:
-        files = Ext4Files(disk.read, partition)
+        files = Ext4Files(disk.read, partition, max_steps=MAX_STEPS)
     except DocumentRefusedError:
         return  # what is in it either stays or was refused before
     layout = files.layout
@@ -158,6 +159,9 @@ def _clean_partition(
         zeros += itertools.chain.from_iterable(map(changed.within, pieces))
     if any(find.remedy is Remedy.PASSWORD for find in found):
         patches += _passwords(disk, partition, files)
+    for inode in files.inodes_in(changed):
+        if inode.is_regular:
+            zeros += itertools.chain.from_iterable(map(changed.within, layout.ranges(inode, unwritten=True)))
     zeros += ext4_editing.free_places(layout, disk.read, partition, changed)
     zeros += itertools.chain.from_iterable(map(changed.within, ext4_editing.journal_places(layout, disk.read)))
 

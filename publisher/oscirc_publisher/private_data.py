@@ -7,7 +7,8 @@ Rules:
 
 1. Nothing is mounted and nothing is run; ext4 is read (`ext4_files`), and every loop there is bounded.
 2. What cannot be looked at is a find too: a changed partition that is no ext4, a file system that breaks off, one
-   whose journal was not replayed. Silence would be taken for "nothing there".
+   whose journal was not replayed, what no partition holds (a partition that was deleted leaves its content). Silence
+   would be taken for "nothing there".
 3. Of contents only what was changed is read. Packages bring keys for their tests along: below `/usr`, but for
    `/usr/local`, contents are not judged.
 4. Deleted files and whatever else no name leads to are not found here; `cleaning` zeroes them.
@@ -25,7 +26,7 @@ from oscirc_blockstore.disk_source import ByteRange
 from oscirc_blockstore.errors import DocumentRefusedError
 from oscirc_blockstore.ext4 import ROOT_INODE, Inode
 from oscirc_blockstore.ext4_files import Ext4Files
-from oscirc_blockstore.partitions import find_partitions
+from oscirc_blockstore.partitions import SECTOR_BYTES, find_partitions
 from oscirc_blockstore.range_set import RangeSet
 from oscirc_publisher import private_paths
 from oscirc_publisher.private_paths import Pattern
@@ -39,11 +40,12 @@ _PIECE_BYTES, _OVERLAP_BYTES = 1 << 20, 512
 _MAX_DEPTH = 32
 _COMPARED_BYTES = 1 << 20
 _MAX_HOMES = 256
-_MAX_STEPS = 10_000_000  # some ten seconds
+MAX_STEPS = 10_000_000  # some ten seconds
 _PAGE_BYTES, _SWAP_MAGIC = 4096, b"SWAPSPACE2"  # which ends the first page
 _FAT_AT = (54, 82)
 _SMALL_FAT_CHANGE_BYTES = 1 << 20
 _FIRST_PERSON = 1000
+_BOOT_AREA_BYTES, _TABLE_COPY_BYTES = 1 << 20, 33 * SECTOR_BYTES
 _NOT_FOLLOWED = "kept as ext3 keeps files, which is not read here"
 
 
@@ -74,10 +76,33 @@ def look(disk: ChangedDisk) -> list[Find]:
     """What should not be public, by partition, then accounts, paths, contents."""
     changed = RangeSet(disk.changed())
     found: list[Find] = []
-    for number, partition in enumerate(find_partitions(disk.read, disk.size), start=1):
+    partitions = find_partitions(disk.read, disk.size)
+    for number, partition in enumerate(partitions, start=1):
         if changed.touches(partition):
             found += _PartitionLook(disk, changed, partition, f"partition {number}").finds()
+    for gap in _gaps(partitions, disk.size):
+        size = sum(part.size for part in changed.within(gap) if _differs(disk, part))
+        if size:
+            words = "changed, and no partition that is known holds it"
+            found.append(Find(UNKNOWN, f"byte {gap.start} to {gap.stop}", words, size, Remedy.NONE, gap))
     return found
+
+
+def _gaps(partitions: Sequence[ByteRange], disk_size: int) -> Iterator[ByteRange]:
+    """What is in no partition, without where tables and boot loaders stand: at the disk's ends."""
+    at = _BOOT_AREA_BYTES
+    for partition in sorted(partitions, key=lambda place: place.start):
+        if at < partition.start:
+            yield ByteRange(at, partition.start)
+        at = max(at, partition.stop)
+    if at < disk_size - _TABLE_COPY_BYTES:
+        yield ByteRange(at, disk_size - _TABLE_COPY_BYTES)
+
+
+def _differs(disk: ChangedDisk, part: ByteRange) -> bool:
+    """Whether these bytes are not the base's; of many that is taken for granted."""
+    large = part.size > _COMPARED_BYTES
+    return large or disk.read(part.start, part.size) != disk.read_base(part.start, part.size)
 
 
 class _PartitionLook:
@@ -89,7 +114,7 @@ class _PartitionLook:
 
     def finds(self) -> list[Find]:
         try:
-            files = Ext4Files(self._disk.read, self._partition, max_steps=_MAX_STEPS)
+            files = Ext4Files(self._disk.read, self._partition, max_steps=MAX_STEPS)
         except DocumentRefusedError as error:
             return [self._other(error)]
         found: list[Find] = []
@@ -132,8 +157,7 @@ class _PartitionLook:
         parts = [part for piece in files.layout.ranges(inode) for part in self._changed.within(piece)]
         if inode.size > _COMPARED_BYTES:
             return bool(parts)
-        read, before = self._disk.read, self._disk.read_base
-        return any(read(part.start, part.size) != before(part.start, part.size) for part in parts)
+        return any(_differs(self._disk, part) for part in parts)
 
     def _is_swap(self, files: Ext4Files, inode: Inode) -> bool:
         """Whether a file is used as swap: its first page says how, and is needed."""
@@ -163,8 +187,10 @@ class _PartitionLook:
         self, files: Ext4Files, directory: Inode, path: str, patterns: Sequence[Pattern], depth: int
     ) -> Iterator[Find]:
         """The changed files that the patterns lead to."""
-        if depth > _MAX_DEPTH or not directory.is_directory:
+        if not directory.is_directory:
             return
+        if depth > _MAX_DEPTH:
+            raise DocumentRefusedError("directories are nested too deep")
         for entry in files.directory(directory):
             left = [rest for pattern in patterns for rest in pattern.below(entry.name)]
             place = f"{path}/{entry.name}"

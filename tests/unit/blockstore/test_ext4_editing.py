@@ -1,6 +1,8 @@
 """Changes of one inode, judged by e2fsck; and what no file owns."""
 
 import random
+import re
+import subprocess
 
 import pytest
 from support import changed_images, ext4_images
@@ -103,3 +105,26 @@ def test_a_journal_that_is_not_idle_is_left_alone(path):
         file.seek(first + 0x1C)
         file.write(b"\0\0\0\1")
     assert list(ext4_editing.journal_places(opened(path).layout, ext4_images.reader(path))) == []
+
+
+@pytest.mark.parametrize("options", [(), ("-O", "sparse_super2"), ("-O", "^sparse_super,^resize_inode"), ("-G", "2")])
+def test_what_is_free_is_what_dumpe2fs_calls_free_in_groups_that_nobody_used_too(tmp_path, options):
+    path = ext4_images.make(
+        tmp_path / "disk", {"file": b"x" * 9000}, size=60 * MIB, options=("-b", "1024", "-N", "2000", *options)
+    )
+    told = subprocess.run(
+        ["dumpe2fs", path],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"},
+    ).stdout
+    assert told.count("BLOCK_UNINIT") >= 2
+    free = set()
+    for piece in re.findall(r"^  Free blocks: (.+)$", told, re.MULTILINE):
+        for run in piece.split(", "):
+            first, _, last = run.partition("-")
+            free.update(range(int(first), int(last or first) + 1))
+    whole = ByteRange(0, path.stat().st_size)
+    places = ext4_editing.free_places(opened(path).layout, ext4_images.reader(path), whole, RangeSet([whole]))
+    assert {place.start // 1024 for place in places} == free

@@ -9,6 +9,7 @@ from support import changed_images, ext4_images
 
 from oscirc_blockstore.disk_source import ByteRange
 from oscirc_blockstore.errors import DiskRefusedError
+from oscirc_blockstore.ext4_files import Ext4Files
 from oscirc_publisher.cleaning import clean
 from oscirc_publisher.private_data import Remedy, look
 
@@ -292,3 +293,54 @@ def test_nothing_beyond_the_partition_is_laid_over(disk):
         partition.start <= extent.start and extent.stop <= partition.stop
         for extent in clean(disk, look(disk)).changed()
     )
+
+
+def test_what_stands_where_a_file_has_room_and_wrote_nothing_yet_is_zeroed(images, tmp_path):
+    """A journal that reserves its room is given the blocks of deleted files, and reads as zeros."""
+    path = tmp_path / "again.raw"
+    shutil.copyfile(images[1], path)
+    empty = tmp_path / "empty"
+    empty.touch()
+    for name in ("/srv/reserved", "/var/log/reserved"):
+        changed_images.edit(path, [f"write {empty} {name}", f"fallocate {name} 0 9"], start=START)
+    files = Ext4Files(ext4_images.reader(path), ByteRange(START, START + SIZE))
+    places = [
+        place
+        for name in ("srv/reserved", "var/log/reserved")
+        for place in files.layout.ranges(files.find(name), unwritten=True)
+    ]
+    assert sum(place.size for place in places) == 2 * 10 * 4096
+    with path.open("r+b") as file:
+        for place in places:
+            file.seek(place.start)
+            file.write((b"SECRET-ONCE-DELETED" * 4096)[: place.size])
+    disk = changed_images.DiffDisk(images[0], path)
+    raw = clean(disk, look(disk)).read(0, disk.size)
+    changed_images.check(raw, tmp_path, start=START, size=SIZE)
+    assert b"SECRET-ONCE-DELETED" in disk.new
+    assert b"SECRET" not in raw
+
+
+def test_what_no_partition_holds_is_a_find_and_not_cleaned(images, tmp_path):
+    """A partition that was deleted leaves its content where it was."""
+    folder = [tmp_path / "base.raw", tmp_path / "changed.raw"]
+    for source, path in zip(images, folder, strict=True):
+        path.write_bytes(source.read_bytes() + bytes(3 * MIB))
+    with folder[1].open("r+b") as file:
+        file.seek(START + SIZE + MIB)
+        file.write(b"SECRET" * 1000)
+        file.seek(-512, 2)
+        file.write(b"EFI PART")  # the copy of a partition table
+        file.seek(512)
+        file.write(b"a boot loader")
+    disk = changed_images.DiffDisk(*folder)
+    outside = [find for find in look(disk) if find.kind == "not looked at"]
+    assert [(find.remedy, find.size) for find in outside] == [(Remedy.NONE, 8192)]
+    with pytest.raises(DiskRefusedError, match="no partition"):
+        clean(disk, outside)
+
+
+def test_directories_that_are_nested_too_deep_are_told(images, tmp_path):
+    deep = "/".join(["var/log", *("d" * 40), "SECRET.log"])
+    disk = remade(images, tmp_path, lambda path: changed_images.put(path, {deep: b"SECRET"}, start=START))
+    assert any("nested too deep" in find.words and find.remedy is Remedy.NONE for find in look(disk))
