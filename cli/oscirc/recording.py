@@ -35,6 +35,7 @@ LOGIN = "login:"
 MACHINES = ((1024, 2), (2048, 1), (1536, 2), (3072, 1))
 """Memory in MiB and processors of the runs, over again for more."""
 _CONSOLE_TAIL = 500
+UNMOUNT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,8 @@ def _run(
         asyncio.run(_boot(mounted.disk, mounted.manifest_digest, system, memory, cpus, options))
     finally:
         try:
-            unmounting.unmount(mountpoint)  # waits for the driver's end, and so for the whole trace
+            # waits for the driver's end, and so for the whole trace: reads that a busy disk has not answered come first
+            unmounting.unmount(mountpoint, timeout_s=UNMOUNT_S)
         except BusyError:
             unmounting.unmount(mountpoint, lazy=True)
 
