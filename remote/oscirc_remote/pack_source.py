@@ -7,6 +7,9 @@ A record has no name of its own by which one could tell who lied: its maker, who
 So where it makes no right block another mirror is asked for it. Where that one's does, the first is told off, as for a
 wrong block; else it counts against the pack, which is used no more after several, and its index is not kept.
 
+Nor may a pack that nobody serves any more slow every read down: all packs together have half of a read's time, and
+one whose records could not be had several times in a row rests for a moment before it is asked for again.
+
 The store is asked for an old block only where it has one of the right size: it takes a file of another size than it was
 asked for to be damaged, so that a pack that calls blocks nodes would empty the cache.
 
@@ -28,19 +31,21 @@ from oscirc_blockstore.errors import (
     DigestMismatchError,
     FrameRefusedError,
     IntegrityError,
+    NotServedError,
     OscircError,
     TransportError,
 )
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote.bundle_mirrors import Part
 from oscirc_remote.counters import Counters
-from oscirc_remote.deadlines import Deadline
+from oscirc_remote.deadlines import Clock, Deadline
 from oscirc_remote.pack_runs import PackRuns
 from oscirc_remote.sources import BlockSource
 from oscirc_remote.status import MirrorStatus, PackStatus
 
 MOST_PACKS = 2
 MOST_REFUSED = 3
+MOST_FAILED, REST_S = 3, 5.0
 
 
 class RangeSource(Protocol):
@@ -91,13 +96,15 @@ class OldBlocks(Protocol):
 
 @dataclass(slots=True)
 class _Pack:
-    """A pack in use; `refused` counts its records that proved wrong."""
+    """A pack in use; `refused` counts its records that proved wrong, `failed` requests in a row that brought none."""
 
     accelerator: Accelerator
     index: DeltaIndex
     on_distrust: Callable[[], None]
     runs: PackRuns | None = None
     refused: int = 0
+    failed: int = 0
+    rests_until: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -112,6 +119,17 @@ class _Pack:
             last = self.refused == MOST_REFUSED
         if last:
             self.on_distrust()
+
+    def note(self, clock: Clock, *, failed: bool) -> None:
+        """Whether a record could be had."""
+        with self.lock:
+            self.failed = self.failed + 1 if failed else 0
+            if self.failed >= MOST_FAILED:
+                self.rests_until = clock.monotonic() + REST_S
+
+    def rests(self, clock: Clock) -> bool:
+        """Whether nothing is to be asked for at the moment."""
+        return self.failed >= MOST_FAILED and clock.monotonic() < self.rests_until
 
 
 class PackSource:
@@ -164,10 +182,11 @@ class PackSource:
 
     def fetch(self, digest: Digest, raw_size: int, deadline: Deadline) -> bytes:
         """The block or node: from a pack where that is cheaper, else whole; raises what `inner` raises."""
+        share = deadline.at_most(deadline.remaining_s() / 2)
         for pack in self._packs:
             if not pack.is_trusted:
                 continue
-            made = self._node(pack, digest) if raw_size == NODE_SIZE else self._block(pack, digest, deadline)
+            made = self._node(pack, digest) if raw_size == NODE_SIZE else self._block(pack, digest, share)
             if made is not None:
                 return made
         return self._inner.fetch(digest, raw_size, deadline)
@@ -231,13 +250,12 @@ class PackSource:
             self._counters.add("rebuilt_nodes")
         return made
 
-    def _block(self, pack: _Pack, digest: Digest, deadline: Deadline) -> bytes | None:
+    def _block(self, pack: _Pack, digest: Digest, share: Deadline) -> bytes | None:
         record = pack.index.records.get(digest)
-        if record is None or not self._is_usable(pack, record):
+        if record is None or not self._is_usable(pack, record) or (record.length and pack.rests(share.clock)):
             return None
 
         def make() -> bytes:
-            share = deadline.at_most(deadline.remaining_s() / 2)
             load, frame = self._load_block(record.block_size), self._frame(pack, record, share)
             try:
                 return delta_record.rebuild(record, frame.raw, load)
@@ -259,9 +277,19 @@ class PackSource:
     def _frame(self, pack: _Pack, record: Record, deadline: Deadline) -> Part:
         if not record.length:
             return Part(b"", "")
-        if pack.runs is not None:
-            return pack.runs.frame(record, deadline)
-        return self._ranges.get_part(pack.accelerator, record.offset, record.offset + record.length, deadline)
+        stop = record.offset + record.length
+        try:
+            if pack.runs is not None:
+                frame = pack.runs.frame(record, deadline)
+            else:
+                frame = self._ranges.get_part(pack.accelerator, record.offset, stop, deadline)
+        except TransportError as error:
+            is_quick = isinstance(error, NotServedError)  # whoever lacks it is not asked again
+            if not is_quick and not deadline.cancellation.reason:
+                pack.note(deadline.clock, failed=True)
+            raise
+        pack.note(deadline.clock, failed=False)
+        return frame
 
     def _another(self, pack: _Pack, record: Record, wrong: Part, deadline: Deadline) -> Part | None:
         """The record's frame as another mirror has it; None where there is no other frame."""

@@ -3,6 +3,7 @@
 import contextlib
 import random
 import struct
+from dataclasses import replace
 
 import pytest
 import zstandard
@@ -11,11 +12,17 @@ from hypothesis import strategies as st
 
 from oscirc_blockstore import delta, delta_making, delta_record, frame
 from oscirc_blockstore.digests import digest_of
-from oscirc_blockstore.errors import DocumentRefusedError, IntegrityError, NotServedError, UnreachableError
+from oscirc_blockstore.errors import (
+    DeadlineExceededError,
+    DocumentRefusedError,
+    IntegrityError,
+    NotServedError,
+    UnreachableError,
+)
 from oscirc_blockstore.local_store import LocalStore
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_remote.bundle_mirrors import Part
-from oscirc_remote.pack_source import MOST_REFUSED, PackSource
+from oscirc_remote.pack_source import MOST_FAILED, MOST_REFUSED, REST_S, PackSource
 from tests.unit.blockstore.versions import BLOCK, Store
 
 from .fakes import FakeClock
@@ -247,6 +254,68 @@ def test_who_uses_a_pack_hears_once_that_it_proved_wrong(world):
     for _ in range(MOST_REFUSED + 2):
         world.fetch(EDITED)
     assert heard == [MOST_REFUSED]
+
+
+def test_a_pack_that_cannot_be_had_rests_after_a_few_reads_and_is_asked_for_again(world):
+    """Else each read would first wait for it, for half of its time."""
+    world.keep(*OLD_DIGESTS)
+    clock = FakeClock()
+
+    def silent(_):
+        raise DeadlineExceededError("nothing came")
+
+    def fetch(digest=EDITED):
+        assert digest_of(world.source.fetch(digest, BLOCK, clock.deadline())) == digest
+
+    world.ranges.change = silent
+    for _ in range(MOST_FAILED + 3):
+        fetch()
+    assert len(world.ranges.asked) == MOST_FAILED
+    assert len(world.mirrors.asked) == MOST_FAILED + 3
+    fetch(COPIED)  # which needs no request
+    assert len(world.mirrors.asked) == MOST_FAILED + 3
+    clock.now += REST_S
+    fetch()
+    fetch()
+    assert len(world.ranges.asked) == MOST_FAILED + 1
+    clock.now += REST_S
+    world.ranges.change = lambda raw: raw
+    fetch()
+    fetch()
+    assert len(world.ranges.asked) == MOST_FAILED + 3
+
+
+def test_who_was_called_off_says_nothing_against_a_pack(world):
+    world.keep(*OLD_DIGESTS)
+    clock = FakeClock()
+
+    def called_off(_):
+        deadline.cancellation.cancel("the machine stops")
+        raise DeadlineExceededError("called off")
+
+    world.ranges.change = called_off
+    for _ in range(MOST_FAILED + 2):
+        deadline = clock.deadline()
+        world.source.fetch(EDITED, BLOCK, deadline)
+    assert len(world.ranges.asked) == MOST_FAILED + 2
+
+
+def test_all_packs_together_take_half_of_a_reads_time(world, monkeypatch):
+    world.keep(*OLD_DIGESTS)
+    world.source.use(replace(ACCELERATOR, sha256=digest_of(b"another pack")), INDEX)
+    clock, given = FakeClock(), []
+
+    def get_part(_accelerator, _start, _stop, deadline, **_):
+        given.append(deadline.remaining_s())
+        clock.now += deadline.remaining_s()
+        raise DeadlineExceededError("nothing came")
+
+    monkeypatch.setattr(world.ranges, "get_part", get_part)
+    deadline = clock.deadline()
+    whole = deadline.remaining_s()
+    world.source.fetch(EDITED, BLOCK, deadline)
+    assert given == [whole / 2, 0]
+    assert deadline.remaining_s() == whole / 2
 
 
 def test_an_error_of_the_mirrors_is_an_error(world):
