@@ -26,7 +26,7 @@ from oscirc_blockstore import delta, delta_record, similarity
 from oscirc_blockstore.accelerators import DELTA, Accelerator
 from oscirc_blockstore.delta import PAGE_SIZE, MadePatch, MadeRecord, Record, Run, Source
 from oscirc_blockstore.digests import Digest, verify
-from oscirc_blockstore.errors import IntegrityError
+from oscirc_blockstore.errors import IntegrityError, LocalError
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.old_pages import Matcher, OldPages
 from oscirc_blockstore.pipeline import in_order
@@ -92,20 +92,27 @@ def made_pack(
 
     `block_at` gives the new disk's block at a position where that disk is at hand; else `load` is asked for it.
 
-    Raises what `load` raises, and `UsageError` for versions whose blocks have two sizes or that differ in more than
-    `MAX_RECORDS` blocks.
+    Raises what `load` raises, `UsageError` for versions whose blocks have two sizes or that differ in more than
+    `MAX_RECORDS` blocks, and `LocalError` where there is no room for twice the pack.
     """
     maker = _Maker(old, new, load, whole_length, block_at, level, workers, stop or threading.Event(), progress)
     with tempfile.TemporaryFile(prefix="oscirc-delta-") as spool, tempfile.TemporaryFile(prefix="oscirc-") as file:
-        records = maker.records(spool)
-        index = delta.build_index(new.digest, old.digest, new.manifest.geometry.block_size, records, maker.patches())
-        spool.seek(0)
-        hashed = hashlib.sha256()
-        for piece in itertools.chain([index], iter(lambda: spool.read(_COPY_BYTES), b"")):
-            hashed.update(piece)
-            file.write(piece)
-        length = file.tell()
-        file.seek(0)
+        try:
+            records = maker.records(spool)
+            index = delta.build_index(
+                new.digest, old.digest, new.manifest.geometry.block_size, records, maker.patches()
+            )
+            spool.seek(0)
+            hashed = hashlib.sha256()
+            for piece in itertools.chain([index], iter(lambda: spool.read(_COPY_BYTES), b"")):
+                hashed.update(piece)
+                file.write(piece)
+            length = file.tell()
+            file.seek(0)
+        except OSError as error:
+            raise LocalError(
+                f"no room to make a delta pack: {error.strerror}", hint="TMPDIR names a directory that has some"
+            ) from None
         accelerator = Accelerator(
             DELTA, delta.name_for(old.digest), Digest(hashed.digest()), length, delta.index_length(index)
         )

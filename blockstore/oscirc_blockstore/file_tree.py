@@ -27,6 +27,7 @@ MAX_ENTRIES = 500_000
 MAX_PIECES = 1_000_000  # of all directories together
 MAX_PATH_CHARS = 4096
 MAX_ALL_PATH_CHARS = 128 << 20
+_READ_AT_ONCE_BYTES = 1 << 20  # of a table of inodes, which may be said to have gigabytes
 _CHECKSUM_ENTRY = 0xDE
 _ENTRY_BYTES = 8
 _FLAGS_AT, _LINKS_AT, _BLOCK_AT, _BLOCK_STOP = 32, 26, 40, 100
@@ -85,13 +86,16 @@ class FileTree:
     def directory_ranges(self) -> Iterator[ByteRange]:
         """Where the contents of all directories stand, by the inode tables alone: what `walk` will read."""
         size = self._layout.inode_size
+        step = max(1, _READ_AT_ONCE_BYTES // size) * size
         for group in self._layout.groups():
-            raw = self._read(group.inode_table, group.used_inodes * size) if group.used_inodes else b""
             self._layout.step(group.used_inodes)
-            for at in range(0, len(raw), size):
-                mode, links = struct.unpack_from("<H", raw, at)[0], struct.unpack_from("<H", raw, at + _LINKS_AT)[0]
-                if links and stat.S_ISDIR(mode):
-                    yield from self._pieces(raw[at : at + size])
+            table_bytes = group.used_inodes * size
+            for first in range(0, table_bytes, step):
+                raw = self._read(group.inode_table + first, min(step, table_bytes - first))
+                for at in range(0, len(raw) - size + 1, size):
+                    mode, links = struct.unpack_from("<H", raw, at)[0], struct.unpack_from("<H", raw, at + _LINKS_AT)[0]
+                    if links and stat.S_ISDIR(mode):
+                        yield from self._pieces(raw[at : at + size])
 
     def walk(self, prepare: Prepare = lambda _: None) -> dict[str, FileFacts]:
         """Every path below the root, which is "", with what its inode says; level by level."""

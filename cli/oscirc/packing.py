@@ -95,6 +95,9 @@ def add_packs(
 
         for label in bases:
             old = resolved_version(wanted, label)
+            if old.manifest_digest == new.manifest_digest:
+                say(f"no delta pack from {label}: it is the same disk")
+                continue
             if old.manifest.geometry.block_size != new.manifest.geometry.block_size:
                 warn(f"no delta pack from {label}: its blocks have another size")
                 continue

@@ -88,12 +88,16 @@ def list_packs(reference: str, *, as_json: bool) -> None:
 @click.argument("bases", nargs=-1, required=True, metavar="VERSION…")
 @token_file_option
 def remove(reference: str, bases: tuple[str, ...], *, token_file: Path | None) -> None:
-    """Take the delta packs from these versions away. Clients then fetch changed blocks whole."""
+    """Take the delta packs from these versions away. Clients then fetch changed blocks whole.
+
+    A pack from a version that is unknown here is named as the list names it.
+    """
     from oscirc import composition, packing
 
     wanted = composition.parse_version_reference(reference)
     with composition.rest_client(wanted.remote, token_file) as client:
-        there = {each.base: each for each in packing.listed_packs(client, wanted)}
+        packs = packing.listed_packs(client, wanted)
+        there = {each.name: each for each in packs} | {each.base: each for each in packs if each.base}
         for base in bases:
             pack = there.get(base)
             if pack is None:

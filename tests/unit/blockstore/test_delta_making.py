@@ -1,5 +1,8 @@
 """A pack that is made gives every changed block and node, at a fraction of their bytes, and the same file again."""
 
+import errno
+import io
+import os
 import random
 import threading
 
@@ -8,7 +11,7 @@ import pytest
 from oscirc_blockstore import delta, delta_making, delta_record, frame
 from oscirc_blockstore.delta import PAGE_SIZE
 from oscirc_blockstore.digests import digest_of
-from oscirc_blockstore.errors import UsageError
+from oscirc_blockstore.errors import LocalError, UsageError
 from oscirc_blockstore.table import contents
 from tests.unit.blockstore.versions import BLOCK, Store
 
@@ -164,3 +167,14 @@ def test_progress_is_told(store):
     made(store, old, new, progress=lambda *what: told.append(what))
     assert told[-1] == (delta_making.MAKING, 5, 5)
     assert (delta_making.LOOKING, 5, 5) in told
+
+
+def test_no_room_for_what_is_made_is_an_error_of_this_machine(store, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(delta_making.tempfile, "TemporaryFile", lambda **_: Full())
+    with pytest.raises(LocalError, match="No space left") as caught:
+        made(store, store.version([block(1)]), store.version([block(2)]))
+    assert "TMPDIR" in caught.value.hint

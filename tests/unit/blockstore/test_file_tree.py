@@ -245,3 +245,20 @@ def test_whatever_is_damaged_is_read_or_refused(image, data):
             tree.content(found, 1 << 20)
     except DocumentRefusedError:
         pass
+
+
+def test_a_large_table_of_inodes_is_read_in_pieces(tmp_path):
+    """How large it is the file system says, up to gigabytes for a group."""
+    options = ("-b", "4096", "-N", "20000", "-O", "^metadata_csum,^uninit_bg")
+    path = ext4_images.make(tmp_path / "disk", {"etc/hostname": b"here\n"}, options=options)
+    sizes, read = [], ext4_images.reader(path)
+
+    def counted(offset, size):
+        sizes.append(size)
+        return read(offset, size)
+
+    layout = Ext4(counted, ByteRange(0, path.stat().st_size))
+    assert sum(table.size for table in layout.inode_tables()) > 4 << 20
+    tree = FileTree(layout, counted)
+    assert len(list(tree.directory_ranges())) >= 3
+    assert max(sizes) <= 1 << 20

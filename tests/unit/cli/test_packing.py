@@ -47,3 +47,16 @@ def test_a_pack_that_cannot_be_made_or_is_not_taken_is_warned_of(monkeypatch, ca
 def test_where_nobody_answers_the_next_call_goes_on(monkeypatch, error):
     with pytest.raises(type(error)):
         add(monkeypatch, error)
+
+
+def test_no_pack_is_made_from_the_same_disk(tmp_path, monkeypatch, capsys):
+    """A disk that was published again under another label."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    manifest = SimpleNamespace(geometry=SimpleNamespace(block_size=256 << 10))
+    same = SimpleNamespace(
+        manifest_digest=b"1" * 32, manifest=manifest, remote=SimpleNamespace(sources=lambda: ["http://127.0.0.1:1"])
+    )
+    monkeypatch.setattr(packing, "has_numpy", lambda: True)
+    monkeypatch.setattr(packing, "resolved_version", lambda _wanted, _label: same)
+    assert packing.add_packs(SimpleNamespace(), WANTED, ["1"], quiet=True) == []
+    assert "it is the same disk" in capsys.readouterr().err
