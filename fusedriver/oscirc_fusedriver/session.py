@@ -39,6 +39,7 @@ from oscirc_fusedriver.tree import DISK
 log = logging.getLogger(__name__)
 
 _TASKS_KEPT, _TASKS_MOST = 4, 128
+_LONG_S = 2.0
 _STOP_TIMEOUT_S = 5.0
 _RETRY_S = 3.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -263,6 +264,20 @@ class Session:
         return {"detached": detached}
 
     def _close(self) -> None:
+        """Let go of everything; the log says what took long, for whoever waits for this process to end."""
+        steps = {"the kernel's session": self._close_session, "the recorder": self._close_recorder}
+        for what, step in {**steps, "the reader": self._reader.close}.items():
+            began = time.monotonic()
+            step()
+            if time.monotonic() > began + _LONG_S:
+                log.warning("%s took %.1f s to close", what, time.monotonic() - began)
+        log.info("all of it is closed")
+
+    def _close_recorder(self) -> None:
+        if self._recorder is not None:
+            self._recorder.close()
+
+    def _close_session(self) -> None:
         stopped = self._pusher is None or self._pusher.stop(_STOP_TIMEOUT_S)
         if stopped:
             pyfuse3.close(unmount=True)
@@ -272,9 +287,6 @@ class Session:
             kernel.abort(self._record.device if self._record else "")
         if self._record is not None:
             self._record.remove()
-        if self._recorder is not None:
-            self._recorder.close()
-        self._reader.close()
 
 
 def _recorder(prepared: PreparedImage, options: MountOptions) -> Recorder | None:
