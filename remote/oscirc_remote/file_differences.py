@@ -1,7 +1,8 @@
 """Which files and packages differ between two versions: their ext4 file systems are read through the cache, unmounted.
 
 What has to be fetched is told to `allow` before it is fetched, step by step, since the next step is known by the last
-one: inode tables by the group descriptors, directories by the inode tables, a list of packages by its inode. Where
+one: inode tables by the group descriptors, directories by the inode tables, a list of packages by its inode. Only the
+blocks with partition tables, superblocks and single inodes are fetched without that. Where
 `allow` says no, `TooMuchToFetchError` says how much it was. Blocks that both versions share are fetched once.
 
 The file systems are two publishers': bounded in bytes (`disk_view`), steps and entries (`ext4`, `file_tree`); what
@@ -18,7 +19,7 @@ from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.disk_source import ByteRange
 from oscirc_blockstore.errors import DocumentRefusedError, OscircError, UsageError
 from oscirc_blockstore.ext4 import Ext4
-from oscirc_blockstore.file_tree import FileChange, FileTree
+from oscirc_blockstore.file_tree import FileChange, FileTree, Prepare
 from oscirc_blockstore.packages import PackageChange
 from oscirc_blockstore.partitions import HEAD_BYTES, find_partitions
 from oscirc_remote.deadlines import Deadline
@@ -81,10 +82,10 @@ class VersionDisk:
         table = TableView(geometry, self.resolved.manifest.root)
         self.view = DiskView(ImageBlocks(table, self.source, lambda: Deadline.after(PATIENCE_S)))
 
-    def trees(self) -> dict[int, tuple[Ext4, FileTree]]:
-        """The ext4 file systems by the number of their partition."""
+    def trees(self, allow: Allow) -> dict[int, tuple[Ext4, FileTree]]:
+        """The ext4 file systems by the number of their partition; only their first blocks are fetched unasked."""
         if self._trees is None:
-            self._trees = {}
+            trees: dict[int, tuple[Ext4, FileTree]] = {}
             self.view.prepare([ByteRange(0, HEAD_BYTES)])
             partitions = find_partitions(self.view.read, self.view.disk_size)[:MAX_FILE_SYSTEMS]
             self.view.prepare(
@@ -93,14 +94,15 @@ class VersionDisk:
             for number, partition in enumerate(partitions, 1):
                 try:
                     layout = Ext4(self.view.read, partition, max_steps=file_tree.MAX_STEPS)
-                    self.view.prepare([layout.descriptors])
+                    self.fetch("the descriptors of groups", [layout.descriptors], allow)
                     layout.groups()
                 except DocumentRefusedError as error:
                     self.note(f"partition {number} is not looked into: {error}")
                     continue
                 if layout.superblock[96] & _RECOVER:
                     self.note(f"partition {number} was not unmounted: what its journal holds is not read")
-                self._trees[number] = layout, FileTree(layout, self.view.read)
+                trees[number] = layout, FileTree(layout, self.view.read)
+            self._trees = trees
         return self._trees
 
     def missing(self, ranges: Iterable[ByteRange]) -> dict[Digest, int]:
@@ -123,12 +125,16 @@ class VersionDisk:
 def system_packages(disk: VersionDisk, allow: Allow) -> SystemPackages:
     """What is installed in the first file system that says so."""
     name, unread = "", ""
-    for number, (_, tree) in disk.trees().items():
+
+    def prepare(ranges: Iterable[ByteRange]) -> None:
+        disk.fetch("the directories on the way to the list of packages", list(ranges), allow)
+
+    for number, (_, tree) in disk.trees(allow).items():
         try:
-            name = name or _name(disk, tree)
-            unread = unread or next((path for path in packages.UNREAD_DATABASES if _is_there(disk, tree, path)), "")
+            name = name or _name(tree, prepare)
+            unread = unread or next((path for path in packages.UNREAD_DATABASES if _is_there(tree, path, prepare)), "")
             for path, parse in packages.DATABASES.items():
-                inode = tree.find(path, disk.view.prepare)
+                inode = tree.find(path, prepare)
                 if inode is None:
                     continue
                 ranges = tree.content_ranges(inode, packages.MAX_DATABASE_BYTES)
@@ -150,12 +156,13 @@ def changed_packages(old: SystemPackages, new: SystemPackages) -> list[PackageCh
 
 def changed_files(old: VersionDisk, new: VersionDisk, allow: Allow) -> list[PartitionFiles]:
     """The files that differ, of each partition that holds an ext4 file system in both versions."""
-    both = old.trees().keys() & new.trees().keys()
-    for number in old.trees().keys() ^ new.trees().keys():
+    trees = [(disk, disk.trees(allow)) for disk in (old, new)]
+    both = trees[0][1].keys() & trees[1][1].keys()
+    for number in trees[0][1].keys() ^ trees[1][1].keys():
         new.note(f"partition {number} holds an ext4 file system in one version only")
     found = []
     for number in sorted(both):
-        sides = [(disk, *disk.trees()[number]) for disk in (old, new)]
+        sides = [(disk, *known[number]) for disk, known in trees]
         try:
             _fetch_both("the tables of inodes", [(disk, list(fs.inode_tables())) for disk, fs, _ in sides], allow)
             _fetch_both("the directories", [(disk, list(tree.directory_ranges())) for disk, _, tree in sides], allow)
@@ -182,17 +189,21 @@ def _ask(what: str, missing: dict[Digest, int], allow: Allow) -> None:
         raise TooMuchToFetchError(what, size)
 
 
-def _name(disk: VersionDisk, tree: FileTree) -> str:
+def _name(tree: FileTree, prepare: Prepare) -> str:
     for path in packages.OS_RELEASE_PATHS:
-        inode = tree.find(path, disk.view.prepare)
+        inode = tree.find(path, prepare)
+        if inode is not None:
+            prepare(tree.content_ranges(inode, packages.MAX_OS_RELEASE_BYTES))
         raw = None if inode is None else tree.content(inode, packages.MAX_OS_RELEASE_BYTES)
         if raw:
             return packages.parse_os_release(raw)
     return ""
 
 
-def _is_there(disk: VersionDisk, tree: FileTree, path: str) -> bool:
+def _is_there(tree: FileTree, path: str, prepare: Prepare) -> bool:
     try:
-        return tree.find(path, disk.view.prepare) is not None
+        return tree.find(path, prepare) is not None
+    except TooMuchToFetchError:
+        raise
     except OscircError:
         return False

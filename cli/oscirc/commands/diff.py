@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from oscirc_remote.file_differences import VersionDisk
 
 CHEAP_BYTES = 8 << 20
+_TOLD_BYTES = 1 << 20
 
 
 @click.command()
@@ -166,7 +167,8 @@ class _Inside:
 
     def _allow(self, what: str, size_bytes: int) -> bool:
         if self.with_packages or self.with_files:
-            say(f"fetching about {human_bytes(size_bytes)}: {what}")
+            if size_bytes >= _TOLD_BYTES:
+                say(f"fetching about {human_bytes(size_bytes)}: {what}")
             return True
         self._fetched += size_bytes
         return self._fetched <= CHEAP_BYTES
