@@ -172,7 +172,7 @@ def _has_copy(layout: Ext4, number: int) -> bool:
 
 
 def journal_places(layout: Ext4, read: Read) -> Iterator[ByteRange]:
-    """Where the journal's old content stands: all of it but its own first block; nothing where that is not idle."""
+    """Where the journal's old content stands: all of it but its own first block; refuses one that is not idle."""
     (number,) = struct.unpack_from("<I", layout.superblock, _JOURNAL_INODE_AT)
     (incompatible,) = struct.unpack_from("<I", layout.superblock, _INCOMPATIBLE_AT)
     if not number or incompatible & _JOURNAL_DEVICE:
@@ -183,6 +183,6 @@ def journal_places(layout: Ext4, read: Read) -> Iterator[ByteRange]:
         return
     magic, begins_at = struct.unpack(">I", read(pieces[0].start, 4))[0], read(pieces[0].start + 0x1C, 4)
     if magic != _JOURNAL_MAGIC or any(begins_at):
-        return
+        raise DocumentRefusedError("the journal is not idle, or no journal")
     yield ByteRange(pieces[0].start + layout.block_size, pieces[0].stop)
     yield from pieces[1:]

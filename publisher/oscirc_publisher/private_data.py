@@ -1,7 +1,8 @@
 """Finds on a changed disk what should not be published: one machine's own, or one person's.
 
 Looked at are the files that differ from the base: their names (`private_paths`), the accounts in `/etc/passwd` and
-`/etc/shadow`, and, wherever they stand, contents that begin a private key. What is as in the base is public already.
+`/etc/shadow`, and, wherever they stand, contents that begin a private key or are swap. What is as in the base is
+public already.
 
 Rules:
 
@@ -207,8 +208,8 @@ class _PartitionLook:
                 yield from self._walk(files, files.layout.inode(entry.inode), place, deeper, depth + 1)
 
     def _keys(self, files: Ext4Files) -> None:
-        """Private keys by content, in what was changed of any file."""
-        hits: list[Inode] = []
+        """Private keys and swap by content, in what was changed of any file."""
+        marked: list[tuple[Inode, tuple[str, str, Remedy]]] = []
         directories: list[Inode] = []
         for inode in files.inodes_in(self._changed):
             if inode.is_directory:
@@ -217,19 +218,34 @@ class _PartitionLook:
                 where = f"inode {inode.number} in {self._name}"
                 find = self._find(UNKNOWN, where, _NOT_FOLLOWED, inode.size, Remedy.NONE, inode.number)
                 self._found.setdefault(inode.number, find)
-            elif inode.is_regular and inode.number not in self._found and self._holds_key(files, inode):
-                hits += [inode] if self._is_changed(files, inode) else []
-        if not hits:
+            elif inode.is_regular and inode.number not in self._found:
+                mark = self._mark(files, inode)
+                marked += [] if mark is None else [(inode, mark)]
+        if not marked:
             return
-        names = _names(files, {inode.number for inode in hits}, directories)
-        for inode in hits:
+        names = _names(files, {inode.number for inode, _ in marked}, directories)
+        for inode, (kind, words, remedy) in marked:
             where = names.get(inode.number, f"inode {inode.number} in {self._name}")
-            if where.startswith("/usr/") and not where.startswith("/usr/local/"):
+            if kind == private_paths.KEY and where.startswith("/usr/") and not where.startswith("/usr/local/"):
                 continue
-            words = "a private key is in it"
-            self._found[inode.number] = self._find(
-                private_paths.KEY, where, words, inode.size, Remedy.EMPTIED, inode.number
-            )
+            self._found[inode.number] = self._find(kind, where, words, inode.size, remedy, inode.number)
+
+    def _mark(self, files: Ext4Files, inode: Inode) -> tuple[str, str, Remedy] | None:
+        """What a file's changed content shows it to be: kind, words, remedy."""
+        if self._holds_key(files, inode) and self._is_changed(files, inode):
+            return private_paths.KEY, "a private key is in it", Remedy.EMPTIED
+        if self._became_swap(files, inode):
+            return private_paths.MEMORY, "swap, which holds parts of memory", Remedy.ZEROED
+        return None
+
+    def _became_swap(self, files: Ext4Files, inode: Inode) -> bool:
+        """Whether a file was made swap since: its first page, which says so, was written."""
+        try:
+            pieces = files.layout.ranges(inode)
+        except DocumentRefusedError:
+            return False
+        first = ByteRange(pieces[0].start, pieces[0].start + _PAGE_BYTES) if pieces else None
+        return first is not None and self._changed.touches(first) and self._is_swap(files, inode)
 
     def _holds_key(self, files: Ext4Files, inode: Inode) -> bool:
         try:

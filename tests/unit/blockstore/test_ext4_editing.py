@@ -98,13 +98,14 @@ def test_the_journals_content_can_go(path, tmp_path):
     changed_images.check(bytes(raw), tmp_path)
 
 
-def test_a_journal_that_is_not_idle_is_left_alone(path):
+def test_a_journal_that_is_not_idle_is_refused(path):
     files = opened(path)
     first = next(ext4_editing.journal_places(files.layout, ext4_images.reader(path))).start - files.layout.block_size
     with path.open("r+b") as file:
         file.seek(first + 0x1C)
         file.write(b"\0\0\0\1")
-    assert list(ext4_editing.journal_places(opened(path).layout, ext4_images.reader(path))) == []
+    with pytest.raises(DocumentRefusedError, match="not idle"):
+        list(ext4_editing.journal_places(opened(path).layout, ext4_images.reader(path)))
 
 
 @pytest.mark.parametrize("options", [(), ("-O", "sparse_super2"), ("-O", "^sparse_super,^resize_inode"), ("-G", "2")])

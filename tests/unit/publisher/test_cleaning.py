@@ -344,3 +344,27 @@ def test_directories_that_are_nested_too_deep_are_told(images, tmp_path):
     deep = "/".join(["var/log", *("d" * 40), "SECRET.log"])
     disk = remade(images, tmp_path, lambda path: changed_images.put(path, {deep: b"SECRET"}, start=START))
     assert any("nested too deep" in find.words and find.remedy is Remedy.NONE for find in look(disk))
+
+
+def test_swap_is_found_by_content_wherever_it_stands(images, tmp_path):
+    swap = bytes(4086) + b"SWAPSPACE2" + b"SECRET-IN-MEMORY" * 5000
+    disk = remade(images, tmp_path, lambda path: changed_images.put(path, {"srv/more-room": swap}, start=START))
+    found = look(disk)
+    assert by_path(found)["/srv/more-room"].kind == "memory of the machine"
+    raw = clean(disk, found).read(0, disk.size)
+    changed_images.check(raw, tmp_path, start=START, size=SIZE)
+    assert b"SECRET" not in raw
+    assert raw.count(b"SWAPSPACE2") == 1
+
+
+def test_a_journal_that_is_in_use_is_not_cleaned_whatever_the_superblock_says(images, tmp_path):
+    def busy(path):
+        files = Ext4Files(ext4_images.reader(path), ByteRange(START, START + SIZE))
+        at = files.layout.ranges(files.layout.inode(8))[0].start
+        with path.open("r+b") as file:
+            file.seek(at + 0x1C)
+            file.write(b"\0\0\0\1")
+
+    disk = remade(images, tmp_path, busy)
+    with pytest.raises(DiskRefusedError, match="journal is not idle"):
+        clean(disk, look(disk))
