@@ -2,8 +2,8 @@
 
 A pack helps who has blocks of the version that it starts from. Which versions those may be is known here: images that
 are or were in use (`uses`), pinned ones, receipts. A listing is a stranger's word: at most twice `MOST_PACKS` indexes
-are fetched for it, `MOST_PACKS` kept in memory, none of more records than the image has blocks, and what they say
-counts only where a block hashes to what the table names.
+are fetched for it, `MOST_PACKS` kept in memory, none of more records than the image has blocks or of more bytes than
+their number allows, and what they say counts only where a block hashes to what the table names.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from oscirc_remote.receipts import ReceiptBook
 from oscirc_remote.remotes import Remote
 
 log = logging.getLogger(__name__)
+
+INDEX_BYTES, INDEX_BYTES_OF_AN_ENTRY = 1 << 20, 4096
 
 
 def known_manifests(remote: Remote, cache_directory: Path) -> frozenset[Digest]:
@@ -114,13 +116,18 @@ class Packs:
         if kept is not None:
             with contextlib.suppress(IntegrityError):
                 return self._judged(accelerator, kept)
-        if not delta.HEAD_SIZE < accelerator.index_length <= delta.MAX_INDEX_BYTES:
+        if not delta.HEAD_SIZE < accelerator.index_length <= self._most_index_bytes():
             raise DocumentRefusedError("a delta pack is listed with an index that none can have")
         raw = self._mirrors.get_range(accelerator, 0, accelerator.index_length, deadline)
         index = self._judged(accelerator, raw)
         with contextlib.suppress(LocalError):
             write_atomically(place, raw, synced=False)
         return index
+
+    def _most_index_bytes(self) -> int:
+        """What the index of a pack to this disk may have: several times what the most fragmented one takes."""
+        entries = bounds(self._manifest.geometry, self._manifest.data_blocks).entries
+        return min(delta.MAX_INDEX_BYTES, INDEX_BYTES + INDEX_BYTES_OF_AN_ENTRY * entries)
 
     def _judged(self, accelerator: Accelerator, raw: bytes) -> DeltaIndex:
         geometry = self._manifest.geometry

@@ -7,7 +7,7 @@ from oscirc_blockstore.accelerators import BUNDLE, DELTA, Accelerator, Listing
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import NotServedError
 from oscirc_remote.pack_source import MOST_REFUSED
-from oscirc_remote.packs import Packs, known_manifests
+from oscirc_remote.packs import INDEX_BYTES, INDEX_BYTES_OF_AN_ENTRY, Packs, known_manifests
 from oscirc_remote.readiness import index_file
 
 from .fakes import FakeClock
@@ -132,3 +132,14 @@ def test_what_is_known_are_receipts_pins_and_images_in_use(tmp_path, monkeypatch
     remote = type("Remote", (), {"directory": tmp_path / "remote"})()
     assert known_manifests(remote, tmp_path) == {FROM.digest}
     assert known_manifests(remote, tmp_path / "nothing") == frozenset()
+
+
+def test_an_index_larger_than_such_a_disk_can_need_is_not_fetched(world):
+    """Five blocks and a node: a listing that says more than 1 MiB and 4 KiB for each has megabytes fetched in vain."""
+    most = INDEX_BYTES + 6 * INDEX_BYTES_OF_AN_ENTRY
+    for index_length, asked in ((most, 1), (most + 1, 0), (delta.MAX_INDEX_BYTES, 0)):
+        world.mirror.asked.clear()
+        listed = Accelerator(DELTA, ACCELERATOR.name, digest_of(b"%d" % index_length), 1 << 30, index_length)
+        use(world, listed)
+        assert len(world.mirror.asked) == asked
+    assert ACCELERATOR.index_length < most / 100
