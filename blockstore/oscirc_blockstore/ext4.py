@@ -232,17 +232,27 @@ class Ext4:
         return raw
 
 
-def _parse_directory_block(raw: bytes, found: dict[str, int]) -> int:
-    """Linear entries; how many. Blocks of a hashed index look like one empty entry and so give nothing."""
-    at = count = 0
+def linear_entries(raw: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The entries of a directory's block, or of inline data: name, inode, kind of file; unused ones have inode 0.
+
+    Blocks of a hashed index look like one empty entry. What stands behind an entry that cannot be is left out.
+    """
+    at = 0
     while at + _ENTRY_BYTES <= len(raw):
         inode, length, name_length, kind = struct.unpack_from("<IHBB", raw, at)
         if length < _ENTRY_BYTES + name_length or at + length > len(raw):
-            break
+            return
+        is_checksum = kind == _CHECKSUM_ENTRY
+        yield raw[at + _ENTRY_BYTES : at + _ENTRY_BYTES + name_length], 0 if is_checksum else inode, kind
+        at += length
+
+
+def _parse_directory_block(raw: bytes, found: dict[str, int]) -> int:
+    """How many entries there are."""
+    count = 0
+    for name, inode, _ in linear_entries(raw):
         count += 1
-        name = raw[at + _ENTRY_BYTES : at + _ENTRY_BYTES + name_length]
-        if inode and name not in {b".", b".."} and kind != _CHECKSUM_ENTRY:
+        if inode and name not in {b".", b".."}:
             with contextlib.suppress(UnicodeDecodeError):
                 found[name.decode()] = inode
-        at += length
     return count

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 
 from oscirc_blockstore.disk_source import ByteRange
 from oscirc_blockstore.errors import DocumentRefusedError
-from oscirc_blockstore.ext4 import MAX_DIRECTORY_BYTES, MAX_STEPS, ROOT_INODE, Ext4, Inode
+from oscirc_blockstore.ext4 import MAX_DIRECTORY_BYTES, MAX_STEPS, ROOT_INODE, Ext4, Inode, linear_entries
 from oscirc_blockstore.partitions import Read
 from oscirc_blockstore.range_set import RangeSet
 
 MAX_CONTENT_BYTES = 4 << 20
 _REGULAR, _DIRECTORY = 1, 2
-_ENTRY_BYTES = 8
-_CHECKSUM_ENTRY = 0xDE
 _INCOMPATIBLE_AT = 96
 _COMPRESSION, _RECOVER, _EXTENTS, _INLINE_DATA, _ENCRYPT = 0x1, 0x4, 0x40, 0x8000, 0x10000
 _FILE_TYPES = 0x2
@@ -127,12 +125,6 @@ class Ext4Files:
 
 
 def _parse(raw: bytes) -> Iterator[Entry]:
-    at = 0
-    while at + _ENTRY_BYTES <= len(raw):
-        inode, length, name_length, kind = struct.unpack_from("<IHBB", raw, at)
-        if length < _ENTRY_BYTES + name_length or at + length > len(raw):
-            return
-        if inode and name_length and kind != _CHECKSUM_ENTRY:
-            name = raw[at + _ENTRY_BYTES : at + _ENTRY_BYTES + name_length].decode(errors="backslashreplace")
-            yield Entry(name, inode, kind == _DIRECTORY, kind == _REGULAR)
-        at += length
+    for name, inode, kind in linear_entries(raw):
+        if inode and name:
+            yield Entry(name.decode(errors="backslashreplace"), inode, kind == _DIRECTORY, kind == _REGULAR)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from oscirc_blockstore.disk_source import ByteRange
 from oscirc_blockstore.errors import DocumentRefusedError
-from oscirc_blockstore.ext4 import MAX_DIRECTORY_BYTES, ROOT_INODE, Ext4
+from oscirc_blockstore.ext4 import MAX_DIRECTORY_BYTES, ROOT_INODE, Ext4, linear_entries
 from oscirc_blockstore.partitions import Read
 
 MAX_STEPS = 5_000_000
@@ -28,8 +28,6 @@ MAX_PIECES = 1_000_000  # of all directories together
 MAX_PATH_CHARS = 4096
 MAX_ALL_PATH_CHARS = 128 << 20
 _READ_AT_ONCE_BYTES = 1 << 20  # of a table of inodes, which may be said to have gigabytes
-_CHECKSUM_ENTRY = 0xDE
-_ENTRY_BYTES = 8
 _FLAGS_AT, _LINKS_AT, _BLOCK_AT, _BLOCK_STOP = 32, 26, 40, 100
 _INLINE_DATA, _EXTENTS = 0x10000000, 0x80000
 _GUARDED = 0x30  # immutable, append-only
@@ -273,14 +271,9 @@ def _inline_rest(raw: bytes) -> bytes:
 
 
 def _parse(raw: bytes) -> Sequence[tuple[str, int]]:
-    """Linear entries without `.` and `..`. Blocks of a hashed index look like one empty entry and so give nothing."""
-    found, at = [], 0
-    while at + _ENTRY_BYTES <= len(raw):
-        inode, length, name_length, kind = struct.unpack_from("<IHBB", raw, at)
-        if length < _ENTRY_BYTES + name_length or at + length > len(raw):
-            break
-        name = raw[at + _ENTRY_BYTES : at + _ENTRY_BYTES + name_length]
-        if inode and name and name not in {b".", b".."} and kind != _CHECKSUM_ENTRY:
-            found.append((name.decode(errors="backslashreplace"), inode))
-        at += length
-    return found
+    """Names and inodes without `.` and `..`; names that are no UTF-8 with escapes."""
+    return [
+        (name.decode(errors="backslashreplace"), inode)
+        for name, inode, _ in linear_entries(raw)
+        if inode and name and name not in {b".", b".."}
+    ]
