@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from oscirc.output import Bar
     from oscirc_blockstore.disk_source import DiskSource
     from oscirc_blockstore.manifest import SystemFacts
-    from oscirc_publisher.accelerating import Accelerated
-    from oscirc_publisher.differencing import Packed
     from oscirc_publisher.disks import DiskFormat
-    from oscirc_publisher.publishing import PublishResult
     from oscirc_publisher.releasing import Released
 
 _PHASES = {"comparing": "comparing", "uploading": "publishing", "releasing": "releasing"}
@@ -141,7 +138,15 @@ def publish(  # one parameter for each option
       oscirc publish debian.raw alice/debian@12.2 --key alice --firmware uefi --profile auto
       oscirc publish instance:debian alice/debian@12.3 --key alice --dry-run
     """
-    from oscirc import accelerating, channel_moving, composition, instance_publishing, packing, recording
+    from oscirc import (
+        accelerating,
+        channel_moving,
+        composition,
+        instance_publishing,
+        packing,
+        publishing_text,
+        recording,
+    )
     from oscirc_blockstore.errors import UsageError
     from oscirc_blockstore.table import DEFAULT_BLOCK_SIZE
     from oscirc_publisher.disks import open_disk
@@ -176,7 +181,7 @@ def publish(  # one parameter for each option
         system = _facts(context, facts, made.resolved.manifest.system if made else None)
         size = block_size or (made.resolved.manifest.geometry.block_size if made else DEFAULT_BLOCK_SIZE)
         if made is not None and dry_run:
-            _report_dry(made, as_json=as_json)
+            publishing_text.report_dry(made, as_json=as_json)
             return
         signatory = held.enter_context(composition.signatory(wanted, key, passphrase_file, token_file))
         if recorded_here:
@@ -208,7 +213,7 @@ def publish(  # one parameter for each option
         added = accelerating.add_to_published(wanted, signatory.rest, profiles, source, quiet=as_json)
         packs = packing.add_to_published(wanted, signatory.rest, bases, source, size, quiet=as_json)
         result = move.finish(signatory, result)
-        _report(
+        publishing_text.report(
             result,
             composition.stored_bytes(signatory.rest, wanted.publisher, wanted.image, wanted.version),
             added,
@@ -252,90 +257,6 @@ def _text_of(file: Path) -> str:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise LocalError(f"cannot read {file}: {error}") from None
-
-
-def _report_dry(made: OpenedInstance, *, as_json: bool) -> None:
-    """What would be published, found out by reading the changes."""
-    from oscirc.instance_publishing import listed
-    from oscirc_publisher.building import build_table
-
-    geometry = made.resolved.manifest.geometry
-    built = build_table(made.disk, geometry, None)
-    if as_json:
-        print_json(
-            {
-                "changed_blocks": built.changed_blocks,
-                "data_blocks": built.data_blocks,
-                "block_size": geometry.block_size,
-                "disk_size": geometry.disk_size,
-                **made.facts(),
-            }
-        )
-        return
-    click.echo(
-        f"{made.told()}: {built.changed_blocks} of {built.data_blocks} blocks differ, "
-        f"{human_bytes(built.blocks * geometry.block_size)} before compression"
-    )
-    if made.found:
-        click.echo("not to be public" + (", and left out:" if made.cleaned else ":"))
-    for line in listed(made.found):
-        click.echo(f"  {line}")
-
-
-def _report(
-    result: PublishResult,
-    stored_bytes: int | None,
-    added: Sequence[Accelerated],
-    packs: Sequence[Packed],
-    made: OpenedInstance | None,
-    *,
-    as_json: bool,
-) -> None:
-    from oscirc import packing
-
-    name = f"{result.publisher}/{result.image}@{result.version}"
-    if as_json:
-        print_json(
-            {
-                "image": name,
-                "manifest": result.manifest.hex(),
-                "already_released": not result.changed,
-                "channels": list(result.channels),
-                "disk_size": result.disk_size,
-                "block_size": result.block_size,
-                "data_blocks": result.data_blocks,
-                "data_bytes": result.data_blocks * result.block_size,
-                "read_bytes": result.read_bytes,
-                "new_blocks": result.new_blocks,
-                "new_nodes": result.new_nodes,
-                "uploaded_bytes": result.uploaded_bytes,
-                "stored_bytes": stored_bytes,
-                "profiles": [asdict(each) for each in added],
-                "deltas": [asdict(each) for each in packs],
-                "seconds": round(result.seconds, 3),
-                **({} if made is None else {"changed_blocks": result.changed_blocks, **made.facts()}),
-            }
-        )
-        return
-    if not result.changed:
-        click.echo(f"{name} was released before, with this very disk")
-    else:
-        click.echo(f"{name} released")
-    click.echo(f"  channels  {', '.join(result.channels) or 'none points at it'}")
-    click.echo(f"  manifest  sha256:{result.manifest.hex()}")
-    if made is not None:
-        click.echo(f"  changes   {made.told()}; {result.changed_blocks} blocks differ{', cleaned' * made.cleaned}")
-    click.echo(
-        f"  disk      {human_bytes(result.disk_size)}, {human_bytes(result.data_blocks * result.block_size)} of data"
-    )
-    click.echo(
-        f"  sent      {human_bytes(result.uploaded_bytes)}: {result.new_blocks} of {result.data_blocks} blocks, "
-        f"{result.new_nodes} table nodes, in {result.seconds:.1f} s"
-    )
-    for each in added:
-        click.echo(f"  profile   {each.name}: {each.blocks} blocks, {human_bytes(each.bundle_bytes)} to boot")
-    for pack in packs:
-        click.echo(f"  delta     {packing.line_of(pack)}")
 
 
 def _say_change(released: Released, done: str, *, as_json: bool) -> None:
