@@ -22,12 +22,9 @@ from enum import Enum
 from functools import cached_property
 from typing import NamedTuple
 
-import zstandard
-
 from oscirc_blockstore.digests import DIGEST_SIZE, ZERO_DIGEST, Digest
 from oscirc_blockstore.errors import DocumentRefusedError
-from oscirc_blockstore.frame import MAGIC as ZSTD_MAGIC
-from oscirc_blockstore.frame import max_frame_bytes
+from oscirc_blockstore.frame import max_frame_bytes, pack, unpack
 from oscirc_blockstore.table import BLOCK_SIZES, FANOUT
 
 MAGIC = b"OSCDLTA1"
@@ -227,15 +224,7 @@ def build_index(
     body = b"".join(
         [_COUNTS.pack(*counts), *numbers, *(_little(c) for c in (*node_columns, *entries, *record_columns, *runs))]
     )
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        level,
-        source_size=len(body),
-        window_log=_INDEX_WINDOW_LOG,
-        write_content_size=True,
-        write_checksum=False,
-        write_dict_id=False,
-    )
-    packed = zstandard.ZstdCompressor(compression_params=parameters).compress(body)
+    packed = pack(body, level=level, window_log=_INDEX_WINDOW_LOG)
     if len(body) > MAX_INDEX_BYTES or HEAD_SIZE + len(packed) > MAX_INDEX_BYTES:
         raise DocumentRefusedError("these versions differ in more than a delta pack can say")
     return _HEAD.pack(MAGIC, len(packed), len(body), manifest, base, block_size, 0) + packed
@@ -262,7 +251,7 @@ def parse_index(raw: bytes, most_made: int | None = None) -> DeltaIndex:
     if len(raw) != index_length(raw):
         raise DocumentRefusedError("the delta pack's index is cut off")
     _, _, size, manifest, base, block_size, _ = _HEAD.unpack(raw[:HEAD_SIZE])
-    body = _unpacked(raw[HEAD_SIZE:], size)
+    body = unpack(raw[HEAD_SIZE:], size, window_log=_INDEX_WINDOW_LOG, what="a delta pack's index")
     digest_count, node_count, entry_count, record_count, run_count = _COUNTS.unpack(body[: _COUNTS.size])
     expected = _COUNTS.size + DIGEST_SIZE * digest_count + 12 * node_count + 6 * entry_count
     if expected + 16 * record_count + 8 * run_count != len(body):
@@ -293,21 +282,6 @@ def parse_index(raw: bytes, most_made: int | None = None) -> DeltaIndex:
     records = _parse_records(digests, block_size, len(raw), taken[5:10], taken[10:13])
     end = max((record.offset + record.length for record in records.values()), default=len(raw))
     return DeltaIndex(Digest(manifest), Digest(base), block_size, records, nodes, end)
-
-
-def _unpacked(packed: bytes, size: int) -> bytes:
-    try:
-        header = zstandard.get_frame_parameters(packed)
-        fits = header.content_size == size and header.window_size <= 1 << _INDEX_WINDOW_LOG and not header.dict_id
-        if packed[:4] != ZSTD_MAGIC or not fits:
-            raise DocumentRefusedError("a delta pack's index is not the frame that its head describes")
-        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << _INDEX_WINDOW_LOG)
-        body = decompressor.decompress(packed, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise DocumentRefusedError(f"a delta pack's index does not decode: {error}") from None
-    if len(body) != size:
-        raise DocumentRefusedError("a delta pack's index is cut off")
-    return body
 
 
 def _parse_nodes(

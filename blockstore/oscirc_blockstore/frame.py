@@ -18,7 +18,7 @@ import threading
 import zstandard
 
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest, verify
-from oscirc_blockstore.errors import DigestMismatchError, FrameRefusedError
+from oscirc_blockstore.errors import DigestMismatchError, DocumentRefusedError, FrameRefusedError
 
 MAGIC = b"\x28\xb5\x2f\xfd"
 MAX_WINDOW_BYTES = 1 << 20
@@ -93,4 +93,35 @@ def decode_verified(frame: bytes | memoryview, raw_size: int, digest: Digest) ->
         raise DigestMismatchError("the zero digest has no block file")
     raw = decode(frame, raw_size)
     verify(raw, digest)
+    return raw
+
+
+def pack(raw: bytes, *, level: int, window_log: int) -> bytes:
+    """An index as one frame, in the form that `unpack` takes."""
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level,
+        source_size=len(raw),
+        window_log=window_log,
+        write_content_size=True,
+        write_checksum=False,
+        write_dict_id=False,
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters).compress(raw)
+
+
+def unpack(packed: bytes, raw_size: int, *, window_log: int, what: str) -> bytes:
+    """The content of an index that travels as one frame, which must be the one that its head describes.
+
+    Header first, as above; `what` is told in the `DocumentRefusedError`. The caller has bounded `raw_size`.
+    """
+    try:
+        header = zstandard.get_frame_parameters(packed)
+        fits = header.content_size == raw_size and header.window_size <= 1 << window_log and not header.dict_id
+        if packed[:4] != MAGIC or not fits:
+            raise DocumentRefusedError(f"{what}: not the frame that its head describes")
+        raw = zstandard.ZstdDecompressor(max_window_size=1 << window_log).decompress(packed, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise DocumentRefusedError(f"{what}: it does not decode: {error}") from None
+    if len(raw) != raw_size:
+        raise DocumentRefusedError(f"{what}: it is cut off")
     return raw

@@ -19,12 +19,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-import zstandard
-
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest
 from oscirc_blockstore.errors import DocumentRefusedError
-from oscirc_blockstore.frame import MAGIC as ZSTD_MAGIC
-from oscirc_blockstore.frame import max_frame_bytes
+from oscirc_blockstore.frame import max_frame_bytes, pack, unpack
 from oscirc_blockstore.table import FANOUT, NODE_SIZE, Geometry, LoadNode, TableRoot, check_node, check_root, entry
 
 NAME = "blocks"
@@ -105,15 +102,7 @@ def build(
     values += counts
     values += blocks
     body = b"".join([*(_LEVEL.pack(len(level)) for level in levels), *_planes(values)])
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        _LEVEL_OF_COMPRESSION,
-        source_size=len(body),
-        window_log=_WINDOW_LOG,
-        write_content_size=True,
-        write_checksum=False,
-        write_dict_id=False,
-    )
-    packed = zstandard.ZstdCompressor(compression_params=parameters).compress(body)
+    packed = pack(body, level=_LEVEL_OF_COMPRESSION, window_log=_WINDOW_LOG)
     return _HEAD.pack(MAGIC, manifest, len(packed), len(body)) + packed
 
 
@@ -150,18 +139,7 @@ def _unpacked(raw: bytes) -> tuple[Digest, bytes]:
         raise DocumentRefusedError("not the block lengths of a table, or of a form that this version does not know")
     if _HEAD.size + packed != len(raw) or size > MAX_FILE_BYTES:
         raise DocumentRefusedError("block lengths that contradict their own length")
-    frame = raw[_HEAD.size :]
-    try:
-        header = zstandard.get_frame_parameters(frame)
-        fits = header.content_size == size and header.window_size <= 1 << _WINDOW_LOG and not header.dict_id
-        if frame[:4] != ZSTD_MAGIC or not fits:
-            raise DocumentRefusedError("block lengths that are not the frame that their head describes")
-        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << _WINDOW_LOG)
-        body = decompressor.decompress(frame, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise DocumentRefusedError(f"block lengths that do not decode: {error}") from None
-    if len(body) != size:
-        raise DocumentRefusedError("block lengths that are cut off")
+    body = unpack(raw[_HEAD.size :], size, window_log=_WINDOW_LOG, what="block lengths")
     return Digest(manifest), body
 
 

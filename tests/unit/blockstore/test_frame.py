@@ -10,7 +10,7 @@ import zstandard
 
 from oscirc_blockstore import frame
 from oscirc_blockstore.digests import ZERO_DIGEST, digest_of
-from oscirc_blockstore.errors import DigestMismatchError, FrameRefusedError
+from oscirc_blockstore.errors import DigestMismatchError, DocumentRefusedError, FrameRefusedError
 
 SIZE = 65536
 RAW = (os.urandom(64) + bytes(64)) * (SIZE // 128)
@@ -115,3 +115,15 @@ def test_every_flipped_bit_is_refused_or_harmless():
 def test_the_zero_digest_has_no_frame():
     with pytest.raises(DigestMismatchError):
         frame.decode_verified(frame.encode(bytes(SIZE)), SIZE, ZERO_DIGEST)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda raw: raw[:-1], lambda raw: raw + b"0", lambda raw: b"PK" + raw[2:], lambda _: b""]
+)
+def test_an_index_that_is_not_the_frame_of_its_head_is_refused(change):
+    packed = frame.pack(b"an index" * 100, level=19, window_log=23)
+    assert frame.unpack(packed, 800, window_log=23, what="an index") == b"an index" * 100
+    with pytest.raises(DocumentRefusedError, match="an index: "):
+        frame.unpack(change(packed), 800, window_log=23, what="an index")
+    with pytest.raises(DocumentRefusedError, match="an index: "):
+        frame.unpack(packed, 801, window_log=23, what="an index")
