@@ -1,4 +1,5 @@
 import json
+import types
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -93,7 +94,8 @@ def test_a_release_whose_files_follow_a_moment_later_is_waited_for(repository, r
         if len(pauses) == 2:
             repository.files[role_path(repository)] = late
 
-    monkeypatch.setattr(releasing.time, "sleep", pause)
+    # the module's own name, not the clock of other threads of this process
+    monkeypatch.setattr(releasing, "time", types.SimpleNamespace(sleep=pause))
     assert released.served_role().version == 2
     assert pauses == list(releasing.SHOWING_PAUSES_S[:2])
 
