@@ -3,7 +3,7 @@ PYTEST = .venv/bin/python -m pytest
 # One worker more than there are cores, since many tests wait; a file's tests share fixtures and stay together.
 PARALLEL = -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test test-vm lint bench bench-quick bench-update clean
+.PHONY: setup demo test test-long test-vm lint bench bench-quick bench-update clean
 
 setup:            ## system packages and .venv/bin/oscirc
 	@deploy/setup.sh
@@ -12,7 +12,10 @@ demo: setup       ## build a disk, publish it, boot it over HTTP, update it
 	@.venv/bin/python deploy/demo.py
 
 test: setup       ## the everyday suite: under 15 minutes on two cores, boots the small guest
-	$(PYTEST) -m "not vm" $(PARALLEL) $(ARGS)
+	$(PYTEST) -m "not vm and not long" $(PARALLEL) $(ARGS)
+
+test-long: setup  ## soaks and loads that need minutes, not seconds; no guest
+	$(PYTEST) -m long --timeout 1800 $(ARGS)
 
 test-vm: setup    ## the stock Debian disk: builds it (once), publishes, mounts, boots
 	@deploy/setup.sh debian
