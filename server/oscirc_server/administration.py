@@ -13,7 +13,7 @@ from pathlib import Path
 from oscirc_blockstore import keys
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.repository_facts import TARGET, RepositoryFacts
-from oscirc_server import delegations, renewal, repository
+from oscirc_server import delegations, renewal
 from oscirc_server.clock import Clock, system_clock
 from oscirc_server.initialising import LOCAL_ACTOR
 from oscirc_server.installation import Installation
@@ -70,10 +70,10 @@ class Administration:
         with self._reading() as installation, installation.database.read() as session:
             return _remote_url(session, base_url)
 
-    def resign_online(self) -> int:
-        """Renew snapshot and timestamp now; returns the snapshot's version."""
+    def resign_online(self, *, above: int = 0) -> Renewed:
+        """Renew snapshot and timestamp now, with version numbers above `above`; returns the snapshot."""
         with self._signing() as installation:
-            return repository.resign_online(installation)
+            return renewal.resign_online(installation, above)
 
     def resign(self, role: str, keys_dir: Path | None, passphrase: str | None) -> Renewed:
         """Renew `root` or `targets` with the keys in `keys_dir` (None: the data directory's)."""
@@ -81,7 +81,7 @@ class Administration:
             return renewal.resign(installation, role, self._offline(keys_dir, passphrase))
 
     def rotate(self, role: str, keys_dir: Path | None, passphrase: str | None) -> Renewed:
-        """A new key for `root`, `targets`, `snapshot` or `timestamp`; returns the root that names it."""
+        """A new key for one of the four roles, or for both `online` ones; returns the root that names it."""
         with self._signing() as installation:
             return renewal.rotate(installation, role, self._offline(keys_dir, passphrase))
 

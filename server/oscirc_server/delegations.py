@@ -40,13 +40,14 @@ class Delegation:
     threshold: int
 
 
-def _key_fingerprint(key: Key) -> str:
+def key_fingerprint(key: Key) -> str:
+    """As `oscirc key show` prints it; `TrustError` for any other kind of key."""
     if key.keytype != "ed25519" or key.scheme != "ed25519":
-        raise TrustError(f"a publisher's key is {key.keytype[:40]}/{key.scheme[:40]}, not ed25519")
+        raise TrustError(f"the key is {key.keytype[:40]}/{key.scheme[:40]}, not ed25519")
     try:
         return fingerprint(Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.keyval["public"])))
     except ValueError:
-        raise TrustError("a publisher's key is not an Ed25519 public key") from None
+        raise TrustError("the key is not an Ed25519 public key") from None
 
 
 def _roles(targets: Targets) -> dict[str, DelegatedRole]:
@@ -69,7 +70,7 @@ def delegation(targets: Targets, publisher: str) -> Delegation:
             f"this repository has no publisher {publisher!r}", hint="an administrator adds one: oscirc publisher add"
         )
     keys = _keys(targets)
-    prints = tuple(_key_fingerprint(keys[keyid]) for keyid in role.keyids if keyid in keys)
+    prints = tuple(key_fingerprint(keys[keyid]) for keyid in role.keyids if keyid in keys)
     return Delegation(publisher, prints, role.threshold)
 
 
@@ -88,7 +89,7 @@ def _check_delegated(role: DelegatedRole, keys: dict[str, Key]) -> None:
         raise TrustError(f"the delegation to {name} must be terminating and for {name}/* alone")
     if not 0 < len(role.keyids) <= MAX_KEYS or any(keyid not in keys for keyid in role.keyids):
         raise TrustError(f"the delegation to {name} must name 1 to {MAX_KEYS} keys that are stated")
-    prints = {_key_fingerprint(keys[keyid]) for keyid in role.keyids}
+    prints = {key_fingerprint(keys[keyid]) for keyid in role.keyids}
     if len(prints) != len(role.keyids):
         raise TrustError(f"the delegation to {name} states one key under two names")
     if not 1 <= role.threshold <= len(role.keyids):

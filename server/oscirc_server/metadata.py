@@ -25,6 +25,7 @@ from oscirc_server.tuf_api import (
     RepositoryError,
     Root,
     SerializationError,
+    Signature,
     Snapshot,
     Targets,
     Timestamp,
@@ -90,6 +91,11 @@ def sign(role: str, payload: _Payload, signers: Iterable[CryptoSigner]) -> Signe
     for signer in signers:
         metadata.sign(signer, append=True)
     return stored(role, payload, metadata.to_bytes())
+
+
+def signed_metadata(payload: _Payload, signatures: Mapping[str, bytes]) -> Metadata[_Payload]:
+    """A payload with signatures that were made elsewhere, by key id; nothing is verified here."""
+    return Metadata(payload, {keyid: Signature(keyid, raw.hex()) for keyid, raw in signatures.items()})
 
 
 def stored(role: str, payload: _Payload, raw: bytes) -> SignedMetadata:

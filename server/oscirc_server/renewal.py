@@ -3,8 +3,9 @@
 Each function works beside a running server or without one: the writer's lock keeps them apart, and the server reads
 what is in force from the database each time. A rotated key's file is kept with `.retired` added to its name.
 
-After a snapshot or timestamp key was stolen and used to jump versions ahead, rotating both recovers every client:
-a new root with other online keys makes them forget the versions that they have seen (TUF specification 5.3.11).
+After online keys were stolen and used to jump versions ahead, `rotate` of `online` recovers every client: a new root
+with other keys for both makes them forget the versions that they have seen (TUF specification 5.3.11). Where the jump
+has reached this server's own database or store, see `recovery`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from oscirc_server.repository import Change
 from oscirc_server.services import audit
 from oscirc_server.services.roles import RoleAccepted, apply_targets
 from oscirc_server.tuf_api import CryptoSigner, Root
+
+ONLINE = "online"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,35 +69,57 @@ def edit_targets(
     return accepted
 
 
+def resign_online(installation: Installation, above: int = 0) -> Renewed:
+    """A new snapshot and timestamp at once, with numbers above `above`: clients have seen up to there."""
+    with repository.changing(installation) as change:
+        change.stay_above(snapshot=above, timestamp=above)
+        audit.record(change.session, change.now_s, LOCAL_ACTOR, "online.resign", "snapshot", above=above)
+    return _renewed(installation, "snapshot")
+
+
 def rotate(installation: Installation, role: str, offline: OfflineKeys) -> Renewed:
-    """A new key for one of the four roles, and a new root that names it; signed by the root key in force."""
-    if role not in (*OFFLINE_ROLES, *ONLINE_ROLES):
+    """A new key for one of the four roles, or for both `online` ones, and one root that names it.
+
+    It is signed by the root key in force. Clients forget the snapshots and timestamps that they have seen when both
+    online keys change in one root, which is what helps after these were stolen.
+    """
+    if role not in (*OFFLINE_ROLES, *ONLINE_ROLES, ONLINE):
         raise UsageError(f"there is no role {role!r}", hint="root, targets, snapshot and timestamp have keys")
-    online = role in ONLINE_ROLES
-    directory = installation.layout.keys if online else offline.directory
-    with _new_key(directory, role, None if online else offline.passphrase) as (signer, path):
+    roles = ONLINE_ROLES if role == ONLINE else (role,)
+    with contextlib.ExitStack() as stack:
+        made: dict[str, tuple[CryptoSigner, Path]] = {}
+        for name in roles:
+            online = name in ONLINE_ROLES
+            directory = installation.layout.keys if online else offline.directory
+            made[name] = stack.enter_context(_new_key(directory, name, None if online else offline.passphrase))
         with repository.changing(installation) as change:
-            _replace_key(change, role, offline, signer)
-            _note(change, "key.rotate", role)
-        _retire(directory, role, path)
+            _replace_keys(change, offline, {name: signer for name, (signer, _) in made.items()})
+            version = repository.current_version(change.session, "root")
+            audit.record(change.session, change.now_s, LOCAL_ACTOR, "key.rotate", role, version=version)
+        for name, (_, path) in made.items():
+            _retire(path.parent, name, path)
     return _renewed(installation, "root")
 
 
-def _replace_key(change: Change, role: str, offline: OfflineKeys, signer: CryptoSigner) -> None:
+def _replace_keys(change: Change, offline: OfflineKeys, signers: dict[str, CryptoSigner]) -> None:
     current = repository.current_root(change.session)
-    if role == "root" and len(current.signed.roles["root"].keyids) > 1:
-        raise UsageError(
-            "a root that several people sign is not rotated by one of them", hint="sign together, then PUT roles/root"
-        )
+    for role in OFFLINE_ROLES:
+        if role in signers and len(current.signed.roles[role].keyids) > 1:
+            raise UsageError(
+                f"the {role} keys of several people are not replaced by one of them",
+                hint=f"make the next root together: oscirc ceremony root --{role} KEY.pub …",
+            )
 
     def edit(root: Root) -> None:
-        for keyid in list(root.roles[role].keyids):
-            root.revoke_key(keyid, role)
-        root.add_key(signer.public_key, role)
-        root.roles[role].threshold = 1
+        for role, signer in signers.items():
+            for keyid in list(root.roles[role].keyids):
+                root.revoke_key(keyid, role)
+            root.add_key(signer.public_key, role)
+            root.roles[role].threshold = 1
 
-    change.add_role(next_root(current, offline, change.now_s, edit, [signer] if role == "root" else []))
-    if role == "targets":
+    extra = [signers["root"]] if "root" in signers else []
+    change.add_role(next_root(current, offline, change.now_s, edit, extra))
+    if "targets" in signers:
         root = repository.current_root(change.session).signed
         targets = repository.current_targets(change.session).signed
         apply_targets(change, next_targets(root, targets, offline, change.now_s).raw)

@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore.errors import OscircError
-from oscirc_blockstore.trust import DAY_S, ONLINE_LIFETIME_S
+from oscirc_blockstore.trust import ONLINE_LIFETIME_S, ONLINE_RENEWAL_S
 from oscirc_server.database import insert_new
 from oscirc_server.errors import NotInitialisedError
 from oscirc_server.installation import Installation
@@ -182,7 +182,32 @@ def resign_online(installation: Installation) -> int:
     return change.snapshot_version
 
 
+class _NotDueError(Exception):
+    """Somebody else has renewed meanwhile: ends a change before it signs anything."""
+
+
+def _require_due(change: Change) -> None:
+    if not online_due(change.session, change.now_s):
+        raise _NotDueError
+
+
+def renew_online(installation: Installation) -> int | None:
+    """Renew snapshot and timestamp if they are due; the snapshot's version, None when they were not, or not any more.
+
+    Several servers may ask at the same moment: one holds the lock and looks again under it, the others find it done.
+    """
+    with installation.database.read() as session:
+        if not online_due(session, installation.now_s()):
+            return None
+    try:
+        with changing(installation) as change:
+            _require_due(change)
+    except _NotDueError:
+        return None
+    return change.snapshot_version
+
+
 def online_due(session: Session, now_s: float) -> bool:
     """Whether snapshot and timestamp are a day old, or were signed in what is now the future (a clock jumped)."""
     signed = [in_force(session, role).signed_s for role in ONLINE_ROLES]
-    return min(signed) + DAY_S <= now_s or max(signed) > now_s + CLOCK_SLACK_S
+    return min(signed) + ONLINE_RENEWAL_S <= now_s or max(signed) > now_s + CLOCK_SLACK_S

@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import OscircError
-from oscirc_blockstore.trust import ALARM_BEFORE_EXPIRY_S, DAY_S
-from oscirc_server import delegations, repository
-from oscirc_server.clock import date_text
+from oscirc_server import alarms, delegations, repository
+from oscirc_server.alarms import RoleHealth, Severity
 from oscirc_server.database import get_fact
 from oscirc_server.initialising import PUBLIC_URL, self_certifying_url
 from oscirc_server.installation import Installation
-from oscirc_server.key_files import OFFLINE_ROLES, ONLINE_ROLES, key_paths
+from oscirc_server.key_files import OFFLINE_ROLES, ONLINE_ROLES
+from oscirc_server.key_places import RoleKeys, key_places
 from oscirc_server.models import DRAFT_OPEN, BlockRow, Draft
 from oscirc_server.services.catalog import image_count
 from oscirc_server.services.roles import unsigned_publishers
 from oscirc_server.settings import DEFAULT_LISTEN
 
-_ONLINE_ALARM_S = 2 * DAY_S  # of the seven days that they live; a running server renews them every day
-
-
-@dataclass(frozen=True, slots=True)
-class RoleStatus:
-    """One role in force; `alarm` when it has expired or will soon."""
-
-    role: str
-    version: int
-    expires_s: int
-    alarm: bool
-
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Facts for `oscirc serve status`; `alarms` are sentences, empty when all is well."""
+    """Facts for `oscirc serve status`; `alarms` are sentences, empty when all is well.
+
+    `severity` is what monitoring goes by: the worst of the roles, and of what else keeps the repository from working.
+    Keys that stand where they should not are told, and are no reason to wake somebody.
+    """
 
     remote_url: str
     public_url: str
-    roles: tuple[RoleStatus, ...]
+    roles: tuple[RoleHealth, ...]
+    keys: tuple[RoleKeys, ...]
     offline_keys_here: tuple[str, ...]
     can_impersonate_publishers: bool
     publishers: int
@@ -49,6 +43,7 @@ class Status:
     stored_bytes: int
     open_drafts: int
     alarms: tuple[str, ...]
+    severity: Severity
 
 
 def remote_url(session: Session, base_url: str | None = None) -> str:
@@ -63,52 +58,49 @@ def expired_roles(session: Session, now_s: float) -> list[str]:
     return [row.role for row in rows if row.expires_s <= now_s]
 
 
-def _roles(session: Session, now_s: float) -> tuple[RoleStatus, ...]:
-    delegated = set(delegations.publishers(repository.current_targets(session).signed))
-    found: list[RoleStatus] = []
-    for row in repository.latest_roles(session):
-        if row.role not in (*OFFLINE_ROLES, *ONLINE_ROLES) and row.role not in delegated:
-            continue  # a publisher that was taken out: nobody reads its role
-        before = _ONLINE_ALARM_S if row.role in ONLINE_ROLES else ALARM_BEFORE_EXPIRY_S
-        found.append(RoleStatus(row.role, row.version, row.expires_s, row.expires_s <= now_s + before))
-    return tuple(found)
+def _misplaced(keys: tuple[RoleKeys, ...]) -> list[str]:
+    offline = [role for role in keys if role.role in OFFLINE_ROLES and role.files_here]
+    if not offline:
+        return []
+    names = " and ".join(role.role for role in offline)
+    directory = Path(offline[0].files_here[0]).parent
+    plural = "s" if len(offline) > 1 else ""
+    return [f"this server can impersonate publishers: move the {names} key{plural} out of {directory}"]
 
 
-def _alarms(installation: Installation, session: Session, roles: tuple[RoleStatus, ...]) -> list[str]:
-    now_s = installation.now_s()
-    alarms: list[str] = []
-    for role in roles:
-        if role.alarm:
-            word = "expired" if role.expires_s <= now_s else "expires"
-            alarms.append(f"the {role.role} role {word} on {date_text(role.expires_s)}")
-    offline = [role for role in OFFLINE_ROLES if key_paths(installation.layout.keys, role)]
-    if offline:
-        alarms.append(
-            f"this server can impersonate publishers: move the {' and '.join(offline)} "
-            f"key{'s' if len(offline) > 1 else ''} out of {installation.layout.keys}"
-        )
-    alarms += [
+def _failures(installation: Installation, session: Session, keys: tuple[RoleKeys, ...]) -> list[str]:
+    said = [
+        f"this server lacks the {role.role} key that the root names: nothing can be published or renewed here"
+        for role in keys
+        if role.role in ONLINE_ROLES and not role.signs_here
+    ]
+    said += [
         f"{publisher}'s role is not signed by its keys in force: the publisher must sign again"
         for publisher in unsigned_publishers(session, repository.current_targets(session).signed)
     ]
     try:
         installation.storage.check()
     except OscircError as error:
-        alarms.append(f"the store cannot be used: {error}")
-    return alarms
+        said.append(f"the store cannot be used: {error}")
+    return said
 
 
 def status(installation: Installation) -> Status:
     """Gather the facts; reads only."""
     with installation.database.read() as session:
-        roles = _roles(session, installation.now_s())
-        offline = tuple(role for role in OFFLINE_ROLES if key_paths(installation.layout.keys, role))
+        roles = alarms.roles_of(session, installation.now_s())
+        keys = key_places(repository.current_root(session).signed, installation.layout.keys)
+        offline = tuple(role.role for role in keys if role.role in OFFLINE_ROLES and role.files_here)
         blocks, stored = session.execute(select(func.count(), func.sum(BlockRow.stored_length))).one()
         drafts = session.scalar(select(func.count()).select_from(Draft).where(Draft.state == DRAFT_OPEN)) or 0
+        said = [role.alarm for role in roles if role.alarm]
+        failures = _failures(installation, session, keys)
+        worst = alarms.worst(roles)
         return Status(
             remote_url=remote_url(session),
             public_url=get_fact(session, PUBLIC_URL) or "",
             roles=roles,
+            keys=keys,
             offline_keys_here=offline,
             can_impersonate_publishers=bool(offline),
             publishers=len(delegations.publishers(repository.current_targets(session).signed)),
@@ -116,5 +108,6 @@ def status(installation: Installation) -> Status:
             blocks=blocks,
             stored_bytes=stored or 0,
             open_drafts=drafts,
-            alarms=tuple(_alarms(installation, session, roles)),
+            alarms=(*said, *_misplaced(keys), *failures),
+            severity=Severity.WARNING if failures and worst is Severity.OK else worst,
         )

@@ -1,6 +1,6 @@
 """python-tuf's names in one place: its modules have no `__all__`, which mypy's strict mode does not import from."""
 
-from securesystemslib.signer import CryptoSigner, Key, SSlibKey  # type: ignore[attr-defined]
+from securesystemslib.signer import CryptoSigner, Key, Signature, SSlibKey  # type: ignore[attr-defined]
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import (  # type: ignore[attr-defined]
     DelegatedRole,
@@ -28,6 +28,7 @@ __all__ = [
     "Root",
     "SSlibKey",
     "SerializationError",
+    "Signature",
     "Snapshot",
     "TargetFile",
     "Targets",

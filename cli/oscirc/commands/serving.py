@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from oscirc.options import json_option, passphrase, passphrase_file_option
-from oscirc.output import human_bytes, print_json, print_table, say, warn
+from oscirc.output import print_json, say, warn
 
 if TYPE_CHECKING:
     from oscirc_server.administration import Administration
@@ -30,8 +28,8 @@ _keys_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="Directory of the root and targets keys (default: inside the data directory; better: elsewhere).",
 )
-_RENEWABLE = click.Choice(["root", "targets"])
-_ROLES = click.Choice(["root", "targets", "snapshot", "timestamp"])
+_RENEWABLE = click.Choice(["root", "targets", "online"])
+_ROLES = click.Choice(["root", "targets", "snapshot", "timestamp", "online"])
 
 
 def _administration(data: Path, database: str | None, blocks: str | None) -> Administration:
@@ -160,37 +158,31 @@ def init(
     _initialise(data, keys_directory, passphrase_file, public_url, name, database, blocks, as_json=as_json)
 
 
-def _date(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
 @serve.command()
 @_data_option
 @_database_option
 @_blocks_option
+@click.option("--check", is_flag=True, help="For monitoring: one line, and the exit code.")
 @json_option
-def status(*, data: Path, database: str | None, blocks: str | None, as_json: bool) -> int:
-    """Expiries, alarms, keys, sizes. Exit code 4 when something has to be done.
+def status(*, data: Path, database: str | None, blocks: str | None, check: bool, as_json: bool) -> int:
+    """Expiries, alarms, which keys are where, sizes. Exit code 4 when something has to be done.
 
     \b
     Example:
       oscirc serve status --data /srv/oscirc
+      oscirc serve status --data /srv/oscirc --check
     """
+    from oscirc import serving_text
+
     found = _administration(data, database, blocks).status()
+    healthy = found.severity == "ok"
     if as_json:
-        roles = [{**asdict(role), "expires": _date(role.expires_s)} for role in found.roles]
-        print_json({**asdict(found), "roles": roles, "healthy": not any(role.alarm for role in found.roles)})
-        return 0
-    click.echo(f"{found.remote_url}")
-    click.echo(
-        f"{found.publishers} publishers, {found.images} images, {found.blocks} blocks and nodes in "
-        f"{human_bytes(found.stored_bytes)}, {found.open_drafts} open drafts"
-    )
-    rows = [(r.role, str(r.version), _date(r.expires_s), "ALARM" if r.alarm else "") for r in found.roles]
-    print_table(("ROLE", "VERSION", "EXPIRES", ""), rows)
-    for alarm in found.alarms:
-        warn(alarm)
-    return 4 if any(role.alarm for role in found.roles) else 0
+        print_json(serving_text.status_document(found))
+    elif check:
+        click.echo(serving_text.check_line(found))
+    else:
+        serving_text.print_status(found)
+    return 0 if healthy else 4
 
 
 @serve.command()
@@ -200,6 +192,8 @@ def status(*, data: Path, database: str | None, blocks: str | None, as_json: boo
 @_database_option
 @_blocks_option
 @passphrase_file_option
+@click.option("--above", default=0, type=click.IntRange(0, 10**12), help="online: use only version numbers above this.")
+@json_option
 def resign(
     role: str,
     *,
@@ -208,16 +202,30 @@ def resign(
     database: str | None,
     blocks: str | None,
     passphrase_file: Path | None,
+    above: int,
+    as_json: bool,
 ) -> None:
-    """Renew the root (5 years) or targets (1 year) role, where its key is. Safe beside a running server.
+    """Renew the root (5 years) or targets (1 year) role where its key is, or the online roles (7 days) at once.
+
+    Safe beside a running server, which renews the online roles daily by itself. Where several people sign root or
+    targets: oscirc ceremony root, oscirc ceremony targets.
 
     \b
     Example:
       oscirc serve resign targets --data /srv/oscirc --keys /media/offline
     """
-    secret = passphrase(passphrase_file, what=f"the {role} key")
-    renewed = _administration(data, database, blocks).resign(role, keys_directory, secret)
-    say(f"{role} renewed: version {renewed.version}, until {_date(int(renewed.expires_s))}")
+    from oscirc import serving_text
+
+    administration = _administration(data, database, blocks)
+    if role == "online":
+        renewed = administration.resign_online(above=above)
+    else:
+        secret = passphrase(passphrase_file, what=f"the {role} key")
+        renewed = administration.resign(role, keys_directory, secret)
+    if as_json:
+        print_json(serving_text.renewed_document(renewed))
+    else:
+        say(f"{renewed.role} renewed: version {renewed.version}, until {serving_text.date(renewed.expires_s)}")
 
 
 @serve.command()
@@ -227,6 +235,7 @@ def resign(
 @_database_option
 @_blocks_option
 @passphrase_file_option
+@json_option
 def rotate(
     role: str,
     *,
@@ -235,13 +244,22 @@ def rotate(
     database: str | None,
     blocks: str | None,
     passphrase_file: Path | None,
+    as_json: bool,
 ) -> None:
-    """Replace a role's key by a new one, signed with the root key.
+    """Replace a role's key by a new one (online: snapshot's and timestamp's at once), signed with the root key.
+
+    Safe beside a running server. Where several people sign the root: oscirc ceremony root.
 
     \b
     Example:
-      oscirc serve rotate timestamp --data /srv/oscirc --keys /media/offline
+      oscirc serve rotate online --data /srv/oscirc --keys /media/offline
     """
+    from oscirc import serving_text
+
     secret = passphrase(passphrase_file, what="the root key")
     renewed = _administration(data, database, blocks).rotate(role, keys_directory, secret)
-    say(f"{role} has a new key: root version {renewed.version}, until {_date(int(renewed.expires_s))}")
+    if as_json:
+        print_json(serving_text.renewed_document(renewed))
+        return
+    word = "snapshot and timestamp have new keys" if role == "online" else f"{role} has a new key"
+    say(f"{word}: root version {renewed.version}, until {serving_text.date(renewed.expires_s)}")

@@ -96,7 +96,7 @@ def test_what_is_missing_is_made_by_the_next_start(world, installation, disk, mo
     async def start():
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         monkeypatch.setattr(lengths, "make_missing", made_missing)
-        monkeypatch.setattr(resigning, "upkeep", lambda _: made.wait(30) and loop.call_soon_threadsafe(stop.set))
+        monkeypatch.setattr(resigning, "upkeep", lambda *_: made.wait(30) and loop.call_soon_threadsafe(stop.set))
         await keep_up(installation, stop)
 
     asyncio.run(asyncio.wait_for(start(), 30))

@@ -106,8 +106,7 @@ def test_a_version_that_a_thief_jumped_ahead_is_recovered_from_by_new_online_key
         resign_online(installation)
     with pytest.raises(BadVersionNumberError):
         refreshed(now_world, state, root_1)
-    for role in ("snapshot", "timestamp"):
-        now_world.administration.rotate(role, now_world.keys, PASSPHRASE)
+    assert now_world.administration.rotate("online", now_world.keys, PASSPHRASE).version == 2
     client = refreshed(now_world, state, root_1)
     assert client._trusted_set["snapshot"].version < 1000
 
@@ -164,7 +163,7 @@ def test_a_failed_rotation_leaves_the_keys_as_they_were(world, monkeypatch):
         raise LocalError("no")
 
     monkeypatch.setattr("oscirc_server.renewal.next_root", fail)
-    for role, directory in (("snapshot", world.data / "keys"), ("targets", world.keys)):
+    for role, directory in (("online", world.data / "keys"), ("targets", world.keys)):
         before = sorted(directory.iterdir())
         with pytest.raises(LocalError):
             world.administration.rotate(role, world.keys, PASSPHRASE)
@@ -183,7 +182,8 @@ def test_repository_facts_and_publishers_are_changed_where_the_keys_are(world):
     assert token.startswith("oscirc_")
     world.administration.revoke_token(facts.id)
     assert [item.revoked_s for item in world.administration.tokens() if item.id == facts.id] == [world.clock()]
-    assert world.administration.resign_online() == 6
+    assert world.administration.resign_online().version == 6
+    assert world.administration.resign_online(above=1000).version == 1001
 
 
 def test_keys_inside_the_data_directory_are_used_when_no_other_place_is_named(tmp_path):
