@@ -12,6 +12,7 @@ packages=(
   grub-common grub-pc-bin grub-efi-amd64-bin
   faketime util-linux fdisk procps iproute2                       # tests: moved clocks, other users, other networks
   nginx-light                                                     # tests and benchmarks: a repository as static files
+  postgresql                                                      # tests: a server of their own, beside any that runs
 )
 if [[ "${1:-}" == debian ]]; then
   packages+=(mmdebstrap debian-archive-keyring casync qemu-block-extra nbdkit libnbd-bin rclone zsync xdelta3)

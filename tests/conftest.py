@@ -40,3 +40,21 @@ def _own_directories(tmp_path_factory, monkeypatch):
         monkeypatch.setenv(variable, str(directory))
     for variable in ("OSCIRC_KEY_PASSPHRASE", "OSCIRC_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """A PostgreSQL for this process's tests; each makes databases of its own (`support.postgresql.Cluster`)."""
+    from support.postgresql import cluster
+
+    with cluster() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory):
+    """A real S3 server for this process's tests; each makes buckets of its own (`support.s3.S3Server`)."""
+    from support.s3 import s3_server
+
+    with s3_server(tmp_path_factory.mktemp("s3")) as started:
+        yield started

@@ -17,14 +17,15 @@ from typing import Any, TypeVar
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, Table, create_engine, event, select, text
+from sqlalchemy import Connection, Engine, Table, event, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from oscirc_blockstore.errors import LocalError, UsageError
+from oscirc_blockstore.errors import LocalError
+from oscirc_server.engines import open_engine
 from oscirc_server.models import Base, Fact
 
 BUSY_TIMEOUT_MS = 30_000
@@ -67,13 +68,10 @@ class Database:
     """One database; safe for threads. `close` it, or its connections outlive it."""
 
     def __init__(self, url: str) -> None:
-        try:
-            self._engine: Engine = create_engine(url)
-        except (ArgumentError, ImportError) as error:
-            raise UsageError(f"cannot use this database URL: {error}") from None
-        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._engine: Engine = open_engine(url)
+        self.is_sqlite = self._engine.dialect.name == "sqlite"
         self._writing = threading.Lock()
-        if self._is_sqlite:
+        if self.is_sqlite:
             event.listen(self._engine, "connect", _on_connect)
             event.listen(self._engine, "begin", _on_begin)
 
@@ -81,7 +79,7 @@ class Database:
     def read(self) -> Iterator[Session]:
         """A consistent view; nothing done in it is kept."""
         engine = self._engine
-        if not self._is_sqlite:  # SQLite's readers see one state anyway
+        if not self.is_sqlite:  # SQLite's readers see one state anyway
             engine = engine.execution_options(isolation_level="REPEATABLE READ")
         with Session(engine, expire_on_commit=False) as session:
             yield session
@@ -90,9 +88,9 @@ class Database:
     def write(self, *, durable: bool = False, fenced: bool = False) -> Iterator[Session]:
         """One transaction, committed when the block ends well; `fenced` keeps other hosts' writers out of it."""
         engine = self._engine.execution_options(oscirc_write=True, oscirc_durable=durable)
-        turn = self._writing if self._is_sqlite else contextlib.nullcontext()
+        turn = self._writing if self.is_sqlite else contextlib.nullcontext()
         with turn, Session(engine, expire_on_commit=False) as session, session.begin():
-            if fenced and not self._is_sqlite:
+            if fenced and not self.is_sqlite:
                 session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_FENCE})
             yield session
 

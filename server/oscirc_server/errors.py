@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from oscirc_blockstore.errors import IntegrityError, LocalError, TransportError, TrustError, UsageError
+from oscirc_blockstore.errors import BusyError, IntegrityError, LocalError, TransportError, TrustError, UsageError
 
 
 class ConflictError(UsageError):
@@ -62,6 +62,10 @@ class RecordRefusedError(IntegrityError):
     def __init__(self, message: str, *, record: int, digest: str) -> None:
         super().__init__(message)
         self.facts: dict[str, object] = {"record": record, "digest": digest}
+
+
+class SupersededError(BusyError):
+    """Another process has taken over what this one was doing."""
 
 
 class NotInitialisedError(LocalError):

@@ -1,4 +1,4 @@
-"""An opened data directory: its database, its storage and its lock, which every service is given as one value."""
+"""An opened data directory: its database, its storage and its locks, which every service is given as one value."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from urllib.parse import unquote, urlsplit
 from oscirc_blockstore.errors import LocalError
 from oscirc_server.clock import Clock, system_clock
 from oscirc_server.database import Database, sqlite_url
+from oscirc_server.engines import open_engine
 from oscirc_server.errors import NotInitialisedError
+from oscirc_server.locks import WRITER, DatabaseLocks, FileLocks, Locks
 from oscirc_server.object_storage import ObjectStorage
 from oscirc_server.settings import Layout, Settings
 from oscirc_server.storage import DirectoryStorage, Storage
-from oscirc_server.writer_lock import WriterLock
 
 
 def _open_storage(settings: Settings) -> Storage:
@@ -34,9 +35,14 @@ class Installation:
         self.settings = settings
         self.clock = clock
         self.layout: Layout = settings.layout
-        self.writer_lock = WriterLock(self.layout.writer_lock)
         self.projection_pending = False
-        self.database = Database(settings.database_url or sqlite_url(self.layout.database))
+        database_url = settings.database_url or sqlite_url(self.layout.database)
+        self.database = Database(database_url)
+        self.locks: Locks = (
+            FileLocks(self.layout.locks)
+            if self.database.is_sqlite
+            else DatabaseLocks(open_engine(database_url, autocommit=True))
+        )
         self.storage = _open_storage(settings)
 
     @classmethod
@@ -61,7 +67,7 @@ class Installation:
     def _prepared(cls, settings: Settings, clock: Clock) -> Installation:
         installation = cls(settings, clock)
         try:
-            with installation.writer_lock.held():
+            with installation.locks.held(WRITER):
                 installation.database.migrate()
         except BaseException:
             installation.close()
@@ -73,7 +79,8 @@ class Installation:
         return int(self.clock())
 
     def close(self) -> None:
-        """Close the database's connections."""
+        """Close the database's connections and let go of every lock."""
+        self.locks.close()
         self.database.close()
 
     def __enter__(self) -> Self:

@@ -26,6 +26,7 @@ from oscirc_blockstore.table import NODE_SIZE, contents
 from oscirc_server import repository
 from oscirc_server.database import get_fact, set_fact
 from oscirc_server.installation import Installation
+from oscirc_server.locks import WRITER
 from oscirc_server.metadata import MAX_ROLE_BYTES, MAX_ROOT_BYTES, parse, stored, verify, verify_root_successor
 from oscirc_server.models import ManifestRow
 from oscirc_server.projection import project_all
@@ -56,7 +57,7 @@ def reconcile(installation: Installation) -> None:
         with repository.changing(installation) as change:
             change.stay_above(snapshot=snapshot, timestamp=timestamp)
             _adopt(installation.storage, change, snapshot)
-    with installation.writer_lock.held(), installation.database.read() as session:
+    with installation.locks.held(WRITER), installation.database.read() as session:
         written = project_all(installation.storage, session)
         installation.projection_pending = False
     accelerators.project_all(installation)

@@ -21,6 +21,7 @@ from oscirc_server.database import insert_new
 from oscirc_server.errors import NotInitialisedError
 from oscirc_server.installation import Installation
 from oscirc_server.key_files import ONLINE_ROLES, signers_for
+from oscirc_server.locks import WRITER
 from oscirc_server.metadata import SignedMetadata, expiry, parse, sign_snapshot, sign_timestamp
 from oscirc_server.models import Document, ManifestRow, SignedRole
 from oscirc_server.projection import Projected, project, project_all
@@ -140,7 +141,7 @@ class Change:
 @contextlib.contextmanager
 def changing(installation: Installation) -> Iterator[Change]:
     """Change the repository: all that the block adds becomes visible at once when it ends well, else nothing does."""
-    with installation.writer_lock.held():
+    with installation.locks.held(WRITER):
         with installation.database.write(durable=True, fenced=True) as session:
             change = Change(installation, session)
             yield change
@@ -170,7 +171,7 @@ def _project_all(installation: Installation) -> None:
 def complete_projection(installation: Installation) -> None:
     """Write what an earlier error kept from the tree, if anything."""
     if installation.projection_pending:
-        with installation.writer_lock.held():
+        with installation.locks.held(WRITER):
             _project_all(installation)
             installation.projection_pending = False
 

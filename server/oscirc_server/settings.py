@@ -39,9 +39,9 @@ class Layout:
         return self.root / "tmp"
 
     @property
-    def writer_lock(self) -> Path:
-        """Held while the metadata changes, by a server or a command."""
-        return self.root / "writer.lock"
+    def locks(self) -> Path:
+        """Where processes of this machine lock what `locks` names (absent where the database does that)."""
+        return self.root / "locks"
 
     @property
     def serve_lock(self) -> Path:

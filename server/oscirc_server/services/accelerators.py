@@ -39,6 +39,7 @@ from oscirc_blockstore.manifest import parse as parse_manifest
 from oscirc_blockstore.names import check_channel, check_image, check_publisher
 from oscirc_server.errors import ConflictError
 from oscirc_server.installation import Installation
+from oscirc_server.locks import WRITER
 from oscirc_server.models import AcceleratorRow, Document, ImageRow, ManifestRow, ProfileRun
 from oscirc_server.services import audit
 from oscirc_server.storage import Storage
@@ -189,7 +190,7 @@ def hint(session: Session, index: ImageIndex) -> Hint:
 def project(installation: Installation, publisher: str, images: Iterable[str], manifest: Digest | None = None) -> None:
     """Write the hints of these images, and the listing of a manifest, as they are to be now."""
     storage = installation.storage
-    with installation.writer_lock.held(), installation.database.read() as session:
+    with installation.locks.held(WRITER), installation.database.read() as session:
         if manifest is not None:
             _write(storage, listing_path(manifest), listing(session, manifest).serialise())
         for image in images:
@@ -212,7 +213,7 @@ def follow(installation: Installation, publisher: str, images: Iterable[str]) ->
 def project_all(installation: Installation) -> None:
     """At the start: every document, and none of the files that no row names any more."""
     storage = installation.storage
-    with installation.writer_lock.held(), installation.database.read() as session:
+    with installation.locks.held(WRITER), installation.database.read() as session:
         for row in session.scalars(select(ImageRow).where(ImageRow.listed)):
             raw = hint(session, index_of(session, row.publisher, row.image)).serialise()
             _write(storage, hint_path(row.publisher, row.image), raw)

@@ -6,11 +6,10 @@ import pytest
 from sqlalchemy import func, select
 from tuf.api.metadata import Metadata
 
-from oscirc_blockstore.errors import BusyError, LocalError, StoreFullError
+from oscirc_blockstore.errors import StoreFullError
 from oscirc_server import repository
 from oscirc_server.metadata import SignedMetadata
 from oscirc_server.models import SignedRole
-from oscirc_server.writer_lock import WriterLock
 
 from .server_world import block, fork
 
@@ -131,15 +130,3 @@ def test_of_one_publishers_two_machines_only_one_wins(installation, api, alice):
     assert sorted(codes) == [200, 409]
     with installation.database.read() as session:
         assert session.scalar(select(func.count()).where(SignedRole.role == "alice")) == 1
-
-
-def test_the_writers_lock_keeps_threads_and_processes_apart(tmp_path):
-    ours, theirs = WriterLock(tmp_path / "lock", wait_s=0.05), WriterLock(tmp_path / "lock", wait_s=0.05)
-    with ours.held():
-        for other in (ours, theirs):
-            with pytest.raises(BusyError), other.held():
-                pass
-    with theirs.held():
-        pass
-    with pytest.raises(LocalError), WriterLock(tmp_path / "lock" / "x").held():
-        pass

@@ -1,0 +1,90 @@
+"""A real S3 server on loopback: rclone in front of a directory, whose sub-directories are the buckets."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from .commands import end, free_port
+
+ACCESS_KEY = "tests"
+SECRET_KEY = "no secret at all"
+
+
+@dataclass
+class S3Server:
+    """Where it is; `root/<bucket>/<key>` is an object's file."""
+
+    root: Path
+    port: int
+    process: subprocess.Popen
+    _serial: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the server's process is to find in its environment."""
+        return {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+
+    def url(self, bucket: str, prefix: str = "") -> str:
+        return f"s3://{bucket}/{prefix}?endpoint={self.endpoint}"
+
+    def bucket(self) -> str:
+        """The name of a new, empty bucket."""
+        name = f"bucket-{next(self._serial)}"
+        (self.root / name).mkdir()
+        return name
+
+
+def _program() -> Path:
+    """The one that came with the virtual environment: Debian 12's is too old to serve S3."""
+    found = Path(sys.executable).parent / "rclone"
+    assert found.exists(), "no rclone in the virtual environment: run make setup"
+    return found
+
+
+@contextlib.contextmanager
+def s3_server(directory: Path, port: int | None = None) -> Iterator[S3Server]:
+    """Until the block ends; what stands in `directory` is seen at once, whoever wrote it."""
+    port = port or free_port()
+    root = directory / "buckets"
+    root.mkdir(parents=True, exist_ok=True)
+    options = ["--dir-cache-time", "0", "--poll-interval", "0", "--vfs-cache-mode", "off", "--log-level", "ERROR"]
+    process = subprocess.Popen(
+        [
+            _program(),
+            "serve",
+            "s3",
+            root,
+            *("--addr", f"127.0.0.1:{port}"),
+            *("--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"),
+            *("--config", directory / "rclone.conf"),
+            *options,
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{port}/")
+                break
+            assert process.poll() is None, "rclone did not start"
+            assert time.monotonic() < deadline, "rclone does not answer"
+            time.sleep(0.02)
+        yield S3Server(root, port, process)
+    finally:
+        end(process)
