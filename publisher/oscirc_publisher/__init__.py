@@ -7,10 +7,10 @@ What holds here:
   publisher's own key and against the version that this workstation remembers.
 - The same disk and arguments give the same manifest, byte for byte, whatever was interrupted or already present.
 - Memory is bounded by the number of workers, never by the size of the disk.
-- Containers (qcow2) are strangers' files: judged before QEMU opens them, opened without anything they refer to.
+- Containers (qcow2, vmdk, vdi, vhdx) are strangers' files: judged before QEMU opens them, opened without anything they refer to.
 
-Modules: `disks` (with `probing`, `qcow2`, `nbd`, `containers`) open what is published; `building` cuts it, on the
-workers of `pipeline`; `uploading` is the draft of ADR 2 over `rest`; `signing` keeps keys, `roles` makes what they
+Modules: `disks` (with `probing`, `containers`, one for each format, `nbd`) open what is published; `building` cuts it,
+on the workers of `pipeline`; `uploading` is the draft of ADR 2 over `rest`; `signing` keeps keys, `roles` makes what they
 sign; `releasing` merges and signs against what is served; `publishing` composes all; `administration` is the
 repository's own targets role.
 """

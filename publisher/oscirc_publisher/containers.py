@@ -1,6 +1,7 @@
-"""A qcow2 container as a disk: judged, checked whole, then read through QEMU's own driver (`qemu_tools`).
+"""A disk in a container (qcow2, vmdk, vdi, vhdx): judged, checked whole, then read through QEMU's own driver.
 
-- The header is judged first (`qcow2.check_header`), on the very file that QEMU is then handed as an open descriptor.
+- The header is judged first, by the rules of its format (`qcow2`, `vmdk`, `vdi`, `vhdx`), on the very file that QEMU
+  is then handed as an open descriptor.
 - The container's map is checked before anything is read: QEMU reads what a truncated file lacks as zeros, and half a
   download must not be published as a disk.
 - Allocation comes from the container's own map: ranges that read as zeros are never asked for.
@@ -12,27 +13,39 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Literal, get_args
 
 from oscirc_blockstore.disk_source import ByteRange
 from oscirc_blockstore.errors import DiskRefusedError
+from oscirc_publisher import qcow2, vdi, vhdx, vmdk
 from oscirc_publisher.nbd import MAX_READ_BYTES, MAX_STATUS_BYTES, NbdConnection
 from oscirc_publisher.opened_file import OpenedFile, check_disk_size
-from oscirc_publisher.qcow2 import HEADER_BYTES, check_header
 from oscirc_publisher.qemu_tools import NbdServer, check_container
+
+ContainerFormat = Literal["qcow2", "vmdk", "vdi", "vhdx"]
+CONTAINER_FORMATS: tuple[ContainerFormat, ...] = get_args(ContainerFormat)
 
 _MAX_CONNECTIONS = 16
 
+JUDGES: dict[ContainerFormat, Callable[[OpenedFile], int]] = {
+    "qcow2": lambda opened: qcow2.check_header(opened.read(0, qcow2.HEADER_BYTES), opened.size),
+    "vmdk": lambda opened: vmdk.check(opened.read, opened.size),
+    "vdi": lambda opened: vdi.check(opened.read, opened.size),
+    "vhdx": lambda opened: vhdx.check(opened.read, opened.size).size,
+}
+"""The size in bytes that a sound container states, or `DiskRefusedError`."""
 
-class Qcow2Disk:
+
+class ContainerDisk:
     """The disk inside a container; takes `opened` over. Reads from up to 16 threads run side by side."""
 
-    def __init__(self, opened: OpenedFile) -> None:
+    def __init__(self, opened: OpenedFile, form: ContainerFormat) -> None:
         self._file = opened
-        stated = check_header(opened.read(0, HEADER_BYTES), opened.size)
-        self._size = check_disk_size(stated, f"the disk in {opened.path}")
-        check_container(opened.descriptor)
-        self._server = NbdServer(opened.descriptor, _MAX_CONNECTIONS + 1)
+        self.form = form
+        self._size = check_disk_size(JUDGES[form](opened), f"the disk in {opened.path}")
+        check_container(opened.descriptor, form)
+        self._server = NbdServer(opened.descriptor, _MAX_CONNECTIONS + 1, form)
         self._idle: queue.LifoQueue[NbdConnection] = queue.LifoQueue()
         self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         try:
@@ -53,6 +66,10 @@ class Qcow2Disk:
 
     def extents(self) -> Iterator[ByteRange]:
         """What the container does not map to zeros."""
+        if self.form == "vhdx":
+            for start, stop in vhdx.data_ranges(self._file.read, vhdx.check(self._file.read, self._file.size)):
+                yield ByteRange(start, stop)
+            return
         offset = 0
         while offset < self._size:
             with self._connection() as connection:

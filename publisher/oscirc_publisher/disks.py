@@ -1,4 +1,4 @@
-"""Opens what is published: a raw disk file, a block device, or a qcow2 container.
+"""Opens what is published: a raw disk file, a block device, or a container (qcow2, vmdk, vdi, vhdx).
 
 - The format is declared by the caller, or detected from the content when there is exactly one reading of it
   (`probing`). A raw disk that merely begins like a container must be declared raw: guessing would let a guest that
@@ -14,16 +14,16 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 from oscirc_blockstore.disk_source import ByteRange, DiskSource
 from oscirc_blockstore.errors import DiskRefusedError, LocalError
 from oscirc_publisher import probing
-from oscirc_publisher.containers import Qcow2Disk
+from oscirc_publisher.containers import CONTAINER_FORMATS, ContainerDisk, ContainerFormat
 from oscirc_publisher.opened_file import OpenedFile, check_disk_size
 
-DiskFormat = Literal["raw", "qcow2"]
-FORMATS: tuple[DiskFormat, ...] = get_args(DiskFormat)
+DiskFormat = Literal["raw"] | ContainerFormat
+FORMATS: tuple[DiskFormat, ...] = ("raw", *CONTAINER_FORMATS)
 
 
 class FileDisk(DiskSource, Protocol):
@@ -46,9 +46,7 @@ def open_disk(path: Path, declared_format: DiskFormat | None = None) -> FileDisk
     opened = OpenedFile(path)
     try:
         found = declared_format or probing.detect(opened)
-        if found == "qcow2":
-            return Qcow2Disk(opened)
-        return RawDisk(opened)
+        return RawDisk(opened) if found == "raw" else ContainerDisk(opened, found)
     except BaseException:
         opened.close()
         raise

@@ -1,4 +1,4 @@
-"""QEMU's tools on one open qcow2 file, in processes that can reach nothing else.
+"""QEMU's tools on one open container file, in processes that can reach nothing else.
 
 - They are given an open descriptor instead of a name, the driver instead of a guess, and `backing: null`: nothing is
   probed, nothing is followed, and a header that changes after it was judged gains nothing.
@@ -32,14 +32,15 @@ _POLL_S = 0.005
 _LIMITS = ("--as=4294967296", "--core=0", "--fsize=0", "--nofile=128")
 _CHECK_SOUND = (0, 3)  # 3: clusters that nothing uses, which wastes space and hides nothing
 _CHECK_DAMAGED = 2
+_MAY_HAVE_BACKING = ("qcow2", "vmdk")  # the others' drivers know no such option
 
 
-def check_container(descriptor: int) -> None:
+def check_container(descriptor: int, form: str) -> None:
     """Let `qemu-img check` walk the container's whole map; raises `DiskRefusedError` when it is damaged."""
     try:
         done = subprocess.run(
             # its words are as many as there are damaged clusters: the exit status is enough
-            _confined("qemu-img", "check", "-q", "--output=json", _image(descriptor)),
+            _confined("qemu-img", "check", "-q", "--output=json", _image(descriptor, form)),
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -50,26 +51,26 @@ def check_container(descriptor: int) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise DeadlineExceededError("checking the qcow2 takes too long") from None
+        raise DeadlineExceededError(f"checking the {form} takes too long") from None
     if done.returncode == _CHECK_DAMAGED:
         raise DiskRefusedError(
-            "the qcow2 is damaged or incomplete",
+            f"the {form} is damaged or incomplete",
             hint="is it a complete download? qemu-img check FILE says what is wrong with it",
         )
     if done.returncode not in _CHECK_SOUND:
-        raise DiskRefusedError("QEMU cannot read the qcow2", hint="qemu-img check FILE says what is wrong with it")
+        raise DiskRefusedError(f"QEMU cannot read the {form}", hint="qemu-img check FILE says what is wrong with it")
 
 
 class NbdServer:
-    """One `qemu-nbd` over an open file, for at most `connections` at a time."""
+    """One `qemu-nbd` over an open file of the format `form`, for at most `connections` at a time."""
 
-    def __init__(self, descriptor: int, connections: int) -> None:
+    def __init__(self, descriptor: int, connections: int, form: str) -> None:
         command = _confined("qemu-nbd", "--read-only", f"--shared={connections}", "--socket")
         self.directory = Path(tempfile.mkdtemp(prefix="oscirc-nbd-"))  # mode 0700
         self._socket = self.directory / "socket"
         try:
             self.process = subprocess.Popen(
-                [*command, str(self._socket), _image(descriptor)],
+                [*command, str(self._socket), _image(descriptor, form)],
                 pass_fds=(descriptor,),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -128,10 +129,15 @@ class NbdServer:
         return LocalError(f"QEMU cannot open the container: {words or 'no reason given'}")
 
 
-def _image(descriptor: int) -> str:
+def _image(descriptor: int, form: str) -> str:
     """The open file as a block node that refers to nothing else."""
-    file = {"driver": "file", "filename": f"/proc/self/fd/{descriptor}"}
-    return "json:" + json.dumps({"driver": "qcow2", "backing": None, "file": file})
+    node: dict[str, object] = {
+        "driver": form,
+        "file": {"driver": "file", "filename": f"/proc/self/fd/{descriptor}"},
+    }
+    if form in _MAY_HAVE_BACKING:
+        node["backing"] = None
+    return "json:" + json.dumps(node)
 
 
 def _environment() -> dict[str, str]:
@@ -142,7 +148,7 @@ def _confined(program: str, *arguments: str) -> list[str]:
     """The command behind util-linux's own limits, where those are installed; raises `MissingProgramError`."""
     if shutil.which(program) is None:
         raise MissingProgramError(
-            f"reading a qcow2 needs {program}, which is not installed", hint="apt-get install qemu-utils"
+            f"reading a container needs {program}, which is not installed", hint="apt-get install qemu-utils"
         )
     prefix: list[str] = []
     if shutil.which("setpriv"):

@@ -49,7 +49,10 @@ class _Shown:
 @click.option("--channel", default="stable", show_default=True, help="Channel to point at this version.")
 @click.option("--no-channel", is_flag=True, help="Move no channel.")
 @click.option(
-    "--format", "declared", type=click.Choice(["raw", "qcow2"]), help="The disk's format (default: detected)."
+    "--format",
+    "declared",
+    type=click.Choice(["raw", "qcow2", "vmdk", "vdi", "vhdx"]),
+    help="The disk's format (default: detected).",
 )
 @click.option("--os", "family", default="unknown", help="Family of the system: debian, freebsd, …")
 @click.option("--os-version", default="", help="Version of the system: 12, 14.1, …")
@@ -116,7 +119,7 @@ def publish(  # one parameter for each option
     as_json: bool,
     **facts: str | int,
 ) -> None:
-    """Publish a disk (raw or qcow2), or what an instance has become, as a new version of an image.
+    """Publish a disk (raw, qcow2, vmdk, vdi or vhdx), or what an instance has become, as a new version of an image.
 
     Only blocks that the server lacks are sent. Run it again after an interruption: it goes on where it was. The same
     disk under the same version again changes nothing.
@@ -149,13 +152,13 @@ def publish(  # one parameter for each option
     )
     from oscirc_blockstore.errors import UsageError
     from oscirc_blockstore.table import DEFAULT_BLOCK_SIZE
-    from oscirc_publisher.disks import open_disk
+    from oscirc_publisher.disks import FORMATS, open_disk
     from oscirc_publisher.publishing import publish as publish_disk
 
     wanted = composition.parse_version_reference(reference)
     if changelog_file is not None:
         changelog = _text_of(changelog_file)
-    form: DiskFormat | None = "qcow2" if declared == "qcow2" else "raw" if declared == "raw" else None
+    form: DiskFormat | None = next((known for known in FORMATS if known == declared), None)
     recorded_here = accelerating.AUTO in profiles_given
     profiles = accelerating.read_profiles([text for text in profiles_given if text != accelerating.AUTO])
     automatic = recording.RecordingOptions(

@@ -12,7 +12,7 @@ import pytest
 from oscirc_blockstore.disk_source import ByteRange
 from oscirc_blockstore.errors import DiskRefusedError, LocalError, MissingProgramError
 from oscirc_publisher import containers
-from oscirc_publisher.containers import Qcow2Disk
+from oscirc_publisher.containers import ContainerDisk
 from oscirc_publisher.disks import open_disk
 
 from .conftest import KIB, MIB, mixed_bytes
@@ -48,7 +48,7 @@ def holds(disk, raw):
 )
 def test_a_container_reads_as_the_disk_inside(raw, options):
     disk = open_disk(convert(raw, *options))
-    assert isinstance(disk, Qcow2Disk)
+    assert isinstance(disk, ContainerDisk)
     assert disk.size == 64 * MIB + 512
     assert holds(disk, raw)
     extents = list(disk.extents())
@@ -176,13 +176,13 @@ def test_leaked_clusters_are_harmless(raw):
 
 def test_what_qemu_cannot_open_is_refused_with_its_words(raw, monkeypatch):
     path = convert(raw)
-    monkeypatch.setattr(containers, "check_header", lambda head, size: 64 * MIB)
+    monkeypatch.setitem(containers.JUDGES, "qcow2", lambda opened: 64 * MIB)
     with path.open("r+b") as file:
         file.seek(4)
         file.write((9).to_bytes(4))
     with pytest.raises(DiskRefusedError, match="QEMU cannot read"):
         open_disk(path, "qcow2")
-    monkeypatch.setattr(containers, "check_container", lambda descriptor: None)
+    monkeypatch.setattr(containers, "check_container", lambda descriptor, form: None)
     with pytest.raises(LocalError, match=r"QEMU cannot open the container.*version 9"):
         open_disk(path, "qcow2")
 
@@ -195,7 +195,7 @@ def test_a_backing_file_that_appears_after_the_check_is_not_followed(raw, tmp_pa
     subprocess.run(
         ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(secret), "-F", "raw", str(path), "64M"], check=True
     )
-    monkeypatch.setattr(containers, "check_header", lambda head, size: 64 * MIB)
+    monkeypatch.setitem(containers.JUDGES, "qcow2", lambda opened: 64 * MIB)
     disk = open_disk(path, "qcow2")
     assert disk.read(0, 4096) == bytes(4096)
     disk.close()

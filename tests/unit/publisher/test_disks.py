@@ -99,8 +99,8 @@ def test_what_is_no_file_is_refused(tmp_path):
 
 def test_a_format_that_is_not_supported_is_refused_with_those_that_are(tmp_path):
     with pytest.raises(DiskRefusedError) as caught:
-        open_disk(write(tmp_path / "a.vmdk", bytes(MIB)), "vmdk")
-    assert caught.value.hint == "supported: raw, qcow2"
+        open_disk(write(tmp_path / "a.vhd", bytes(MIB)), "vpc")
+    assert caught.value.hint == "supported: raw, qcow2, vmdk, vdi, vhdx"
 
 
 @pytest.mark.parametrize("how", ["grow", "rewrite", "touch"])
@@ -178,12 +178,9 @@ def test_the_content_of_a_disk_is_detected_as_raw(tmp_path, head, at):
 @pytest.mark.parametrize(
     ("head", "kind"),
     [
-        (b"KDMV\x01\0\0\0", "vmdk"),
         (b"conectix", "vhd"),
-        (b"vhdxfile", "vhdx"),
         (b"QED\0", "qed"),
         (b"LUKS\xba\xbe\0\x01", "luks"),
-        (b"<<< Oracle VM VirtualBox Disk Image >>>\n" + bytes(24) + b"\x7f\x10\xda\xbe", "vdi"),
     ],
 )
 def test_containers_of_other_formats_are_refused_unless_declared_raw(tmp_path, head, kind):
@@ -191,6 +188,22 @@ def test_containers_of_other_formats_are_refused_unless_declared_raw(tmp_path, h
     with pytest.raises(DiskRefusedError, match=kind) as caught:
         open_disk(path)
     assert "raw, qcow2" in caught.value.hint
+    open_disk(path, "raw").close()
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"KDMV\x01\0\0\0", "vmdk"),
+        (b"# Disk DescriptorFile\nversion=1\n", "vmdk"),
+        (b"vhdxfile", "vhdx"),
+        (b"<<< Oracle VM VirtualBox Disk Image >>>\n" + bytes(24) + b"\x7f\x10\xda\xbe", "vdi"),
+    ],
+)
+def test_what_begins_like_a_container_and_is_none_is_refused_unless_declared_raw(tmp_path, head, kind):
+    path = disk_with(tmp_path, head)
+    with pytest.raises(DiskRefusedError, match=kind):
+        open_disk(path)
     open_disk(path, "raw").close()
 
 
@@ -232,7 +245,7 @@ def test_probing_reads_a_bounded_part_only(tmp_path, monkeypatch):
     real = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, size, at: seen.append(size) or real(fd, size, at))
     open_disk(path).close()
-    assert sum(seen) <= probing._PROBED_BYTES + 512
+    assert sum(seen) <= probing._PROBED_BYTES + probing._FOOTER_BYTES
 
 
 @pytest.mark.root
