@@ -11,7 +11,7 @@ What holds here:
   they refer to.
 
 Modules: `disks` (with `probing`, `containers`, one for each format, `nbd`) open what is published; `building` cuts it,
-on the workers of `pipeline`; `uploading` is the draft of ADR 2 over `rest`; `signing` keeps keys, `roles` makes what they
-sign; `releasing` merges and signs against what is served; `publishing` composes all; `administration` is the
+on the workers of `pipeline`; `uploading` is the draft of ADR 2 over `rest`; `signing` keeps keys, `roles` makes what
+they sign; `releasing` merges and signs against what is served; `publishing` composes all; `administration` is the
 repository's own targets role.
 """
