@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from oscirc_blockstore.errors import LocalError
 from oscirc_server.engines import open_engine
@@ -62,6 +63,15 @@ def _on_begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
         connection.exec_driver_sql("BEGIN")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFacts:
+    """Connections of this process: in use, idle, and how many there may be."""
+
+    in_use: int
+    idle: int
+    limit: int
 
 
 class Database:
@@ -113,6 +123,13 @@ class Database:
         with engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    def pool(self) -> PoolFacts:
+        """How the connections are used now."""
+        pool = self._engine.pool
+        if not isinstance(pool, QueuePool):
+            return PoolFacts(0, 0, 0)
+        return PoolFacts(pool.checkedout(), pool.checkedin(), pool.size() + max(0, pool._max_overflow))  # noqa: SLF001  # it has no other way to say
 
     def close(self) -> None:
         """Close every connection."""

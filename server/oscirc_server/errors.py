@@ -74,3 +74,7 @@ class NotInitialisedError(LocalError):
 
 class AlreadyInitialisedError(LocalError):
     """The data directory holds a repository already."""
+
+
+class StoppingError(TransportError):
+    """The server is stopping; another one, or the same one in a moment, will answer."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from oscirc_blockstore.errors import UsageError
+from oscirc_server.logs import LogFormat
 
 DEFAULT_LISTEN = "127.0.0.1:8420"
 _MAX_PORT = 65_535
@@ -65,15 +66,18 @@ class Listen:
             raise UsageError(f"not an address to listen on: {text!r}", hint="write HOST:PORT, such as 127.0.0.1:8420")
         return cls(host, int(port))
 
-    def url(self, port: int) -> str:
+    def url(self, port: int, scheme: str = "http") -> str:
         """The base URL for a client on this machine, once the real port is known."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{port}"
+        return f"{scheme}://{host}:{port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One server. Sizes in bytes, times in seconds; `database_url` and `blocks_url` default to the data directory."""
+    """One server. Sizes in bytes, times in seconds; `database_url` and `blocks_url` default to the data directory.
+
+    `trusted_proxies` are addresses and networks, separated by commas; `*` is everybody.
+    """
 
     data_dir: Path
     listen: Listen = field(default_factory=lambda: Listen.parse(DEFAULT_LISTEN))
@@ -84,9 +88,13 @@ class Settings:
     stalled_body_s: float = 60.0
     shutdown_s: int = 20
     keep_alive_s: int = 75
-    max_connections: int = 1024
+    max_connections: int = 4096
+    trusted_proxies: str = "127.0.0.1,::1"
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     shared_boots: bool = True
     log_level: str = "info"
+    log_format: LogFormat = "lines"
 
     @property
     def layout(self) -> Layout:

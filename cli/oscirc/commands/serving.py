@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from oscirc.options import json_option, passphrase, passphrase_file_option
+from oscirc.options import Seconds, json_option, passphrase, passphrase_file_option
 from oscirc.output import print_json, say, warn
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
     from oscirc_server.administration import Administration
+    from oscirc_server.running import ServeMetrics
+    from oscirc_server.settings import Listen
 
 _data_option = click.option(
     "--data",
@@ -22,6 +29,7 @@ _data_option = click.option(
 )
 _database_option = click.option("--database", help="Database URL (default: SQLite in the data directory).")
 _blocks_option = click.option("--blocks", help="Block storage URL (default: the data directory).")
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _keys_option = click.option(
     "--keys",
     "keys_directory",
@@ -46,7 +54,35 @@ def _administration(data: Path, database: str | None, blocks: str | None) -> Adm
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["lines", "json"]),
+    default="lines",
+    show_default=True,
+    help="One line an event: key=value, or one JSON object.",
+)
 @click.option("--no-shared-boots", is_flag=True, help="Take no boots that users share.")
+@click.option("--tls-cert", type=_file, help="Certificate and its chain, PEM: serve HTTPS. Read anew on SIGHUP.")
+@click.option("--tls-key", type=_file, help="The certificate's key, PEM, without a passphrase.")
+@click.option(
+    "--trusted-proxies",
+    envvar="FORWARDED_ALLOW_IPS",
+    default="127.0.0.1,::1",
+    show_default=True,
+    metavar="ADDRESSES",
+    help="Proxies whose X-Forwarded-For, X-Forwarded-Proto and X-Request-Id are believed: addresses, networks, or *.",
+)
+@click.option(
+    "--stop-within",
+    type=click.IntRange(1, 3600),
+    default=20,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long requests under way may take to end after SIGTERM or Ctrl-C.",
+)
+@click.option(
+    "--metrics-listen", metavar="HOST:PORT", help="Serve Prometheus metrics there, without any check of who asks."
+)
 @click.pass_context
 def serve(
     context: click.Context,
@@ -56,7 +92,13 @@ def serve(
     database: str | None,
     blocks: str | None,
     log_level: str,
+    log_format: Literal["lines", "json"],
     no_shared_boots: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    trusted_proxies: str,
+    stop_within: int,
+    metrics_listen: str | None,
 ) -> None:
     """Run a repository server until Ctrl-C or SIGTERM.
 
@@ -83,10 +125,56 @@ def serve(
             database_url=database,
             blocks_url=blocks,
             log_level=log_level,
+            log_format=log_format,
+            shutdown_s=stop_within,
             shared_boots=not no_shared_boots,
+            trusted_proxies=trusted_proxies,
+            tls_certificate=tls_cert,
+            tls_key=tls_key,
         ),
         ready=lambda url: click.echo(f"listening on {url}"),
+        serve_metrics=None if metrics_listen is None else _metrics_server(Listen.parse(metrics_listen)),
     )
+
+
+def _metrics_server(where: Listen) -> ServeMetrics:
+    from oscirc.metrics_server import MetricsServer
+
+    @contextlib.contextmanager
+    def serve_metrics(collector: Collector) -> Iterator[None]:
+        with MetricsServer((where.host, where.port), collector) as server:
+            thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+            thread.start()
+            say(f"metrics on {where.url(server.server_port)}/metrics")
+            try:
+                yield
+            finally:
+                server.shutdown()
+                thread.join()
+
+    return serve_metrics
+
+
+@serve.command()
+@click.argument("url", default="http://127.0.0.1:8420")
+@click.option("--live", is_flag=True, help="Ask only whether the process answers, not whether it can do its work.")
+@click.option("--timeout", type=Seconds(), default=5.0, show_default=True, help="Seconds to wait for the answer.")
+@json_option
+def health(url: str, *, live: bool, timeout: float, as_json: bool) -> int:
+    """Ask a running server whether it is well. Exit code 5 when nobody answers, 6 when something fails.
+
+    \b
+    Example:
+      oscirc serve health http://127.0.0.1:8420
+    """
+    from oscirc.server_health import ask
+
+    answer = ask(url, live_only=live, timeout_s=timeout)
+    if as_json:
+        print_json({"healthy": answer.is_well, "failing": list(answer.failing)})
+    else:
+        click.echo("well" if answer.is_well else f"failing: {', '.join(answer.failing)}")
+    return 0 if answer.is_well else 6
 
 
 def _initialise(

@@ -29,6 +29,7 @@ from oscirc_blockstore.errors import (
     TrustError,
     UsageError,
 )
+from oscirc_server import request_ids
 from oscirc_server.errors import (
     BodyTooLargeError,
     ConflictError,
@@ -82,6 +83,8 @@ def problem(
     """One problem; `facts` are further members."""
     title = HTTPStatus(status).phrase
     body = {"type": kind, "title": title, "status": int(status), "detail": detail, **(facts or {})}
+    if request_id := request_ids.current():
+        body["request_id"] = request_id
     return JSONResponse(body, status, {"Cache-Control": NO_STORE, **(headers or {})}, MEDIA_TYPE)
 
 

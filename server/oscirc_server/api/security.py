@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from oscirc_server.api.context import CurrentInstallation, installation_of
 from oscirc_server.errors import UnauthenticatedError
+from oscirc_server.requests import ACTOR
 from oscirc_server.services import drafts, tokens
 from oscirc_server.services.drafts import DraftFacts
 from oscirc_server.services.tokens import Principal
@@ -21,7 +22,9 @@ def authenticated(request: Request) -> Principal:
     token = token.strip()
     if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN_CHARS:
         raise UnauthenticatedError("this needs a token", hint="store one: oscirc login REMOTE")
-    return tokens.authenticate(installation_of(request), token)
+    principal = tokens.authenticate(installation_of(request), token)
+    request.scope[ACTOR] = principal.token_id  # for the log
+    return principal
 
 
 Caller = Annotated[Principal, Depends(authenticated)]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -50,9 +50,10 @@ class _Outcome:
 
 
 class Uploader:
-    """One for a running server: it owns the threads."""
+    """One for a running server: it owns the threads. `on_body` is told what became of each body."""
 
-    def __init__(self, installation: Installation) -> None:
+    def __init__(self, installation: Installation, on_body: Callable[[UploadFacts], None] | None = None) -> None:
+        self._on_body = on_body
         threads = installation.settings.upload_threads
         self._installation = installation
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="upload")
@@ -78,6 +79,8 @@ class Uploader:
                 await self._collect(running, outcome)
         finally:
             facts = await asyncio.shield(asyncio.to_thread(self._record, draft_id, outcome))
+            if self._on_body is not None:
+                self._on_body(facts)
         if outcome.failures:
             raise min(outcome.failures, key=lambda failure: failure[0])[1]
         parser.finish()

@@ -136,8 +136,12 @@ def test_requests_are_logged_without_secrets(http, admin, caplog):
     with caplog.at_level(logging.DEBUG, "oscirc_server"):
         admin.call("GET", "tokens?token=in-the-query")
         http.get("/api/v1/health/live")
-        http.get("/metadata/timestamp.json")
+        http.get("/metadata/timestamp.json?secret=in-the-query")
     lines = [(record.levelname, vars(record)["path"]) for record in caplog.records if record.message == "request"]
-    assert lines == [("INFO", "/api/v1/tokens"), ("DEBUG", "/api/v1/health/live")]
+    assert lines == [
+        ("INFO", "/api/v1/tokens"),
+        ("DEBUG", "/api/v1/health/live"),
+        ("DEBUG", "/metadata/timestamp.json"),
+    ]
     assert admin.token not in caplog.text
     assert "in-the-query" not in caplog.text

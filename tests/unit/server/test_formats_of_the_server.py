@@ -85,7 +85,7 @@ def test_a_log_line_holds_its_facts_in_one_line():
         }
     )
     line = logs.LineFormatter().format(record)
-    assert line == 'time=1970-01-01T00:00:00Z level=info event="request done" path="/a b\\n" ms=3'
+    assert line == 'time=1970-01-01T00:00:00.000Z level=info event="request done" path="/a b\\n" ms=3'
 
 
 def test_a_traceback_follows_its_line():
