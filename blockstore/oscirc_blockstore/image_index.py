@@ -1,14 +1,15 @@
 """The image index: what may change about an image. Versions, their manifests, yanks and channels; signed as a whole.
 
-It is the image's only TUF target, `<publisher>/<image>.json`. A released version is for ever: a later index may add
-versions, move channels and mark a version yanked, but never drop a version nor point its label at another manifest
-(`check_successor`).
+It is the image's only TUF target, `<publisher>/<image>.json`. A released label is for ever: a later index may add
+versions, move channels, mark a version yanked or list it as deleted, but never point its label at another manifest,
+nor forget that it was there (`check_successor`). An image that was deleted as a whole is closed: its index lists no
+version, and none is ever added.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -20,6 +21,7 @@ from oscirc_blockstore.names import check_channel, check_image, check_publisher,
 
 MAX_INDEX_BYTES = 4 << 20
 MAX_VERSIONS = 10_000
+MAX_DELETED = 20_000
 MAX_CHANNELS = 1_000
 MAX_CHANGELOG_CHARS = 16_384
 MAX_REASON_CHARS = 1_000
@@ -57,13 +59,29 @@ class ImageVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Deleted:
+    """What is left of a version that its publisher deleted: its label names nothing else, ever.
+
+    `security`: it had been yanked for that, and must still not be booted where it is left.
+    """
+
+    label: str
+    manifest: Digest
+    date: str
+    why: str = ""
+    security: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ImageIndex:
-    """Versions in the order of release, and channels as name -> version label."""
+    """Versions in the order of release, channels as name -> version label, and what was deleted, oldest first."""
 
     publisher: str
     image: str
     versions: tuple[ImageVersion, ...] = ()
     channels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    deleted: tuple[Deleted, ...] = ()
+    closed: bool = False
 
     def version(self, label: str) -> ImageVersion:
         """The version with this label, or `NotFoundError` that lists what there is."""
@@ -71,7 +89,18 @@ class ImageIndex:
             if version.label == label:
                 return version
         known = ", ".join(version.label for version in self.versions[-10:]) or "none"
+        gone = self.tombstone(label)
+        if gone is not None:
+            why = f": {gone.why}" if gone.why else ""
+            raise NotFoundError(
+                f"{self.publisher}/{self.image}@{label} was deleted by its publisher on {gone.date[:10]}{why}",
+                hint=f"versions: {known}",
+            )
         raise NotFoundError(f"{self.publisher}/{self.image} has no version {label!r}", hint=f"versions: {known}")
+
+    def tombstone(self, label: str) -> Deleted | None:
+        """What is left of a deleted version, or None."""
+        return next((gone for gone in self.deleted if gone.label == label), None)
 
     def channel(self, name: str) -> ImageVersion:
         """The version that a channel points at, or `NotFoundError`."""
@@ -83,6 +112,16 @@ class ImageIndex:
     def with_version(self, version: ImageVersion) -> ImageIndex:
         """This index with one more version; the same label with the same manifest again changes nothing."""
         check_version(version.label)
+        if self.closed:
+            raise UsageError(
+                f"{self.publisher}/{self.image} was deleted: nothing is released under its name any more",
+                hint="choose another name",
+            )
+        if self.tombstone(version.label) is not None:
+            raise UsageError(
+                f"{self.publisher}/{self.image}@{version.label} was released and deleted: a label is never used again",
+                hint="choose a new version label",
+            )
         for existing in self.versions:
             if existing.label == version.label:
                 if existing.manifest != version.manifest:
@@ -105,6 +144,33 @@ class ImageIndex:
         versions = tuple(replace(v, yanked=yank) if v is target else v for v in self.versions)
         return replace(self, versions=versions)
 
+    def without_versions(self, labels: Collection[str], *, date: str, why: str = "") -> ImageIndex:
+        """This index with these versions deleted; no channel may point at one. Those that are deleted stay so."""
+        gone = [self.version(label) for label in dict.fromkeys(labels) if self.tombstone(label) is None]
+        left = tuple(
+            Deleted(each.label, each.manifest, date, why, each.yanked is not None and each.yanked.security)
+            for each in gone
+        )
+        for channel, label in self.channels.items():
+            if label in labels:
+                raise UsageError(
+                    f"the channel {channel} of {self.publisher}/{self.image} points at {label}",
+                    hint="move it first: oscirc channel set; or delete the whole image",
+                )
+        return replace(
+            self,
+            versions=tuple(version for version in self.versions if version not in gone),
+            deleted=(*self.deleted, *left),
+        )
+
+    def without_all(self, *, date: str, why: str = "") -> ImageIndex:
+        """This index with every version deleted, no channel, and closed for ever."""
+        if self.closed:
+            return self
+        bare = replace(self, channels=MappingProxyType({}))
+        emptied = bare.without_versions([version.label for version in self.versions], date=date, why=why)
+        return replace(emptied, closed=True)
+
     def serialise(self) -> bytes:
         """The canonical bytes, checked by `parse`, so that nobody can sign what nobody can read."""
         versions: list[object] = []
@@ -119,15 +185,27 @@ class ImageIndex:
                 yanked = version.yanked
                 item["yanked"] = {"why": yanked.why, "date": yanked.date, "security": yanked.security}
             versions.append(item)
-        raw = canonical.serialise(
-            {
-                "format": FORMAT,
-                "publisher": self.publisher,
-                "image": self.image,
-                "versions": versions,
-                "channels": dict(self.channels),
-            }
-        )
+        document: dict[str, object] = {
+            "format": FORMAT,
+            "publisher": self.publisher,
+            "image": self.image,
+            "versions": versions,
+            "channels": dict(self.channels),
+        }
+        if self.deleted:
+            document["deleted"] = [
+                {
+                    "version": gone.label,
+                    "manifest": gone.manifest.hex(),
+                    "date": gone.date,
+                    "why": gone.why,
+                    "security": gone.security,
+                }
+                for gone in self.deleted
+            ]
+        if self.closed:
+            document["closed"] = True
+        raw = canonical.serialise(document)
         parse(raw, self.publisher, self.image)
         return raw
 
@@ -160,6 +238,20 @@ def _parse_version(document: object) -> ImageVersion:
     return version
 
 
+def _parse_deleted(document: object) -> Deleted:
+    fields = Fields(document, "a deleted version in the image index")
+    label = check_version(fields.text("version", 63))
+    gone = Deleted(
+        label,
+        fields.digest("manifest"),
+        check_date(fields.text("date", 20), f"the deletion of {label}"),
+        fields.text("why", MAX_REASON_CHARS, lines=True),
+        fields.boolean("security"),
+    )
+    fields.finish()
+    return gone
+
+
 def parse(raw: bytes, publisher: str, image: str) -> ImageIndex:
     """The index of this very image; raise `DocumentRefusedError` for another image's or anything malformed."""
     fields = Fields(canonical.parse(raw, MAX_INDEX_BYTES, "the image index"), "the image index")
@@ -176,18 +268,37 @@ def parse(raw: bytes, publisher: str, image: str) -> ImageIndex:
             channels[check_channel(name)] = check_version(check_text(label, "a channel", 63))
             if label not in labels:
                 raise DocumentRefusedError(f"the channel {name} points at a version that the index lacks")
+        deleted: tuple[Deleted, ...] = ()
+        if fields.has("deleted"):
+            deleted = tuple(_parse_deleted(item) for item in fields.sequence("deleted", MAX_DELETED))
     except NameRefusedError as error:
         raise refuse_bad_names(error, "the image index") from None
+    closed = fields.boolean("closed") if fields.has("closed") else False
     fields.finish()
-    return ImageIndex(publisher, image, versions, MappingProxyType(channels))
+    gone = {tombstone.label for tombstone in deleted}
+    if len(gone) != len(deleted) or not labels.isdisjoint(gone):
+        raise DocumentRefusedError("the image index lists a deleted version twice, or as a version too")
+    if closed and versions:
+        raise DocumentRefusedError("the image index is closed and lists versions")
+    return ImageIndex(publisher, image, versions, MappingProxyType(channels), deleted, closed)
 
 
 def check_successor(old: ImageIndex, new: ImageIndex) -> None:
-    """Raise `DocumentRefusedError` when `new` forgets or changes a version that `old` released."""
+    """Raise `DocumentRefusedError` when `new` forgets or changes what `old` released or deleted, or opens it again."""
     kept = {version.label: version for version in new.versions}
+    gone = {tombstone.label: tombstone for tombstone in new.deleted}
     for version in old.versions:
         successor = kept.get(version.label)
         if successor is None:
-            raise DocumentRefusedError(f"the new image index forgets the released version {version.label}")
-        if (successor.manifest, successor.released) != (version.manifest, version.released):
+            tombstone = gone.get(version.label)
+            if tombstone is None:
+                raise DocumentRefusedError(f"the new image index forgets the released version {version.label}")
+            if tombstone.manifest != version.manifest:
+                raise DocumentRefusedError(f"the new image index deletes another disk as version {version.label}")
+        elif (successor.manifest, successor.released) != (version.manifest, version.released):
             raise DocumentRefusedError(f"the new image index changes the released version {version.label}")
+    for tombstone in old.deleted:
+        if gone.get(tombstone.label) != tombstone:
+            raise DocumentRefusedError(f"the new image index forgets or changes the deleted version {tombstone.label}")
+    if old.closed and not new.closed:
+        raise DocumentRefusedError("the new image index opens an image again that was deleted")

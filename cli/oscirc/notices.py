@@ -97,13 +97,16 @@ class Notice:
 
     def _judge(self, index: ImageIndex) -> None:
         from oscirc_remote import news
-        from oscirc_remote.resolving import judge_yank
+        from oscirc_remote.resolving import judge_deletion, judge_yank
 
         found = news.judge(index, self.digest, self.reference.channel)
         name = f"{self.reference.name}@{found.label}"
         try:
             for line in judge_yank(name, found.yanked, allow_revoked=self.allow_revoked):
                 self._add(f"warning: {line}")
+            if found.deleted is not None:
+                for line in judge_deletion(name, found.deleted, allow_revoked=self.allow_revoked):
+                    self._add(f"warning: {line}")
         except WithdrawnError as error:
             self._refuse(error)
             return

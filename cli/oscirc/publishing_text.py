@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oscirc.output import human_bytes, print_json
+from oscirc.output import human_bytes, print_json, say
 
 if TYPE_CHECKING:
     from oscirc.instance_publishing import OpenedInstance
     from oscirc_publisher.accelerating import Accelerated
     from oscirc_publisher.differencing import Packed
     from oscirc_publisher.publishing import PublishResult
+    from oscirc_publisher.releasing import Released
+
+
+def say_change(released: Released, done: str, *, as_json: bool) -> None:
+    """What became of a change that is signed."""
+    if as_json:
+        print_json({"role_version": released.role_version, "changed": released.changed})
+    else:
+        say(done if released.changed else "it was so already: nothing to do")
 
 
 def report_dry(made: OpenedInstance, *, as_json: bool) -> None:

@@ -1,10 +1,12 @@
-"""What a publisher may change about an image that is released: channels, yanks, and the date until which it is signed.
+"""What a publisher may change about an image that is released: channels, yanks, deletions, and until when it is signed.
 
 Each function reads what is served, verifies it, and signs the next role version (`releasing`); a change that stands
 already is a success that signs nothing.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from oscirc_blockstore.errors import NotFoundError
 from oscirc_blockstore.image_index import ImageIndex, Yank
@@ -45,9 +47,32 @@ def restore(signatory: Signatory, image: str, version: str) -> Released:
     return signatory.change(check_image(image), lambda index: _existing(index).with_yank(version, None))
 
 
+def delete(signatory: Signatory, image: str, versions: Collection[str], why: str = "") -> Released:
+    """Delete released versions for ever: their labels are never used again. No channel may point at one.
+
+    Workstations that have them go on with what they hold; the server drops their blocks a month later.
+    """
+    date = date_text(signatory.clock())
+    return signatory.change(
+        check_image(image), lambda index: _known(index).without_versions(versions, date=date, why=why)
+    )
+
+
+def delete_image(signatory: Signatory, image: str, why: str = "") -> Released:
+    """Delete every version of an image, and close its name for ever."""
+    date = date_text(signatory.clock())
+    return signatory.change(check_image(image), lambda index: _known(index).without_all(date=date, why=why))
+
+
 def resign(signatory: Signatory) -> int:
     """Sign what is released for another year; the new role version."""
     return signatory.resign()
+
+
+def _known(index: ImageIndex) -> ImageIndex:
+    if not index.versions and not index.deleted:
+        raise NotFoundError(f"{index.publisher}/{index.image} was never released")
+    return index
 
 
 def _existing(index: ImageIndex) -> ImageIndex:

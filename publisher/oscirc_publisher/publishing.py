@@ -127,6 +127,8 @@ def publish(
     )
     index = signatory.served_index(signatory.served_role(), image)
     existing = next((known for known in index.versions if known.label == version), None)
+    if existing is None:
+        index.with_version(work.version)  # refuses a label that was deleted, before a byte is read
     if level is None:
         work.effort = Effort(is_update=bool(index.versions))
     result = work.send() if existing is None else work.compare(existing)

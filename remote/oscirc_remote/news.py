@@ -6,7 +6,8 @@ The rules:
   what the index says of yanks is noted on the receipts there are, and the index is kept, and both are what counts
   where nobody can be asked.
 - "Newer" is what the channel points at now, whatever its label: a channel that was moved back is followed back.
-- An image or a publisher that the repository no longer has is withdrawn, as in `resolving`.
+- An image or a publisher that the repository no longer has is withdrawn, as in `resolving`. A version that its
+  publisher deleted is not: what is here of it can be used, and the rest fetched for as long as it is served.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from oscirc_blockstore import image_index
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import NotFoundError, OscircError, WithdrawnError
-from oscirc_blockstore.image_index import MAX_INDEX_BYTES, ImageIndex, ImageVersion, Yank, index_target
+from oscirc_blockstore.image_index import MAX_INDEX_BYTES, Deleted, ImageIndex, ImageVersion, Yank, index_target
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.fetching import HttpDocumentSource
 from oscirc_remote.local_files import read_bytes
@@ -35,6 +36,7 @@ class News:
     newer: ImageVersion | None
     is_behind: bool = False
     """Whether the newer one was released earlier: the channel was moved back."""
+    deleted: Deleted | None = None
 
 
 def ask(
@@ -74,12 +76,14 @@ def judge(index: ImageIndex, digest: Digest, channel: str = "") -> News:
     """What an index says of the version with this manifest, for somebody who follows a channel, or none."""
     at = next((at for at, version in enumerate(index.versions) if version.manifest == digest), None)
     version = None if at is None else index.versions[at]
+    gone = next((each for each in index.deleted if each.manifest == digest), None) if version is None else None
     newer = index.version(index.channels[channel]) if channel in index.channels else None
     if newer is not None and newer.manifest == digest:
         newer = None
     return News(
-        label=version.label if version else "",
+        label=version.label if version else gone.label if gone else "",
         yanked=version.yanked if version else None,
         newer=newer,
         is_behind=newer is not None and at is not None and index.versions.index(newer) < at,
+        deleted=gone,
     )

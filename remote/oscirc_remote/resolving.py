@@ -9,6 +9,7 @@ The rules (design, section 4):
 - *A withdrawal is obeyed.* A version yanked for security, or whose publisher or image the repository no longer
   delegates or lists, raises `WithdrawnError` (also from a receipt that knows of it) unless `allow_revoked`. Any other
   yank warns.
+- A version that its publisher *deleted* is not there for who never had it; who did may use it, with a warning.
 - `@sha256:` resolves by itself: the manifest is verified by that digest alone.
 """
 
@@ -31,7 +32,7 @@ from oscirc_blockstore.errors import (
     UsageError,
     WithdrawnError,
 )
-from oscirc_blockstore.image_index import ImageIndex, ImageVersion, Yank
+from oscirc_blockstore.image_index import Deleted, ImageIndex, ImageVersion, Yank
 from oscirc_blockstore.manifest import MAX_MANIFEST_BYTES, Manifest, manifest_path, parse_verified
 from oscirc_remote import references
 from oscirc_remote.deadlines import Deadline
@@ -197,8 +198,12 @@ class Resolver:
                 if not case.allow_revoked:
                     raise WithdrawnError(gone, hint=f"it was verified here before; {_ALLOW}") from None
                 return self._from_receipt(case, gone)
-            version = index.version(reference.version) if reference.version else index.channel(reference.channel)
             book.learn(index)
+            deleted = index.tombstone(reference.version) if reference.version else None
+            if deleted is not None and book.find(reference) is not None:
+                told = judge_deletion(f"{reference.name}@{deleted.label}", deleted, allow_revoked=case.allow_revoked)
+                return self._from_receipt(case, "", told)
+            version = index.version(reference.version) if reference.version else index.channel(reference.channel)
             yank = judge_yank(f"{reference.name}@{version.label}", version.yanked, allow_revoked=case.allow_revoked)
             raw, manifest = self._manifest(session, book, version.manifest)
             expires = session.expires(reference.publisher)
@@ -243,7 +248,7 @@ class Resolver:
                 case.book.keep_manifest(digest, raw)
         return answer
 
-    def _from_receipt(self, case: _Case, why: str) -> Resolved:
+    def _from_receipt(self, case: _Case, why: str, told: tuple[str, ...] = ()) -> Resolved:
         receipt = case.book.find(case.reference)
         manifest = None if receipt is None else case.book.manifest(receipt.manifest)
         if receipt is None or manifest is None:
@@ -257,7 +262,7 @@ class Resolver:
                 hint=f"{receipt.publisher}/{receipt.image}@{receipt.version} was verified here before; {_ALLOW}",
             )
         name = f"{case.reference.name}@{receipt.version}"
-        warnings = judge_yank(name, receipt.yanked, allow_revoked=case.allow_revoked)
+        warnings = told + judge_yank(name, receipt.yanked, allow_revoked=case.allow_revoked)
         if why:
             age = _told((self.now() - receipt.verified).days)
             old = f"using {name} as verified {age} ({receipt.verified:%Y-%m-%d}), not as the repository says now: {why}"
@@ -277,6 +282,15 @@ def resolve_for_boot(reference: Reference | str, *, allow_revoked: bool = False)
 
 def _told(days: int) -> str:
     return "today" if days <= 0 else "yesterday" if days == 1 else f"{days} days ago"
+
+
+def judge_deletion(name: str, deleted: Deleted, *, allow_revoked: bool) -> tuple[str, ...]:
+    """The warning that a deletion deserves; raises `WithdrawnError` where it had been yanked for security."""
+    why = f": {deleted.why}" if deleted.why else ""
+    said = f"{name} was deleted by its publisher on {deleted.date[:10]}{why}"
+    if deleted.security and not allow_revoked:
+        raise WithdrawnError(f"{said} (withdrawn for security before)", hint=f"take another version; {_ALLOW}")
+    return (f"{said}; the repository serves it for about a month: fetch what is missing with oscirc pull",)
 
 
 def judge_yank(name: str, yanked: Yank | None, *, allow_revoked: bool) -> tuple[str, ...]:

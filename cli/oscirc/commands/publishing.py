@@ -1,4 +1,4 @@
-"""`oscirc publish | channel | yank`: what a publisher does to an image. Signs with a key that stays here."""
+"""`oscirc publish | channel`: what a publisher does to an image. Signs with a key that stays here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from oscirc.options import json_option, key_option, passphrase_file_option, recording_options, token_file_option
-from oscirc.output import human_bytes, print_json, progress, say, warn
+from oscirc.output import human_bytes, progress, warn
 
 if TYPE_CHECKING:
     from oscirc.instance_publishing import OpenedInstance
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from oscirc_blockstore.disk_source import DiskSource
     from oscirc_blockstore.manifest import SystemFacts
     from oscirc_publisher.disks import DiskFormat
-    from oscirc_publisher.releasing import Released
 
 _PHASES = {"comparing": "comparing", "uploading": "publishing", "releasing": "releasing"}
 
@@ -262,13 +261,6 @@ def _text_of(file: Path) -> str:
         raise LocalError(f"cannot read {file}: {error}") from None
 
 
-def _say_change(released: Released, done: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"role_version": released.role_version, "changed": released.changed})
-    else:
-        say(done if released.changed else "it was so already: nothing to do")
-
-
 @click.group()
 def channel() -> None:
     """Channels: movable pointers to versions."""
@@ -291,6 +283,7 @@ def set_channel(
       oscirc channel set alice/debian@12.1 stable --key alice
     """
     from oscirc import composition
+    from oscirc.publishing_text import say_change
     from oscirc_blockstore.errors import UsageError
     from oscirc_publisher import changing
 
@@ -301,52 +294,9 @@ def set_channel(
         if withdrawn is not None and withdrawn.security:
             raise UsageError(
                 f"{wanted.version} was withdrawn for security reasons: {withdrawn.why}",
-                hint="point the channel at another version, or take the withdrawal back: oscirc yank --restore",
+                hint="point the channel at another version, or take the withdrawal back: oscirc restore",
             )
         if withdrawn is not None:
             warn(f"{wanted.version} was withdrawn: {withdrawn.why}")
         released = changing.set_channel(signatory, wanted.image, name, wanted.version)
-    _say_change(released, f"{wanted.publisher}/{wanted.image}#{name} is now {wanted.version}", as_json=as_json)
-
-
-@click.command()
-@click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
-@click.option("--why", help="The reason, shown to users.")
-@click.option("--security", is_flag=True, help="Refuse to boot it, instead of warning only.")
-@click.option("--restore", is_flag=True, help="Take the withdrawal back.")
-@key_option
-@passphrase_file_option
-@token_file_option
-@json_option
-def yank(
-    reference: str,
-    *,
-    why: str | None,
-    security: bool,
-    restore: bool,
-    key: str,
-    passphrase_file: Path | None,
-    token_file: Path | None,
-    as_json: bool,
-) -> None:
-    """Withdraw a released version, saying why. It stays where it is; workstations warn, or with --security refuse.
-
-    \b
-    Example:
-      oscirc yank alice/debian@12.1 --why 'does not boot with 512 MiB' --key alice
-    """
-    from oscirc import composition
-    from oscirc_blockstore.errors import UsageError
-    from oscirc_publisher import changing
-
-    if restore == bool(why):
-        raise UsageError("say why it is withdrawn (--why TEXT), or --restore to take that back")
-    wanted = composition.parse_version_reference(reference)
-    with composition.signatory(wanted, key, passphrase_file, token_file) as signatory:
-        if why:
-            released = changing.yank(signatory, wanted.image, wanted.version, why, security=security)
-            if any(at == wanted.version for at in released.index.channels.values()):
-                warn(f"a channel still points at {wanted.version}; move it with: oscirc channel set")
-        else:
-            released = changing.restore(signatory, wanted.image, wanted.version)
-    _say_change(released, f"{reference} is {'withdrawn' if why else 'offered again'}", as_json=as_json)
+    say_change(released, f"{wanted.publisher}/{wanted.image}#{name} is now {wanted.version}", as_json=as_json)

@@ -23,6 +23,15 @@ class YankDocument(BaseModel):
     security: bool
 
 
+class DeletedDocument(BaseModel):
+    """What is left of a version that its publisher deleted: its label is never used again."""
+
+    version: str
+    manifest: str
+    date: str
+    why: str
+
+
 class SystemDocument(BaseModel):
     """The system on the disk."""
 
@@ -49,7 +58,7 @@ class VersionDocument(BaseModel):
 
 
 class ImageDocument(BaseModel):
-    """One image; `versions` newest first, `boot` the command that runs it."""
+    """One image; `versions` newest first, `boot` the command that runs it, `deleted` what was there and is gone."""
 
     publisher: str
     image: str
@@ -59,6 +68,7 @@ class ImageDocument(BaseModel):
     boot: str
     version_count: int
     versions: list[VersionDocument]
+    deleted: list[DeletedDocument]
 
 
 class ImageList(BaseModel):
@@ -101,6 +111,10 @@ def _document(facts: ImageFacts) -> ImageDocument:
         boot=f"oscirc boot {facts.reference}",
         version_count=facts.version_count,
         versions=[_version(version) for version in facts.versions],
+        deleted=[
+            DeletedDocument(version=gone.label, manifest=gone.manifest.hex(), date=gone.date, why=gone.why)
+            for gone in facts.deleted
+        ],
     )
 
 

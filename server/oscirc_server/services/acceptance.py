@@ -3,8 +3,9 @@
 1. its version is the current one plus one (`RoleConflictError` carries the current one);
 2. the pure rules of `oscirc_blockstore.trust`: names of its own, one SHA-256 each, a year at most, no delegation;
 3. the signatures reach the threshold that the targets role in force delegates to;
-4. every index that changed is here, is this image's, and forgets nothing that was released;
-5. every version that is new in an index has a manifest that is here, of this very image.
+4. every index that changed is here, is this image's, and forgets nothing that was released or deleted;
+5. every version that is new in an index has a manifest that is here, of this very image; of an image that comes back
+   after it was named by no role for a time, every version has.
 
 `judge` changes nothing; `apply` puts what it returned into a change of the repository.
 """
@@ -90,7 +91,7 @@ def judge(session: Session, offer: Offer, now_s: float) -> Accepted:
 def _judge_index(session: Session, offer: Offer, image: str, path: str, length: int) -> AcceptedIndex | None:
     """The index that the role names, or None when it is the one in force."""
     row = session.get(ImageRow, (offer.publisher, image))
-    if row is not None and row.index_path == path:
+    if row is not None and row.listed and row.index_path == path:
         return None
     held = session.get(Document, path)
     raw = offer.indexes.get(image) if held is None else held.raw
@@ -104,7 +105,8 @@ def _judge_index(session: Session, offer: Offer, image: str, path: str, length: 
     if previous is not None:
         old = image_index.parse(previous.raw, offer.publisher, image)
         image_index.check_successor(old, index)
-    _judge_new_versions(session, offer, old, index)
+    known = old if row is not None and row.listed else ImageIndex(offer.publisher, image)
+    _judge_new_versions(session, offer, known, index)
     return AcceptedIndex(index, path, raw)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from oscirc_blockstore import image_index
 from oscirc_blockstore.errors import NotFoundError, UsageError
-from oscirc_blockstore.image_index import DEFAULT_CHANNEL, ImageIndex, ImageVersion, Yank
+from oscirc_blockstore.image_index import DEFAULT_CHANNEL, Deleted, ImageIndex, ImageVersion, Yank
 from oscirc_blockstore.manifest import SystemFacts
 from oscirc_blockstore.manifest import parse as parse_manifest
 from oscirc_blockstore.names import check_image, check_publisher
@@ -40,7 +40,10 @@ class VersionFacts:
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """One image; `versions` newest first, `shown` the label that stands for it, `reference` what to boot."""
+    """One image; `versions` newest first, `shown` the label that stands for it, `reference` what to boot.
+
+    `deleted` is what is left of versions that were deleted, the last deleted first.
+    """
 
     publisher: str
     image: str
@@ -49,6 +52,7 @@ class ImageFacts:
     versions: tuple[VersionFacts, ...]
     shown: str | None
     reference: str
+    deleted: tuple[Deleted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ def _image_facts(session: Session, row: ImageRow, limit: int) -> ImageFacts:
         versions=facts,
         shown=None if shown is None else shown.label,
         reference=_reference(index, shown),
+        deleted=tuple(reversed(index.deleted))[:limit],
     )
 
 
@@ -120,7 +125,7 @@ def images(session: Session, query: str = "", *, limit: int = DEFAULT_PAGE, afte
     """The listed images whose name or system holds every word of `query`, by name."""
     if not 1 <= limit <= MAX_PAGE or len(query) > MAX_QUERY_CHARS:
         raise UsageError(f"ask for 1 to {MAX_PAGE} images with at most {MAX_QUERY_CHARS} characters")
-    statement = select(ImageRow).where(ImageRow.listed)
+    statement = select(ImageRow).where(ImageRow.listed, ImageRow.version_count > 0)
     for word in query.lower().split():
         statement = statement.where(ImageRow.search_text.contains(word, autoescape=True))
     if after:
@@ -139,12 +144,15 @@ def image(session: Session, publisher: str, name: str) -> ImageFacts:
     row = session.get(ImageRow, (check_publisher(publisher), check_image(name)))
     if row is None or not row.listed:
         raise NotFoundError(f"this repository has no image {publisher}/{name}")
-    return _image_facts(session, row, row.version_count)
+    return _image_facts(session, row, image_index.MAX_VERSIONS)
 
 
 def image_count(session: Session) -> int:
     """How many images are listed."""
-    return session.scalar(select(func.count()).select_from(ImageRow).where(ImageRow.listed)) or 0
+    return (
+        session.scalar(select(func.count()).select_from(ImageRow).where(ImageRow.listed, ImageRow.version_count > 0))
+        or 0
+    )
 
 
 def publisher(session: Session, name: str) -> PublisherFacts:

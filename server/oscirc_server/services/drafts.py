@@ -55,6 +55,22 @@ def released_manifest(session: Session, publisher: str, image: str, version: str
     return None
 
 
+def require_unused(session: Session, publisher: str, image: str, version: str) -> None:
+    """Raise `ConflictError` for a label that was deleted, or an image that was: neither is ever used again."""
+    row = session.get(ImageRow, (publisher, image))
+    document = None if row is None else session.get(Document, row.index_path)
+    if document is None:
+        return
+    index = image_index.parse(document.raw, publisher, image)
+    if index.closed:
+        raise ConflictError(f"{publisher}/{image} was deleted: its name is never used again", hint="choose another")
+    if index.tombstone(version) is not None:
+        raise ConflictError(
+            f"{publisher}/{image}@{version} was released and deleted: a label is never used again",
+            hint="choose a new version label",
+        )
+
+
 def _facts(session: Session, draft: Draft) -> DraftFacts:
     released = released_manifest(session, draft.publisher, draft.image, draft.version)
     return DraftFacts(
@@ -110,6 +126,7 @@ def open_draft(
     expires_s = now_s + installation.settings.draft_lifetime_s
     with installation.database.write() as session:
         delegations.delegation(repository.current_targets(session).signed, publisher)
+        require_unused(session, publisher, image, version)
         same = select(Draft).where(
             Draft.publisher == publisher, Draft.image == image, Draft.version == version, Draft.state == DRAFT_OPEN
         )

@@ -1,6 +1,7 @@
 """Manifest, image index and repository facts: canonical, bounded, typed, and nobody else's."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -173,3 +174,73 @@ def test_repository_facts_come_back_and_bad_urls_are_refused():
     for url in ("file:///etc", "https://u:p@h/", "https://h/?q", "ftp://h", "https://", "https://h/\n"):
         with pytest.raises(DocumentRefusedError):
             repository_facts.RepositoryFacts("example", "", (url,)).serialise()
+
+
+GONE = INDEX.with_channel("stable", "2.0").without_versions(["1.0"], date="2026-06-01T00:00:00Z", why="old")
+
+
+def test_a_deleted_version_comes_back_as_a_tombstone():
+    assert image_index.parse(GONE.serialise(), "alice", "debian") == GONE
+    assert [each.label for each in GONE.deleted] == ["1.0"]
+    check_successor(INDEX, GONE)
+    with pytest.raises(NotFoundError, match="deleted by its publisher on 2026-06-01: old"):
+        GONE.version("1.0")
+
+
+def test_a_version_that_a_channel_points_at_is_not_deleted():
+    with pytest.raises(UsageError, match="channel stable"):
+        INDEX.with_channel("stable", "2.0").without_versions(["2.0"], date="2026-06-01T00:00:00Z")
+
+
+def test_deleting_what_is_deleted_changes_nothing():
+    assert GONE.without_versions(["1.0"], date="2027-01-01T00:00:00Z", why="again") == GONE
+
+
+def test_a_deleted_label_is_never_used_again():
+    with pytest.raises(UsageError, match="never used again"):
+        GONE.with_version(INDEX.version("1.0"))
+    both = replace(GONE, versions=INDEX.versions)
+    with pytest.raises(DocumentRefusedError, match="as a version too"):
+        both.serialise()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"deleted": ()},
+        {"deleted": (replace(GONE.deleted[0], manifest=digest_of(b"another")),)},
+        {"deleted": (replace(GONE.deleted[0], why="another reason"),)},
+        {"versions": INDEX.versions, "deleted": ()},
+    ],
+    ids=["forgotten", "another disk", "another reason", "back again"],
+)
+def test_a_tombstone_is_for_ever(change):
+    with pytest.raises(DocumentRefusedError):
+        check_successor(GONE, replace(GONE, **change))
+
+
+def test_a_version_is_not_deleted_as_another_disk():
+    wrong = replace(GONE, deleted=(replace(GONE.deleted[0], manifest=digest_of(b"another")),))
+    with pytest.raises(DocumentRefusedError, match="another disk"):
+        check_successor(INDEX, wrong)
+
+
+def test_a_deleted_image_is_closed_and_stays_closed():
+    closed = INDEX.without_all(date="2026-06-01T00:00:00Z", why="moved")
+    assert image_index.parse(closed.serialise(), "alice", "debian") == closed
+    assert not closed.channels
+    assert closed.without_all(date="2027-01-01T00:00:00Z") == closed
+    check_successor(INDEX, closed)
+    with pytest.raises(DocumentRefusedError, match="opens an image"):
+        check_successor(closed, replace(closed, closed=False))
+    with pytest.raises(UsageError, match="was deleted"):
+        closed.with_version(ImageVersion("3.0", digest_of(b"3"), "2026-06-02T00:00:00Z"))
+    with pytest.raises(DocumentRefusedError, match="closed"):
+        replace(closed, versions=INDEX.versions, deleted=()).serialise()
+
+
+def test_a_version_withdrawn_for_security_stays_withdrawn_when_it_is_deleted():
+    yanked = INDEX.with_yank("1.0", Yank("a hole", "2026-05-01T00:00:00Z", security=True))
+    gone = yanked.with_channel("stable", "2.0").without_versions(["1.0"], date="2026-06-01T00:00:00Z")
+    assert gone.deleted[0].security
+    assert image_index.parse(gone.serialise(), "alice", "debian") == gone

@@ -212,6 +212,18 @@ def test_a_channel_is_set_once(repository, released):
         changing.set_channel(released, "fedora", "stable", "1")
 
 
+def test_a_version_is_deleted_once_no_channel_points_at_it(repository, released):
+    with pytest.raises(UsageError, match="points at 1"):
+        changing.delete(released, "debian", ["1"])
+    assert changing.delete_image(released, "debian", "no more").changed
+    assert not changing.delete_image(released, "debian").changed
+    index = repository.index("alice", "debian")
+    assert index.closed
+    assert [(gone.label, gone.why) for gone in index.deleted] == [("1", "no more")]
+    with pytest.raises(NotFoundError, match="never released"):
+        changing.delete_image(released, "ubuntu")
+
+
 def test_a_yank_is_made_changed_and_taken_back(repository, released):
     assert changing.yank(released, "debian", "1", "broken").changed
     assert not changing.yank(released, "debian", "1", "broken").changed

@@ -41,6 +41,11 @@ def test_a_disk_that_the_index_does_not_have_is_compared_all_the_same():
     assert news.judge(INDEX, digest_of(b"other"), "stable") == News("", None, TWO)
 
 
+def test_a_deleted_version_is_known_by_its_disk():
+    index = INDEX.with_channel("old", "2").without_versions(["1"], date="2026-03-03T00:00:00Z")
+    assert news.judge(index, ONE.manifest, "stable") == News("1", None, TWO, deleted=index.deleted[0])
+
+
 def ask(world):
     remote = world.remotes.load("home")
     return news.ask(remote, "alice", "debian", Deadline.after(10), open_documents=world.open)

@@ -172,6 +172,27 @@ class TestBooting:
         resolved = world.resolver().resolve_for_boot("alice/debian")
         assert (resolved.version_label, resolved.fresh) == ("2", True)
 
+    def test_a_deleted_version_is_used_where_it_was_used_before_and_by_nobody_else(self, world):
+        world.resolver().resolve("alice/debian@1")
+        world.repository.publish("alice", "debian", "2", b"new".ljust(512))
+        index = world.repository.indexes["alice/debian.json"]
+        world.repository.put_index(index.without_versions(["1"], date="2026-03-03T00:00:00Z", why="old"))
+        resolved = world.resolver().resolve_for_boot("alice/debian@1")
+        assert resolved.version_label == "1"
+        assert "deleted by its publisher on 2026-03-03: old" in resolved.warnings[0]
+        shutil.rmtree(world.remotes.load("home").directory / "receipts")
+        with pytest.raises(NotFoundError, match="deleted by its publisher"):
+            world.resolver().resolve("alice/debian@1")
+
+    def test_what_was_withdrawn_for_security_and_then_deleted_is_refused(self, world):
+        world.resolver().resolve("alice/debian@1")
+        world.repository.publish("alice", "debian", "2", b"new".ljust(512))
+        index = world.repository.indexes["alice/debian.json"]
+        yanked = index.with_yank("1", Yank("a hole", "2026-03-02T00:00:00Z", security=True))
+        world.repository.put_index(yanked.without_versions(["1"], date="2026-03-03T00:00:00Z"))
+        with pytest.raises(WithdrawnError, match="security"):
+            world.resolver().resolve_for_boot("alice/debian@1")
+
     def test_without_a_receipt_the_refusal_stands(self, world):
         offline(world)
         with pytest.raises(UnreachableError):

@@ -5,12 +5,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import delete
 from tuf.api.metadata import DelegatedRole, Delegations, TargetFile
 
 from oscirc_blockstore import image_index
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.image_index import ImageIndex, ImageVersion, Yank
 from oscirc_blockstore.table import NODE_SIZE
+from oscirc_server.models import ManifestRow
 
 from .server_world import BLOCK, DAY_S, Api, Publisher, block, fork, offer_of, signed
 
@@ -318,6 +320,48 @@ def test_a_delisted_image_disappears_and_cannot_come_back_changed(api, alice, di
     refused(api.call("PUT", "publishers/alice/role", json=alice.offer(empty)), 422, "DocumentRefusedError")
     assert api.call("PUT", "publishers/alice/role", json=alice.offer(kept)).status_code == 200
     assert http.get("/api/v1/images/alice/debian").status_code == 200
+
+
+def test_a_deleted_version_leaves_a_tombstone_and_its_label_is_never_used_again(api, alice, disk, http):
+    assert api.publish(alice, "debian", "1.0", disk).status_code == 200
+    changed = alice.build("debian", [block("new")])
+    assert api.publish(alice, "debian", "2.0", changed).status_code == 200
+    index = alice.indexes["debian"].without_versions(["1.0"], date="2027-01-16T08:00:00Z", why="old")
+    assert api.call("PUT", "publishers/alice/role", json=alice.offer({"debian": index})).status_code == 200
+    alice.took_force({"debian": index})
+    shown = http.get("/api/v1/images/alice/debian").json()
+    assert [version["version"] for version in shown["versions"]] == ["2.0"]
+    assert [(gone["version"], gone["why"]) for gone in shown["deleted"]] == [("1.0", "old")]
+    names = {"publisher": "alice", "image": "debian", "version": "1.0", "block_size": 65536}
+    refused(api.call("POST", "drafts", json=names), 409, "ConflictError")
+    forgetful = {"debian": replace(index, deleted=())}
+    refused(api.call("PUT", "publishers/alice/role", json=alice.offer(forgetful)), 422, "DocumentRefusedError")
+    again = index.with_version(ImageVersion("1.1", disk.digest, "2027-01-17T08:00:00Z"))
+    assert api.call("PUT", "publishers/alice/role", json=alice.offer({"debian": again})).status_code == 200
+
+
+def test_a_deleted_image_is_closed_for_ever(api, alice, disk, http):
+    assert api.publish(alice, "debian", "1.0", disk).status_code == 200
+    closed = alice.indexes["debian"].without_all(date="2027-01-16T08:00:00Z")
+    assert api.call("PUT", "publishers/alice/role", json=alice.offer({"debian": closed})).status_code == 200
+    alice.took_force({"debian": closed})
+    assert http.get("/api/v1/images").json()["images"] == []
+    names = {"publisher": "alice", "image": "debian", "version": "2.0", "block_size": 65536}
+    refused(api.call("POST", "drafts", json=names), 409, "ConflictError")
+    for opened in (replace(closed, closed=False), replace(closed, deleted=())):
+        refused(
+            api.call("PUT", "publishers/alice/role", json=alice.offer({"debian": opened})), 422, "DocumentRefusedError"
+        )
+
+
+def test_an_image_that_comes_back_has_all_its_disks_or_is_refused(api, alice, disk, installation):
+    assert api.publish(alice, "debian", "1.0", disk).status_code == 200
+    kept = dict(alice.indexes)
+    assert api.call("PUT", "publishers/alice/role", json=alice.offer({})).status_code == 200
+    alice.took_force({})
+    with installation.database.write() as session:
+        session.execute(delete(ManifestRow))
+    refused(api.call("PUT", "publishers/alice/role", json=alice.offer(kept)), 403, "TrustError")
 
 
 def test_channels_move_and_versions_are_yanked_without_a_draft(api, alice, disk, http):
