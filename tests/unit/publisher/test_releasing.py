@@ -15,6 +15,7 @@ from oscirc_blockstore.errors import (
     ServerRefusedError,
     SignatureRefusedError,
     UnreachableError,
+    UsageError,
 )
 from oscirc_blockstore.image_index import ImageIndex
 from oscirc_publisher import changing, releasing

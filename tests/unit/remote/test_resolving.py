@@ -1,3 +1,4 @@
+import shutil
 import threading
 from datetime import timedelta
 
