@@ -27,6 +27,7 @@ from oscirc_blockstore.accelerators import DELTA, Accelerator
 from oscirc_blockstore.delta import PAGE_SIZE, MadePatch, MadeRecord, Record, Run, Source
 from oscirc_blockstore.digests import Digest, verify
 from oscirc_blockstore.errors import IntegrityError, LocalError
+from oscirc_blockstore.frame import encode as encode_frame
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.old_pages import Matcher, OldPages
 from oscirc_blockstore.pipeline import in_order
@@ -37,6 +38,7 @@ MAX_OLD_PAGES = 1 << 21
 MAX_OLD_POSITIONS = 1 << 24
 MAX_RECORDS = 1 << 18
 LEAST_SAVING = 0.1
+UPDATE_LEVEL = 9  # about what an update's block files cost, where nobody tells
 OLD_BLOCKS_IN_MEMORY_BYTES = 96 << 20
 _RUN_BYTES = 4  # what a run comes to in a packed index
 _COPY_BYTES = 1 << 20
@@ -51,6 +53,11 @@ Progress = Callable[[str, int, int], None]
 """Told the phase (`LOOKING`, `MAKING`), and how many blocks of how many are done."""
 
 LOOKING, MAKING = "looking", "making"
+
+
+def usual_whole_length(_digest: Digest, raw: bytes) -> int:
+    """About what a block file costs that was made for an update: the same wherever a pack is made."""
+    return len(encode_frame(raw, UPDATE_LEVEL))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oscirc.output import human_bytes, progress, say, warn
-from oscirc_blockstore import frame
 from oscirc_blockstore.errors import DeadlineExceededError, OscircError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from oscirc_remote.resolving import Resolved
 
 _PATIENCE_S = 60.0
-UPDATE_LEVEL = 9  # about what an update's block files cost, where nobody tells
 NO_NUMPY_HINT = "install numpy, or oscirc with its extra: oscirc[delta]"
 
 
@@ -53,11 +51,11 @@ def bases(
     index: ImageIndex, wanted: VersionReference, channel: str | None, most: int | None, *, is_instance: bool
 ) -> list[str]:
     """From which versions packs to the one that is being released should start; `most` None: as many as is usual."""
-    from oscirc_publisher import differencing
+    from oscirc_blockstore import pack_bases
 
     if most is None:
         most = 0 if is_instance else 1
-    return differencing.bases(index, wanted.version, channel, most)
+    return pack_bases.bases(index, wanted.version, channel, most)
 
 
 def add_packs(
@@ -78,7 +76,7 @@ def add_packs(
         return []
     if not has_numpy():
         raise UsageError("delta packs are made with numpy, which is not here", hint=NO_NUMPY_HINT)
-    from oscirc_blockstore.delta_making import Version
+    from oscirc_blockstore.delta_making import Version, usual_whole_length
     from oscirc_blockstore.delta_record import DEFAULT_LEVEL
     from oscirc_publisher.accelerating import VersionName
     from oscirc_publisher.differencing import add_pack
@@ -110,7 +108,7 @@ def add_packs(
                         Version(old.manifest_digest, old.manifest),
                         Version(new.manifest_digest, new.manifest),
                         load,
-                        lambda _digest, raw: len(frame.encode(raw, UPDATE_LEVEL)),
+                        usual_whole_length,
                         block_at=block_at,
                         level=DEFAULT_LEVEL if level is None else level,
                         again=again,

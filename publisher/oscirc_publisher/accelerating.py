@@ -8,11 +8,12 @@ from typing import IO
 
 from oscirc_blockstore import bundle
 from oscirc_blockstore.accelerators import BUNDLE, PROFILE, Accelerator
+from oscirc_blockstore.bundle_making import Load, Progress, built_bundle
 from oscirc_blockstore.digests import Digest, digest_of, parse_hex, verify
 from oscirc_blockstore.errors import DocumentRefusedError, NotFoundError
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.profile import MAX_PROFILE_BYTES, Profile, parse
-from oscirc_publisher.bundling import Load, Progress, built_bundle
+from oscirc_publisher.building import default_workers
 from oscirc_publisher.rest import Body, RestClient
 
 _PIECE_BYTES = 256 << 10
@@ -66,7 +67,7 @@ def add_profile(
         for each in _objects(client.call_json("GET", f"{name.path}/accelerators"))
     }
     raw = profile.serialise()
-    with built_bundle(profile, manifest, load, level=level, progress=progress) as built:
+    with built_bundle(profile, manifest, load, level=level, workers=default_workers(), progress=progress) as built:
         recorded = Accelerator(PROFILE, profile.name, digest_of(raw), len(raw))
         new = False
         for accelerator, body in (

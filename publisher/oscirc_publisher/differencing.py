@@ -1,8 +1,4 @@
-"""Puts a delta pack beside a released version: made here, uploaded, listed by the server.
-
-Which versions a pack should start from: those that people have. That is what the channel pointed at, and what was
-released before that; a withdrawn version last of all, since who has it is to get away from it all the same.
-"""
+"""Puts a delta pack beside a released version: made here, uploaded, listed by the server."""
 
 from __future__ import annotations
 
@@ -14,7 +10,6 @@ from typing import IO
 from oscirc_blockstore import delta, delta_making, delta_record
 from oscirc_blockstore.accelerators import DELTA
 from oscirc_blockstore.delta_making import Load, Progress, Version, WholeLength
-from oscirc_blockstore.image_index import ImageIndex
 from oscirc_publisher.accelerating import VersionName, listed_accelerators
 from oscirc_publisher.building import default_workers
 from oscirc_publisher.rest import Body, RestClient
@@ -37,19 +32,6 @@ class Packed:
     blocks: int = 0
     records: int = 0
     whole_bytes: int = 0
-
-
-def bases(index: ImageIndex, version: str, channel: str | None, most: int) -> list[str]:
-    """The labels of at most so many versions that a pack to `version` should start from, the most wanted first.
-
-    `version` may be about to be released; of one that is, only those count that were released before it.
-    """
-    labels = [known.label for known in index.versions]
-    before = list(index.versions[: labels.index(version)] if version in labels else index.versions)
-    before.reverse()
-    current = index.channels.get(channel or "")
-    before.sort(key=lambda known: (known.label != current, known.yanked is not None))
-    return [known.label for known in before[:most]]
 
 
 def add_pack(

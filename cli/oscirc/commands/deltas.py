@@ -46,14 +46,14 @@ def make(
       oscirc delta make alice/debian@12.2 --last 3
     """
     from oscirc import composition, packing
+    from oscirc_blockstore import pack_bases
     from oscirc_blockstore.errors import UsageError
-    from oscirc_publisher import differencing
 
     if bases and last:
         raise UsageError("--from names the versions, --last counts them: one of the two")
     wanted = composition.parse_version_reference(reference)
     index = packing.released_index(wanted)
-    named = list(bases) or differencing.bases(index, wanted.version, None, last or 1)
+    named = list(bases) or pack_bases.bases(index, wanted.version, None, last or 1)
     if not named:
         raise UsageError(f"{wanted.publisher}/{wanted.image} has no older version than {wanted.version}")
     with composition.rest_client(wanted.remote, token_file) as client:

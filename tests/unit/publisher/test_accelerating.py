@@ -9,13 +9,13 @@ import pytest
 
 from oscirc_blockstore import bundle, segment
 from oscirc_blockstore.accelerators import BUNDLE, PROFILE
+from oscirc_blockstore.bundle_making import built_bundle
 from oscirc_blockstore.digests import ZERO_DIGEST, block_digest, digest_of
 from oscirc_blockstore.errors import DigestMismatchError, DocumentRefusedError, NotFoundError
 from oscirc_blockstore.manifest import Manifest, SystemFacts
 from oscirc_blockstore.profile import Profile
 from oscirc_blockstore.table import NODE_SIZE, Geometry, TableBuilder
 from oscirc_publisher.accelerating import VersionName, add_profile, has_profile, listed_profile
-from oscirc_publisher.bundling import built_bundle
 from oscirc_publisher.rest import Patience, RestClient
 
 BLOCK = 65_536

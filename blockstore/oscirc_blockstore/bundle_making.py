@@ -1,4 +1,4 @@
-"""Builds the bundle of a profile: the blocks that a boot touches and the nodes on the way to them, in one file.
+"""Makes the bundle of a profile: the blocks that a boot touches and the nodes on the way to them, in one file.
 
 The nodes come first, then the blocks in the profile's order, without zeros and without repetition. Segments are
 compressed on all cores, at a level that pays for itself on every boot, and set aside in a temporary file, so that
@@ -24,7 +24,6 @@ from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.pipeline import in_order
 from oscirc_blockstore.profile import Profile
 from oscirc_blockstore.table import NODE_SIZE, check_node, entry, positions_below
-from oscirc_publisher.building import default_workers
 
 _COPY_BYTES = 1 << 20
 
@@ -52,28 +51,28 @@ def built_bundle(
     load: Load,
     *,
     level: int = bundle.DEFAULT_LEVEL,
-    workers: int | None = None,
+    workers: int = 2,
     progress: Progress = lambda _done, _total: None,
 ) -> Iterator[BuiltBundle]:
     """Build the bundle; the file is gone at the end. Raises what `load` raises.
 
     `DocumentRefusedError` for a profile with a position beyond the disk, or without any block.
     """
-    entries, places = _entries(profile, manifest, load)
+    entries, places = contents(profile, manifest, load)
     groups = list(bundle.cut(entries))
     if not places:
         raise DocumentRefusedError("the profile names no block with data: there is nothing to bundle")
     total = sum(each.raw_size for each in entries)
 
     def compress(group: tuple[Entry, ...]) -> bytes:
-        contents = [load(each.digest, each.raw_size, places.get(each.digest, -1)) for each in group]
-        for each, raw in zip(group, contents, strict=True):
+        raws = [load(each.digest, each.raw_size, places.get(each.digest, -1)) for each in group]
+        for each, raw in zip(group, raws, strict=True):
             verify(raw, each.digest)
-        return bundle.compress_segment(contents, level)
+        return bundle.compress_segment(raws, level)
 
     with tempfile.TemporaryFile(prefix="oscirc-bundle-") as spool, tempfile.TemporaryFile(prefix="oscirc-") as file:
         lengths, done = [], 0
-        frames = in_order(compress, groups, workers=workers or default_workers(), stop=threading.Event())
+        frames = in_order(compress, groups, workers=workers, stop=threading.Event())
         with contextlib.closing(frames):
             for group, frame in zip(groups, frames, strict=True):
                 spool.write(frame)
@@ -97,7 +96,7 @@ def _assemble(file: IO[bytes], index: bytes, spool: IO[bytes]) -> Digest:
     return Digest(hashed.digest())
 
 
-def _entries(profile: Profile, manifest: Manifest, load: Load) -> tuple[list[Entry], dict[Digest, int]]:
+def contents(profile: Profile, manifest: Manifest, load: Load) -> tuple[list[Entry], dict[Digest, int]]:
     """The bundle's entries, nodes first, and for each block a position where it stands."""
     geometry = manifest.geometry
     nodes: dict[Digest, bytes] = {}
