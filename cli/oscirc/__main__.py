@@ -19,10 +19,11 @@ from oscirc_blockstore.errors import LocalError, OscircError, UsageError
 # command -> (module, attribute, one line for the overview). A module is imported when its command runs, since
 # starting `oscirc mount` must not cost the import of the server.
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "serve": ("serving", "serve", "Run a repository server, or look after one (init, status, resign, rotate)."),
+    "serve": ("serving", "serve", "Run a repository server, or look after one (init, work, status, resign, rotate)."),
     "remote": ("remotes", "remote", "The repositories that this workstation knows (add, list, remove)."),
     "login": ("remotes", "login", "Store a token for publishing to a remote."),
     "token": ("tokens", "token", "An administrator's: make, list and revoke tokens."),
+    "jobs": ("jobs", "jobs", "A server's background jobs: packs and bundles (list, show, retry, cancel)."),
     "key": ("keys", "key", "Your publisher keys (create, list, show, export)."),
     "publisher": (
         "publishers",

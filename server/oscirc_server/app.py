@@ -10,13 +10,14 @@ from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp
 
 from oscirc_server.admission import Admission
-from oscirc_server.api import accelerators, drafts, health, images, problems, publishers, roles, tokens
+from oscirc_server.api import accelerators, drafts, health, images, jobs, problems, publishers, roles, tokens
 from oscirc_server.api.context import Context, attach
 from oscirc_server.initialising import API_PATH
 from oscirc_server.installation import Installation
 from oscirc_server.metrics import Metrics
 from oscirc_server.metrics_of_state import StateCollector
 from oscirc_server.requests import Requests
+from oscirc_server.job_worker import JobWorkers
 from oscirc_server.resigning import keep_up
 from oscirc_server.services import fleet
 from oscirc_server.services.uploads import Uploader
@@ -39,10 +40,13 @@ def create_app(installation: Installation, metrics: Metrics | None = None) -> AS
         attach(app, Context(installation, uploader, sharing))
         stop = asyncio.Event()
         upkeep = asyncio.create_task(keep_up(installation, stop))
+        workers = JobWorkers(installation)
+        workers.start()
         try:
             yield
         finally:
             stop.set()
+            await asyncio.to_thread(workers.stop)
             await upkeep
             await asyncio.to_thread(uploader.close)
 
@@ -56,7 +60,7 @@ def create_app(installation: Installation, metrics: Metrics | None = None) -> AS
     )
     problems.install(app)
     api = APIRouter(prefix=API_PREFIX)
-    for module in (drafts, publishers, roles, images, accelerators, tokens, health):
+    for module in (drafts, publishers, roles, images, accelerators, jobs, tokens, health):
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(pages.router)

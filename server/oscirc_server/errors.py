@@ -68,6 +68,14 @@ class SupersededError(BusyError):
     """Another process has taken over what this one was doing."""
 
 
+class JobRefusedError(LocalError):
+    """A background job that would not work the next time either."""
+
+
+class JobCrashedError(LocalError):
+    """A background job that may work the next time."""
+
+
 class NotInitialisedError(LocalError):
     """The data directory holds no repository."""
 

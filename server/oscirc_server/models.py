@@ -16,6 +16,11 @@ BLOCK_STAGED: Final = "staged"
 BLOCK_LIVE: Final = "live"
 DRAFT_OPEN: Final = "open"
 DRAFT_RELEASED: Final = "released"
+JOB_QUEUED: Final = "queued"
+JOB_RUNNING: Final = "running"
+JOB_DONE: Final = "done"
+JOB_FAILED: Final = "failed"
+JOB_CANCELLED: Final = "cancelled"
 
 _Serial = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself in INTEGER keys only
 
@@ -187,6 +192,50 @@ class ProfileRun(Base):
     created_s: Mapped[int] = mapped_column(BigInteger)
 
     __table_args__ = (Index("profile_runs_of", "manifest", "name", "sender", unique=True),)
+
+
+class JobRow(Base):
+    """Work for a background process; `argument` says what of the version is meant, `result` is JSON.
+
+    At most one of a kind and subject is queued. A running one belongs to `worker` until `lease_s`.
+    """
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    publisher: Mapped[str] = mapped_column(String(63))
+    image: Mapped[str] = mapped_column(String(63))
+    version: Mapped[str] = mapped_column(String(63))
+    argument: Mapped[str] = mapped_column(String(63))
+    state: Mapped[str] = mapped_column(String(16))
+    priority: Mapped[int] = mapped_column(Integer)
+    attempts: Mapped[int] = mapped_column(Integer)
+    worker: Mapped[str | None] = mapped_column(String(64))
+    lease_s: Mapped[int | None] = mapped_column(BigInteger)
+    not_before_s: Mapped[int] = mapped_column(BigInteger)
+    requested_by: Mapped[str] = mapped_column(String(80))
+    result: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_s: Mapped[int] = mapped_column(BigInteger)
+    started_s: Mapped[int | None] = mapped_column(BigInteger)
+    ended_s: Mapped[int | None] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        Index(
+            "jobs_queued_once",
+            "kind",
+            "publisher",
+            "image",
+            "version",
+            "argument",
+            unique=True,
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
+        Index("jobs_by_state", "state", "priority", "id"),
+        Index("jobs_of_version", "publisher", "image", "version"),
+    )
 
 
 class AuditRow(Base):

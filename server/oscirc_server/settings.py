@@ -45,6 +45,11 @@ class Layout:
         return self.root / "locks"
 
     @property
+    def scratch(self) -> Path:
+        """What jobs write while they run, a directory each."""
+        return self.root / "scratch"
+
+    @property
     def serve_lock(self) -> Path:
         """Held by the one server that runs on this directory."""
         return self.root / "serve.lock"
@@ -73,6 +78,23 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobSettings:
+    """Background jobs: how many at once (0: none in this process), what each may use, and what is made unasked.
+
+    `deltas`: from how many earlier versions packs are made to what a channel points at. `scratch_bytes` is of one job.
+    """
+
+    at_once: int = 0
+    threads: int = field(default_factory=lambda: max(1, (os.cpu_count() or 1) // 2))
+    memory_bytes: int = 2 << 30
+    scratch_bytes: int = 6 << 30
+    time_s: float = 3600.0
+    niceness: int = 10
+    deltas: int = 2
+    fleet_bundles: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """One server. Sizes in bytes, times in seconds; `database_url` and `blocks_url` default to the data directory.
 
@@ -93,6 +115,7 @@ class Settings:
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     shared_boots: bool = True
+    jobs: JobSettings = field(default_factory=JobSettings)
     log_level: str = "info"
     log_format: LogFormat = "lines"
 

@@ -1,4 +1,4 @@
-"""`oscirc serve`: run a repository server, and look after one (init, status, resign, rotate)."""
+"""`oscirc serve`: run a repository server, and look after one (init, work, status, resign, rotate)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from oscirc.options import Seconds, json_option, passphrase, passphrase_file_option
+from oscirc.commands.working import work
+from oscirc.job_options import job_settings, jobs_option, policy_options
 from oscirc.output import print_json, say, warn
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ def _administration(data: Path, database: str | None, blocks: str | None) -> Adm
 @click.option(
     "--metrics-listen", metavar="HOST:PORT", help="Serve Prometheus metrics there, without any check of who asks."
 )
+@jobs_option
+@policy_options
 @click.pass_context
 def serve(
     context: click.Context,
@@ -99,6 +103,11 @@ def serve(
     trusted_proxies: str,
     stop_within: int,
     metrics_listen: str | None,
+    at_once: int,
+    deltas: int,
+    no_fleet_bundles: bool,
+    job_memory: int,
+    job_minutes: int,
 ) -> None:
     """Run a repository server until Ctrl-C or SIGTERM.
 
@@ -131,6 +140,13 @@ def serve(
             trusted_proxies=trusted_proxies,
             tls_certificate=tls_cert,
             tls_key=tls_key,
+            jobs=job_settings(
+                at_once,
+                deltas=deltas,
+                no_fleet_bundles=no_fleet_bundles,
+                job_memory=job_memory,
+                job_minutes=job_minutes,
+            ),
         ),
         ready=lambda url: click.echo(f"listening on {url}"),
         serve_metrics=None if metrics_listen is None else _metrics_server(Listen.parse(metrics_listen)),
@@ -351,3 +367,6 @@ def rotate(
         return
     word = "snapshot and timestamp have new keys" if role == "online" else f"{role} has a new key"
     say(f"{word}: root version {renewed.version}, until {serving_text.date(renewed.expires_s)}")
+
+
+serve.add_command(work)

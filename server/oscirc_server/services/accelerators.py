@@ -41,7 +41,7 @@ from oscirc_server.errors import ConflictError
 from oscirc_server.installation import Installation
 from oscirc_server.locks import WRITER
 from oscirc_server.models import AcceleratorRow, Document, ImageRow, ManifestRow, ProfileRun
-from oscirc_server.services import audit
+from oscirc_server.services import audit, jobs
 from oscirc_server.storage import Storage
 
 FLEET_PREFIX = "fleet-"
@@ -93,13 +93,15 @@ def put(
         raise UsageError(f"names with {FLEET_PREFIX}… are the server's own", hint="choose another name")
     with installation.database.read() as session:
         digest, manifest = manifest_of(session, *names)
-    accelerator = _judged(digest, manifest, kind, name, sha256, file)
+    accelerator = judged(digest, manifest, kind, name, sha256, file)
     installation.storage.replace_from(accelerator.path, file)
     publisher, image, version = names
     with installation.database.write() as session:
-        if not _has_room(session, digest, kind, name):
+        if not has_room(session, digest, kind, name):
             raise ConflictError(f"a version has at most {MAX_ACCELERATORS} accelerators", hint="remove one first")
-        _merge(session, digest, accelerator, installation.now_s())
+        put_row(session, digest, accelerator, installation.now_s())
+        if kind == PROFILE:  # its bundle is made here, if none comes
+            jobs.note(session, publisher, [image], installation.now_s())
         subject = f"{publisher}/{image}@{version}"
         audit.record(session, installation.now_s(), actor, "accelerator.put", subject, kind=kind, name=name)
     project(installation, publisher, [image], digest)
@@ -112,13 +114,13 @@ def keep_profile(installation: Installation, publisher: str, image: str, merged:
     accelerator = Accelerator(PROFILE, merged.name, digest_of(raw), len(raw))
     installation.storage.replace(accelerator.path, raw)
     with installation.database.write() as session:
-        if not _has_room(session, merged.manifest, PROFILE, merged.name):
+        if not has_room(session, merged.manifest, PROFILE, merged.name):
             return False
         before = session.get(AcceleratorRow, (merged.manifest, PROFILE, merged.name))
         replaced = None if before is None else before.sha256
-        _merge(session, merged.manifest, accelerator, installation.now_s())
+        put_row(session, merged.manifest, accelerator, installation.now_s())
         session.flush()
-        if replaced is not None and session.scalar(_named(replaced)):
+        if replaced is not None and session.scalar(still_named(replaced)):
             replaced = None
     project(installation, publisher, [image], merged.manifest)
     if replaced is not None:  # made by the hour: they are not to gather until the next start
@@ -132,9 +134,9 @@ def keep_lengths(
     """List the block lengths that the server made of a released disk; `ConflictError` where the list is full."""
     installation.storage.replace(accelerator.path, raw)
     with installation.database.write() as session:
-        if not _has_room(session, digest, accelerator.kind, accelerator.name):
+        if not has_room(session, digest, accelerator.kind, accelerator.name):
             raise ConflictError(f"a version has at most {MAX_ACCELERATORS} accelerators", hint="remove one first")
-        _merge(session, digest, accelerator, installation.now_s())
+        put_row(session, digest, accelerator, installation.now_s())
     project(installation, manifest.publisher, [manifest.image], digest)
 
 
@@ -150,6 +152,9 @@ def remove(installation: Installation, names: tuple[str, str, str], kind: str, n
         if name.startswith(FLEET_PREFIX):  # else the next run would bring it back
             base = name.removeprefix(FLEET_PREFIX)
             session.execute(delete(ProfileRun).where(ProfileRun.manifest == digest, ProfileRun.name == base))
+            made = session.get(AcceleratorRow, (digest, BUNDLE, name))
+            if kind == PROFILE and made is not None:  # it was made of it
+                session.delete(made)
         subject = f"{names[0]}/{names[1]}@{names[2]}"
         audit.record(session, installation.now_s(), actor, "accelerator.remove", subject, kind=kind, name=name)
     project(installation, names[0], [names[1]], digest)
@@ -236,17 +241,19 @@ def _write(storage: Storage, path: str, raw: bytes) -> None:
         storage.replace(path, raw)
 
 
-def _named(sha256: bytes) -> Select[int]:
+def still_named(sha256: bytes) -> Select[int]:
+    """How many rows name that file."""
     return select(func.count()).select_from(AcceleratorRow).where(AcceleratorRow.sha256 == sha256)
 
 
-def _has_room(session: Session, manifest: Digest, kind: str, name: str) -> bool:
+def has_room(session: Session, manifest: Digest, kind: str, name: str) -> bool:
     """Whether one of that kind and name may be listed: it is there already, or the list is not full."""
     rows = list(session.scalars(select(AcceleratorRow).where(AcceleratorRow.manifest == manifest)))
     return len(rows) < MAX_ACCELERATORS or any((row.kind, row.name) == (kind, name) for row in rows)
 
 
-def _merge(session: Session, manifest: Digest, accelerator: Accelerator, now_s: int) -> None:
+def put_row(session: Session, manifest: Digest, accelerator: Accelerator, now_s: int) -> None:
+    """List it instead of any of its kind and name; the documents follow with `project`."""
     session.merge(
         AcceleratorRow(
             manifest=manifest,
@@ -260,7 +267,8 @@ def _merge(session: Session, manifest: Digest, accelerator: Accelerator, now_s: 
     )
 
 
-def _judged(digest: Digest, manifest: Manifest, kind: str, name: str, sha256: Digest, file: IO[bytes]) -> Accelerator:
+def judged(digest: Digest, manifest: Manifest, kind: str, name: str, sha256: Digest, file: IO[bytes]) -> Accelerator:
+    """A whole file as the accelerator of that kind and name; `DocumentRefusedError` for what is none of this disk."""
     length = file.seek(0, 2)
     file.seek(0)
     if kind == PROFILE:

@@ -8,7 +8,8 @@ Anybody may send a run, so nobody is believed (`docs/adr/0012-fleet-profiles.md`
   longer than the median run (`oscirc_blockstore.consensus`).
 - **All is bounded**: turns of a network and of all together, bytes of a run, runs of a name, runs in all, their age,
   names (those that the publisher has a profile of, and the default one), and how often a profile is made.
-- It is listed under `fleet-NAME`, which no client takes by itself: it is the publisher who makes a bundle of it.
+- It is listed under `fleet-NAME`. A bundle of it is made by a job, under more conditions (`job_making`), and taken by
+  clients under bounds of their own (`Listing.bundle_for`); or by the publisher, who looks at it first.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from oscirc_server.database import get_fact, insert_new
 from oscirc_server.errors import TooManyRequestsError
 from oscirc_server.installation import Installation
 from oscirc_server.models import AcceleratorRow, Fact, ProfileRun
-from oscirc_server.services import accelerators
+from oscirc_server.services import accelerators, job_plans
 
 MAX_RUN_BYTES = 128 << 10
 MAX_RUNS = 64
@@ -143,3 +144,5 @@ def _make(installation: Installation, names: tuple[str, str, str], digest: Diges
     listed = Profile(digest, accelerators.FLEET_PREFIX + name, merged.runs, merged.positions)
     if not accelerators.keep_profile(installation, names[0], names[1], listed):
         _log.warning("no room for a fleet profile", extra={"manifest": digest.hex(), "profile": listed.name})
+        return
+    job_plans.note_fleet(installation, names, listed)

@@ -20,7 +20,7 @@ from oscirc_server import repository
 from oscirc_server.errors import ConflictError
 from oscirc_server.installation import Installation
 from oscirc_server.models import DRAFT_RELEASED, Draft, Lease
-from oscirc_server.services import accelerators, acceptance, audit, blocks, drafts
+from oscirc_server.services import accelerators, acceptance, audit, blocks, drafts, jobs
 from oscirc_server.services.acceptance import Accepted, Offer
 from oscirc_server.services.completeness import check_complete
 
@@ -84,6 +84,7 @@ def release(
         draft.role_version = accepted.signature.version
         draft.snapshot_version = change.snapshot_version
         change.session.execute(delete(Lease).where(Lease.draft_id == draft_id))
+        jobs.note(change.session, draft.publisher, indexes, change.now_s)
         subject = f"{draft.publisher}/{draft.image}@{draft.version}"
         audit.record(change.session, change.now_s, actor, "release", subject, manifest=digest.hex())
     accelerators.follow(installation, draft.publisher, indexes)
@@ -108,6 +109,7 @@ def update_role(
     with repository.changing(installation) as change:
         accepted = acceptance.judge(change.session, offer, change.now_s)
         acceptance.apply(change, accepted)
+        jobs.note(change.session, publisher, indexes, change.now_s)
         audit.record(change.session, change.now_s, actor, "role.update", publisher, version=accepted.signature.version)
     accelerators.follow(installation, publisher, indexes)
     _log.info("role updated", extra={"publisher": publisher, "snapshot": change.snapshot_version})

@@ -48,6 +48,13 @@ class Principal:
         if ADMIN not in self.scopes:
             raise ScopeError("this needs an administrator's token")
 
+    @property
+    def publishers(self) -> tuple[str, ...] | None:
+        """Those that the token may publish as; None for an administrator's: all."""
+        if ADMIN in self.scopes:
+            return None
+        return tuple(sorted(scope.removeprefix(_PUBLISH) for scope in self.scopes if scope.startswith(_PUBLISH)))
+
     def require_publisher(self, publisher: str) -> None:
         """Raise `ScopeError` unless the token may publish as `publisher`."""
         if ADMIN not in self.scopes and f"{_PUBLISH}{publisher}" not in self.scopes:
