@@ -14,10 +14,10 @@ from oscirc_server.api import accelerators, drafts, health, images, jobs, proble
 from oscirc_server.api.context import Context, attach
 from oscirc_server.initialising import API_PATH
 from oscirc_server.installation import Installation
+from oscirc_server.job_worker import JobWorkers
 from oscirc_server.metrics import Metrics
 from oscirc_server.metrics_of_state import StateCollector
 from oscirc_server.requests import Requests
-from oscirc_server.job_worker import JobWorkers
 from oscirc_server.resigning import keep_up
 from oscirc_server.services import fleet
 from oscirc_server.services.uploads import Uploader

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from oscirc.options import Seconds, json_option, passphrase, passphrase_file_option
 from oscirc.commands.working import work
 from oscirc.job_options import job_settings, jobs_option, policy_options
+from oscirc.options import Seconds, json_option, passphrase, passphrase_file_option
 from oscirc.output import print_json, say, warn
 
 if TYPE_CHECKING:

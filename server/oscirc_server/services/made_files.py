@@ -40,6 +40,7 @@ def keep(
     with installation.database.write() as session:
         if not jobs.is_held(session, job.id, worker):
             return None
+        accelerators.manifest_of(session, *wanted.names)  # it may have been deleted meanwhile: then nothing is listed
         if not accelerators.has_room(session, digest, kind, name):
             raise ConflictError(f"a version has at most {MAX_ACCELERATORS} accelerators", hint="remove one first")
         accelerators.put_row(session, digest, accelerator, now_s)
