@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from oscirc_server.admission import Admission
-from oscirc_server.api import accelerators, drafts, health, images, jobs, problems, publishers, roles, tokens
+from oscirc_server.api import application
+from oscirc_server.api.application import API_PREFIX
 from oscirc_server.api.context import Context, attach
-from oscirc_server.initialising import API_PATH
 from oscirc_server.installation import Installation
 from oscirc_server.job_worker import JobWorkers
 from oscirc_server.metrics import Metrics
@@ -24,8 +24,6 @@ from oscirc_server.services.uploads import Uploader
 from oscirc_server.static import StaticTree
 from oscirc_server.tree_paths import TOP
 from oscirc_server.web import pages
-
-API_PREFIX = f"/{API_PATH}"
 
 
 def create_app(installation: Installation, metrics: Metrics | None = None) -> ASGIApp:
@@ -50,19 +48,7 @@ def create_app(installation: Installation, metrics: Metrics | None = None) -> AS
             await upkeep
             await asyncio.to_thread(uploader.close)
 
-    app = FastAPI(
-        title="oscirc",
-        lifespan=lifespan,
-        docs_url=None,  # the pages of it load scripts from elsewhere
-        redoc_url=None,
-        openapi_url=f"{API_PREFIX}/openapi.json",
-        redirect_slashes=False,
-    )
-    problems.install(app)
-    api = APIRouter(prefix=API_PREFIX)
-    for module in (drafts, publishers, roles, images, accelerators, jobs, tokens, health):
-        api.include_router(module.router)
-    app.include_router(api)
+    app = application.build(lifespan)
     app.include_router(pages.router)
     return Requests(
         StaticTree(installation.storage),

@@ -20,6 +20,22 @@ class RequestRefusedError(UsageError):
     """A request that cannot be read: not JSON, a missing field, a wrong content type."""
 
 
+class UnsupportedMediaTypeError(UsageError):
+    """The body is of another media type than this call takes."""
+
+
+class NotAcceptableError(UsageError):
+    """This call has no answer of a media type that the request would accept."""
+
+
+class PreconditionFailedError(UsageError):
+    """What the request was made for has changed meanwhile (If-Match), or is there already (If-None-Match)."""
+
+
+class KeyReusedError(UsageError):
+    """An Idempotency-Key that was used with another body, or for another call."""
+
+
 class StalledError(TransportError):
     """The client stopped sending in the middle of a body."""
 

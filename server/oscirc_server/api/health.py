@@ -47,7 +47,9 @@ def _failing(installation: Installation) -> list[str]:
     return failing
 
 
-@router.get("/ready")
+@router.get(
+    "/ready", responses={503: {"model": Health, "description": "Something does not work: `failing` says what."}}
+)
 def ready(installation: CurrentInstallation, response: Response) -> Health:
     """Database and store work and the metadata is in force (503 otherwise)."""
     failing = _failing(installation)

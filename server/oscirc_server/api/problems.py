@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from oscirc_blockstore.errors import (
     BusyError,
@@ -33,17 +34,25 @@ from oscirc_server import request_ids
 from oscirc_server.errors import (
     BodyTooLargeError,
     ConflictError,
+    KeyReusedError,
+    NotAcceptableError,
+    PreconditionFailedError,
     RequestRefusedError,
     RoleConflictError,
     ScopeError,
     StalledError,
     TooManyRequestsError,
     UnauthenticatedError,
+    UnsupportedMediaTypeError,
 )
 
 # The first row that fits decides: the server's own leaves, then the branches of the tree.
 STATUS: tuple[tuple[type[OscircError], HTTPStatus], ...] = (
     (BodyTooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (UnsupportedMediaTypeError, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    (NotAcceptableError, HTTPStatus.NOT_ACCEPTABLE),
+    (PreconditionFailedError, HTTPStatus.PRECONDITION_FAILED),
+    (KeyReusedError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (RequestRefusedError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (ConflictError, HTTPStatus.CONFLICT),
     (RoleConflictError, HTTPStatus.CONFLICT),
@@ -115,10 +124,26 @@ async def _oscirc_error(_request: Request, error: Exception) -> Response:
     return problem_of(error)
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
+def _methods(request: Request) -> str:
+    """What a path may be asked with: of every route that it fits, not of the first one only."""
+    allowed = [
+        method
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+        if any(
+            route.matches({**request.scope, "method": "GET" if method == "HEAD" else method})[0] is Match.FULL
+            for route in request.app.router.routes
+        )
+    ]
+    return ", ".join(allowed)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  (registered for it)
     kind = "".join(word.capitalize() for word in HTTPStatus(error.status_code).phrase.split()) + "Error"
-    return problem(kind, error.status_code, str(error.detail), headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = _methods(request)
+    return problem(kind, error.status_code, str(error.detail), headers=headers)
 
 
 async def _validation_error(_request: Request, error: Exception) -> Response:

@@ -1,0 +1,61 @@
+"""The API as an application of its own, before it is given an installation: its routes and what all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.routing import APIRoute
+
+from oscirc_server.api import (
+    accelerators,
+    document,
+    drafts,
+    health,
+    images,
+    jobs,
+    media,
+    problems,
+    publishers,
+    roles,
+    tokens,
+)
+from oscirc_server.api.answers import UniformAnswers
+from oscirc_server.initialising import API_PATH
+
+API_PREFIX = f"/{API_PATH}"
+MODULES = (images, accelerators, drafts, publishers, roles, jobs, tokens, health)
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def build(lifespan: Lifespan | None = None) -> FastAPI:
+    """The routes below `/api/v1`; `lifespan` attaches the context that they work on."""
+    app = FastAPI(
+        title=document.TITLE,
+        lifespan=lifespan,
+        docs_url=None,  # the pages of it load scripts from elsewhere
+        redoc_url=None,
+        openapi_url=f"{API_PREFIX}/openapi.json",
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
+    )
+    problems.install(app)
+    api = APIRouter(prefix=API_PREFIX, dependencies=[Depends(media.check)])
+    for module in MODULES:
+        api.include_router(module.router)
+    app.include_router(api)
+    app.add_middleware(UniformAnswers, prefix=API_PREFIX)
+
+    def described() -> dict[str, object]:
+        if app.openapi_schema is None:
+            app.openapi_schema = document.build(app, [module.router for module in MODULES], API_PREFIX)
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]  # FastAPI's own way of replacing it
+    return app
