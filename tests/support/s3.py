@@ -55,8 +55,11 @@ def _program() -> Path:
 
 
 @contextlib.contextmanager
-def s3_server(directory: Path, port: int | None = None) -> Iterator[S3Server]:
-    """Until the block ends; what stands in `directory` is seen at once, whoever wrote it."""
+def s3_server(directory: Path, port: int | None = None, *, anonymous: bool = False) -> Iterator[S3Server]:
+    """Until the block ends; what stands in `directory` is seen at once, whoever wrote it.
+
+    An `anonymous` one lets everybody read and nobody write, as a bucket that nginx or a CDN stands in front of.
+    """
     port = port or free_port()
     root = directory / "buckets"
     root.mkdir(parents=True, exist_ok=True)
@@ -68,7 +71,7 @@ def s3_server(directory: Path, port: int | None = None) -> Iterator[S3Server]:
             "s3",
             root,
             *("--addr", f"127.0.0.1:{port}"),
-            *("--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"),
+            *(("--read-only", "--copy-links") if anonymous else ("--auth-key", f"{ACCESS_KEY},{SECRET_KEY}")),
             *("--config", directory / "rclone.conf"),
             *options,
         ],
