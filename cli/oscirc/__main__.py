@@ -28,7 +28,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "publisher": (
         "publishers",
         "publisher",
-        "An administrator's: who may publish (add, rotate, remove, list, resign).",
+        "An administrator's: who may publish (add, rotate, revoke, remove, list, resign).",
+    ),
+    "ceremony": (
+        "ceremony",
+        "ceremony",
+        "Sign together: root, targets, publishers (new, root, targets, show, sign, publish).",
     ),
     "publish": ("publishing", "publish", "Publish a disk as a new version of an image."),
     "record": ("recording", "record", "Boot an image and write its boot profile."),

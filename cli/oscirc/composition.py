@@ -73,6 +73,14 @@ def parse_publisher(text: str) -> tuple[Remote, str]:
     return only_remote(remote if colon else None), name
 
 
+def trusted_roles(remote: Remote) -> tuple[bytes, bytes]:
+    """The repository's root and targets role in force, fetched now and verified from the pinned root on."""
+    from oscirc_remote.session import Session
+
+    with Session(remote) as session:
+        return session.signed_roles()
+
+
 @contextlib.contextmanager
 def rest_client(remote: Remote, token_file: Path | None, *, authorised: bool = True) -> Iterator[RestClient]:
     """A client of the remote's REST API, with the stored token unless another is given."""
@@ -92,15 +100,33 @@ def signatory(
     *,
     also_trusted: Sequence[Ed25519PublicKey] = (),
 ) -> Iterator[Signatory]:
-    """A publisher with its key, ready to sign in the remote that a reference names."""
+    """A publisher with its key, ready to sign in the remote that a reference names.
+
+    What needs others' signatures, too, is written to the working directory as a signing request, and told.
+    """
+    from oscirc_publisher.joint_signing import AwaitsSignaturesError, joint_keys
     from oscirc_publisher.releasing import Signatory
     from oscirc_publisher.signing import KeyRing
 
     ring = KeyRing()
-    ring.show(key)  # an unknown name is said before a passphrase is asked for
-    loaded = ring.load(key, passphrase(passphrase_file, what=f"the key {key}"))
+    names = key.split(",")
+    for name in names:
+        ring.show(name)  # an unknown name is said before a passphrase is asked for
+    loaded = [ring.load(name, passphrase(passphrase_file, what=f"the key {name}")) for name in names]
     with rest_client(wanted.remote, token_file) as client:
-        yield Signatory(client, wanted.publisher, loaded, also_trusted=also_trusted)
+        try:
+            yield Signatory(
+                client,
+                wanted.publisher,
+                loaded[0],
+                also_trusted=also_trusted,
+                co_signers=loaded[1:],
+                joint=lambda: joint_keys(trusted_roles(wanted.remote)[1], wanted.publisher),
+            )
+        except AwaitsSignaturesError as error:
+            from oscirc.ceremony_files import leave_request
+
+            raise leave_request(error) from None
 
 
 def stored_bytes(client: RestClient, publisher: str, image: str, version: str) -> int | None:

@@ -55,9 +55,30 @@ def passphrase_file_option(function: Callable[P, R]) -> Callable[P, R]:
 
 def key_option(function: Callable[P, R]) -> Callable[P, R]:
     """`--key`: which publisher key signs."""
-    return click.option("--key", required=True, help="Name of the publisher key to sign with (oscirc key list).")(
-        function
-    )
+    return click.option(
+        "--key",
+        required=True,
+        help="Name of the publisher key to sign with (oscirc key list); several with commas, where several must sign.",
+    )(function)
+
+
+def data_instead_option(function: Callable[P, R]) -> Callable[P, R]:
+    """`--data`: the server's own directory, instead of a remote."""
+    return click.option(
+        "--data",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="On the server's machine: its data directory, instead of a remote.",
+    )(function)
+
+
+def database_beside_data_option(function: Callable[P, R]) -> Callable[P, R]:
+    """`--database`, beside `--data`."""
+    return click.option("--database", help="With --data: the database URL (default: SQLite in it).")(function)
+
+
+def blocks_beside_data_option(function: Callable[P, R]) -> Callable[P, R]:
+    """`--blocks`, beside `--data`."""
+    return click.option("--blocks", help="With --data: the block storage URL (default: in it).")(function)
 
 
 def token_file_option(function: Callable[P, R]) -> Callable[P, R]:

@@ -207,7 +207,7 @@ class _Publication:
             merged = index.with_version(version)
             return merged if self.channel is None else merged.with_channel(self.channel, version.label)
 
-        return self.signatory.change(self.image, merge, draft.release)
+        return self.signatory.change(self.image, merge, draft.release, draft=draft.id)
 
     def _result(self, built: BuiltTable, manifest: bytes, released: Released, spent: Stored) -> PublishResult:
         label = self.version.label

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from tuf.api.metadata import Targets  # type: ignore[attr-defined]
 
 from oscirc_blockstore import image_index, keys
 from oscirc_blockstore.digests import digest_of
@@ -31,8 +32,9 @@ from oscirc_blockstore.errors import (
 )
 from oscirc_blockstore.image_index import ImageIndex
 from oscirc_blockstore.names import check_publisher
+from oscirc_publisher.joint_signing import JointKeys, awaits, role_request
 from oscirc_publisher.rest import RestClient
-from oscirc_publisher.roles import MAX_ROLE_BYTES, SignedRole, next_role, no_role, parse_role
+from oscirc_publisher.roles import MAX_ROLE_BYTES, SignedRole, next_payload, no_role, parse_role, sign
 from oscirc_publisher.signing import PublisherKey
 from oscirc_publisher.uploading import Accepted, send_role
 
@@ -73,6 +75,9 @@ class Signatory:
 
     `also_trusted` are former keys of this publisher, for the one moment after a rotation when the served role is
     still signed by them. `repository` names the memory's entry; the base URL is used when it is empty.
+
+    Where the name is delegated to several keys, `joint` says to which (verified; asked when it matters), `co_signers`
+    are further keys at hand, and a change that needs others' signatures ends in an `AwaitsSignaturesError`.
     """
 
     def __init__(
@@ -83,6 +88,8 @@ class Signatory:
         *,
         repository: str = "",
         also_trusted: Sequence[Ed25519PublicKey] = (),
+        co_signers: Sequence[PublisherKey] = (),
+        joint: Callable[[], JointKeys] | None = None,
         clock: Clock = utc_now,
         pauses_s: Sequence[float] = SHOWING_PAUSES_S,
     ) -> None:
@@ -91,7 +98,10 @@ class Signatory:
         self.key = key
         self.clock = clock
         self._repository = repository or rest.url
-        self._trusted = (key.public, *also_trusted)
+        self._also_trusted = tuple(also_trusted)
+        self._signing = (key, *co_signers)
+        self._joint = joint
+        self._delegated: JointKeys | None = None
         self._pauses_s = pauses_s
 
     def served_role(self) -> SignedRole:
@@ -120,7 +130,8 @@ class Signatory:
                         f"the server states version {version} of the role of {self.publisher} and does not show it"
                     ) from None
                 time.sleep(pause_s)
-        role = parse_role(raw, self.publisher, version, self._trusted)
+        threshold = 1 if self._delegated is None else self._delegated.threshold
+        role = parse_role(raw, self.publisher, version, self._trusted(), threshold=threshold)
         self.key.remember(self._repository, self.publisher, version)
         return role
 
@@ -137,7 +148,12 @@ class Signatory:
             )
         return image_index.parse(raw, self.publisher, image)
 
-    def change(self, image: str, merge: Merge, send: Send | None = None) -> Released:
+    def _trusted(self) -> tuple[Ed25519PublicKey, ...]:
+        joint = () if self._delegated is None else self._delegated.keys
+        trusted = (*(key.public for key in self._signing), *joint, *self._also_trusted)
+        return tuple({keys.fingerprint(key): key for key in trusted}.values())
+
+    def change(self, image: str, merge: Merge, send: Send | None = None, *, draft: str = "") -> Released:
         """Bring the image's index to what `merge` makes of it.
 
         After a refusal what is served is read again: the change may stand there (an answer was lost), or somebody
@@ -154,7 +170,8 @@ class Signatory:
                 raise refusal
             image_index.check_successor(old, new)
             try:
-                accepted = self._sign_and_send(role, {image: new.serialise()}, send or self._put)
+                previous = {image: old.serialise()} if old.versions else {}
+                accepted = self._sign_and_send(role, {image: new.serialise()}, send or self._put, previous, draft)
             except (ServerRefusedError, NotFoundError) as error:
                 refusal = error
             else:
@@ -173,8 +190,17 @@ class Signatory:
                 refusal = error
         raise refusal or AssertionError("a round without refusal returns")
 
-    def _sign_and_send(self, role: SignedRole, indexes: Mapping[str, bytes], send: Send) -> Accepted:
-        signed = next_role(role, indexes, self.key.private, self.clock())
+    def _sign_and_send(
+        self,
+        role: SignedRole,
+        indexes: Mapping[str, bytes],
+        send: Send,
+        previous: Mapping[str, bytes] | None = None,
+        draft: str = "",
+    ) -> Accepted:
+        payload = next_payload(role, indexes, self.clock())
+        private = self._keys_for(payload, role, indexes, previous or {}, draft)
+        signed = sign(payload, *private)
         accepted = send(signed, indexes)
         if accepted.role_version != role.version + 1:
             raise DocumentRefusedError(
@@ -182,6 +208,25 @@ class Signatory:
             )
         self.key.remember(self._repository, self.publisher, role.version + 1)
         return accepted
+
+    def _keys_for(
+        self,
+        payload: Targets,
+        role: SignedRole,
+        indexes: Mapping[str, bytes],
+        previous: Mapping[str, bytes],
+        draft: str,
+    ) -> list[Ed25519PrivateKey]:
+        """The keys to sign with; raises `AwaitsSignaturesError` when others have to sign, too."""
+        joint = self._delegated
+        if joint is None:
+            return [self.key.private]
+        named = {keys.fingerprint(key) for key in joint.keys}
+        private = [key.private for key in self._signing if key.fingerprint in named]
+        if len(private) < joint.threshold:
+            request = role_request(self._repository, self.publisher, payload, role.raw, joint, indexes, previous, draft)
+            raise awaits(request, private, joint.threshold - len(private))
+        return private
 
     def _put(self, role: bytes, indexes: Mapping[str, bytes]) -> Accepted:
         return send_role(self.rest, "PUT", f"publishers/{self.publisher}/role", role, indexes)
@@ -196,7 +241,9 @@ class Signatory:
                 hint=f"its administrator can add you: oscirc publisher add {self.publisher} PUBLIC-KEY-FILE",
             ) from None
         fingerprints = document.get("fingerprints")
-        known = {keys.fingerprint(key) for key in self._trusted}
+        if isinstance(fingerprints, list) and len(fingerprints) > 1 and self._joint and self._delegated is None:
+            self._delegated = self._joint()
+        known = {keys.fingerprint(key) for key in self._trusted()}
         if isinstance(fingerprints, list) and fingerprints and known.isdisjoint(map(str, fingerprints)):
             raise SignatureRefusedError(
                 f"the repository delegates {self.publisher} to another key than {self.key.name}",

@@ -40,6 +40,7 @@ class SignedRole:
     version: int
     targets: Mapping[str, TargetFile]
     expires: datetime | None
+    raw: bytes = b""
 
     def index(self, image: str) -> IndexFacts | None:
         """Length and digest of the image's index, or None when the image is not there yet."""
@@ -57,8 +58,10 @@ def tuf_key(public: Ed25519PublicKey) -> SSlibKey:
     return SSlibKey.from_crypto(public)
 
 
-def parse_targets(raw: bytes, trusted: Iterable[Ed25519PublicKey], what: str) -> Metadata[Targets]:
-    """The targets metadata in `raw` if one of the `trusted` keys signed it, else `SignatureRefusedError`."""
+def parse_targets(
+    raw: bytes, trusted: Iterable[Ed25519PublicKey], what: str, *, threshold: int = 1
+) -> Metadata[Targets]:
+    """The targets metadata in `raw` if `threshold` of the `trusted` keys signed it, else `SignatureRefusedError`."""
     try:
         metadata = Metadata[Targets].from_bytes(raw)
     except (DeserializationError, RecursionError):
@@ -66,6 +69,7 @@ def parse_targets(raw: bytes, trusted: Iterable[Ed25519PublicKey], what: str) ->
     if not isinstance(metadata.signed, Targets):
         raise SignatureRefusedError(f"{what} is metadata of another kind")
     signed_bytes = metadata.signed_bytes
+    signed: set[str] = set()
     for key in map(tuf_key, trusted):
         signature = metadata.signatures.get(key.keyid)
         if signature is None:
@@ -74,7 +78,14 @@ def parse_targets(raw: bytes, trusted: Iterable[Ed25519PublicKey], what: str) ->
             key.verify_signature(signature, signed_bytes)
         except (UnverifiedSignatureError, VerificationError):
             raise SignatureRefusedError(f"{what} was altered after it was signed") from None
+        signed.add(key.keyid)
+    if len(signed) >= threshold:
         return metadata
+    if signed:
+        raise SignatureRefusedError(
+            f"{what} carries {len(signed)} of the {threshold} signatures that it needs",
+            hint="somebody with one key alone may have made it: tell the repository's administrator",
+        )
     raise SignatureRefusedError(
         f"{what} is not signed with your key",
         hint="is this the right key? After a rotation: oscirc publisher resign NAME --key NEW --old-key OLD.pub. "
@@ -82,21 +93,28 @@ def parse_targets(raw: bytes, trusted: Iterable[Ed25519PublicKey], what: str) ->
     )
 
 
-def parse_role(raw: bytes, publisher: str, version: int, trusted: Iterable[Ed25519PublicKey]) -> SignedRole:
+def parse_role(
+    raw: bytes, publisher: str, version: int, trusted: Iterable[Ed25519PublicKey], *, threshold: int = 1
+) -> SignedRole:
     """Version `version` of the publisher's own role, or `SignatureRefusedError`. An expired one may be built upon."""
     what = f"the role that the server shows for {publisher}"
-    signed = parse_targets(raw, trusted, what).signed
+    signed = parse_targets(raw, trusted, what, threshold=threshold).signed
     if signed.version != version:
         raise SignatureRefusedError(f"{what} is version {signed.version}, not {version} as it said")
     for path, target in signed.targets.items():
         trust.image_of_target(publisher, path)
         if "sha256" not in target.hashes:
             raise SignatureRefusedError(f"{what} states no SHA-256 for {path}")
-    return SignedRole(publisher, version, dict(signed.targets), signed.expires)
+    return SignedRole(publisher, version, dict(signed.targets), signed.expires, raw)
 
 
 def next_role(current: SignedRole, indexes: Mapping[str, bytes], private: Ed25519PrivateKey, now: datetime) -> bytes:
-    """The signed role after `current`: its images, those in `indexes` (image name -> document) replaced or added."""
+    """The role after `current`, signed with one key."""
+    return sign(next_payload(current, indexes, now), private)
+
+
+def next_payload(current: SignedRole, indexes: Mapping[str, bytes], now: datetime) -> Targets:
+    """The role after `current`: its images, those in `indexes` (image name -> document) replaced or added."""
     targets = dict(current.targets)
     for image, raw in indexes.items():
         path = index_target(current.publisher, image)
@@ -111,7 +129,7 @@ def next_role(current: SignedRole, indexes: Mapping[str, bytes], private: Ed2551
         delegates=False,
     )
     trust.check_role(facts, current_version=current.version, now_s=now.timestamp())
-    return sign(signed, private)
+    return signed
 
 
 def expiry(now: datetime, lifetime_s: int) -> datetime:
@@ -119,8 +137,9 @@ def expiry(now: datetime, lifetime_s: int) -> datetime:
     return (now.astimezone(UTC) + timedelta(seconds=lifetime_s)).replace(microsecond=0)
 
 
-def sign(signed: Targets, private: Ed25519PrivateKey) -> bytes:
-    """The metadata's bytes with this one signature."""
+def sign(signed: Targets, *private: Ed25519PrivateKey) -> bytes:
+    """The metadata's bytes with the signatures of these keys."""
     metadata = Metadata(signed)
-    metadata.sign(CryptoSigner(private, tuf_key(private.public_key())))
+    for key in private:
+        metadata.sign(CryptoSigner(key, tuf_key(key.public_key())), append=True)
     return metadata.to_bytes()

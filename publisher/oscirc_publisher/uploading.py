@@ -74,6 +74,7 @@ class Draft:
     """An open draft; safe for several threads."""
 
     def __init__(self, rest: RestClient, draft_id: str) -> None:
+        self.id = draft_id
         self._rest = rest
         self._path = f"drafts/{draft_id}"
 

@@ -103,6 +103,10 @@ class Session:
         """Bring the repository's state up to date through the first source that can."""
         self._ask(lambda _: None)
 
+    def signed_roles(self) -> tuple[bytes, bytes]:
+        """The root and the targets role in force, as they were signed."""
+        return self._ask(lambda update: (update.signed_role("root"), update.signed_role("targets")))
+
     def publishers(self) -> frozenset[str]:
         """The publishers that the repository delegates to now."""
         return self._ask(lambda update: update.publishers())

@@ -113,6 +113,10 @@ class Update:
         roles = delegations.get("roles", []) if isinstance(delegations, dict) else []
         return frozenset(role["name"] for role in roles)
 
+    def signed_role(self, role: str) -> bytes:
+        """A top-level role's metadata, which python-tuf keeps only after verifying it."""
+        return self._held(role) or b""
+
     def has_released(self, publisher: str) -> bool:
         """Whether the snapshot names a role of this publisher."""
         meta = self._signed("snapshot").get("meta")

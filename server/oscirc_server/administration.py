@@ -13,16 +13,18 @@ from pathlib import Path
 from oscirc_blockstore import keys
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.repository_facts import TARGET, RepositoryFacts
-from oscirc_server import delegations, renewal
+from oscirc_server import delegations, renewal, repository
 from oscirc_server.clock import Clock, system_clock
 from oscirc_server.initialising import LOCAL_ACTOR
 from oscirc_server.installation import Installation
+from oscirc_server.key_files import ONLINE_ROLES
 from oscirc_server.offline_signing import OfflineKeys
+from oscirc_server.online_keys import OnlineKeys, make_online_keys
 from oscirc_server.reconciling import reconcile
 from oscirc_server.renewal import Renewed
 from oscirc_server.services import catalog, tokens
 from oscirc_server.services.catalog import PublisherFacts
-from oscirc_server.services.roles import RoleAccepted
+from oscirc_server.services.roles import RoleAccepted, SignedTogether, accept_together
 from oscirc_server.services.tokens import TokenFacts
 from oscirc_server.settings import Settings
 from oscirc_server.status import Status
@@ -84,6 +86,23 @@ class Administration:
         """A new key for one of the four roles, or for both `online` ones; returns the root that names it."""
         with self._signing() as installation:
             return renewal.rotate(installation, role, self._offline(keys_dir, passphrase))
+
+    def roles_in_force(self) -> tuple[bytes, bytes]:
+        """The root and the targets role in force, as they were signed."""
+        with self._reading() as installation, installation.database.read() as session:
+            return repository.in_force(session, "root").raw, repository.in_force(session, "targets").raw
+
+    def accept_together(self, offered: SignedTogether) -> RoleAccepted:
+        """Let what several people signed take force."""
+        with self._signing() as installation:
+            return accept_together(installation, offered, actor=LOCAL_ACTOR)
+
+    def online_keys(self, *, new: bool) -> OnlineKeys:
+        """The public halves of this server's online keys; with `new`, of those that the next root is to name."""
+        with self._reading() as installation, installation.database.read() as session:
+            root = repository.current_root(session).signed
+            named = frozenset(keyid for role in ONLINE_ROLES for keyid in root.roles[role].keyids)
+            return make_online_keys(self._settings.layout.keys, named, new=new)
 
     def add_publisher(
         self,

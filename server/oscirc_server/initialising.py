@@ -7,11 +7,12 @@ with the same passphrase: keys that stand are used, a repository that stands is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from oscirc_blockstore import keys
+from oscirc_blockstore import keys, repository_facts
 from oscirc_blockstore.digests import Digest, digest_of
 from oscirc_blockstore.errors import UsageError
 from oscirc_blockstore.repository_facts import TARGET, RepositoryFacts, check_url
@@ -22,8 +23,9 @@ from oscirc_server.database import set_fact
 from oscirc_server.delegations import with_repository_facts
 from oscirc_server.errors import AlreadyInitialisedError
 from oscirc_server.installation import Installation
-from oscirc_server.key_files import OFFLINE_ROLES, ONLINE_ROLES, key_path, load_signer, write_key
-from oscirc_server.metadata import expiry, sign
+from oscirc_server.key_files import OFFLINE_ROLES, ONLINE_ROLES, key_path, load_signer, signers_for, write_key
+from oscirc_server.metadata import SignedMetadata, expiry, parse, sign
+from oscirc_server.online_keys import OnlineKeys, make_online_keys
 from oscirc_server.services import audit, tokens
 from oscirc_server.settings import DEFAULT_LISTEN, Settings
 from oscirc_server.tree_paths import target_path
@@ -60,6 +62,47 @@ def _first_root(signers: dict[str, CryptoSigner], now_s: int) -> Root:
     for role, signer in signers.items():
         root.add_key(signer.public_key, role)
     return root
+
+
+def prepare(data_dir: Path) -> OnlineKeys:
+    """The online keys of a repository that is to be: made in `data_dir`, named by the ceremony's first root."""
+    return make_online_keys(Settings(data_dir=data_dir).layout.keys, frozenset(), new=False)
+
+
+def initialise_signed(
+    data_dir: Path,
+    signed: Mapping[str, SignedMetadata],
+    document: bytes,
+    *,
+    database_url: str | None = None,
+    blocks_url: str | None = None,
+    clock: Clock = system_clock,
+) -> InitResult:
+    """Make the repository of a root and a targets role that a ceremony signed; their keys were never here.
+
+    `document` is the `repository.json` that the targets role names; what it states as the API address says what the
+    public URL is.
+    """
+    facts = repository_facts.parse(document)
+    base_url = facts.api_url.removesuffix(f"/{API_PATH}") or f"http://{DEFAULT_LISTEN}"
+    settings = Settings(data_dir=data_dir, database_url=database_url, blocks_url=blocks_url)
+    with Installation.create(settings, clock) as installation:
+        with installation.database.read() as session:
+            if repository.current(session, "root") is not None:
+                raise AlreadyInitialisedError(f"{data_dir} holds a repository already")
+        root = parse(signed["root"].raw, Root, "the first root").signed
+        for role in ONLINE_ROLES:
+            signers_for(installation.layout.keys, role, root.roles[role], None)
+        with repository.changing(installation) as change:
+            change.add_role(signed["root"])
+            change.add_document(target_path(TARGET, digest_of(document)), document)
+            change.add_role(signed["targets"])
+            if facts.api_url:
+                set_fact(change.session, PUBLIC_URL, base_url)
+            audit.record(change.session, change.now_s, LOCAL_ACTOR, "initialise", facts.name, ceremony=True)
+        _, token = tokens.create(installation, [tokens.ADMIN], "administrator", None, actor=LOCAL_ACTOR)
+        digest = digest_of(signed["root"].raw)
+        return InitResult(self_certifying_url(base_url, digest), digest.hex(), token, installation.layout.keys)
 
 
 def initialise(

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from oscirc_blockstore import keys
 from oscirc_blockstore.errors import LocalError, NotFoundError, UsageError
-from oscirc_server.tuf_api import CryptoSigner, Role
+from oscirc_server.tuf_api import CryptoSigner, Role, Root
 
 OFFLINE_ROLES = ("root", "targets")
 ONLINE_ROLES = ("snapshot", "timestamp")
@@ -74,3 +74,19 @@ def choose_signers(signers: Iterable[CryptoSigner], role_name: str, role: Role, 
     if len(chosen) < role.threshold:
         raise UsageError(f"{where} holds {len(chosen)} of the {role.threshold} {role_name} keys that the root asks for")
     return list(chosen.values())
+
+
+def retire_file(path: Path) -> None:
+    """Keep a key file under a name that nobody signs with any more."""
+    retired = path.with_name(f"{path.name}.retired")
+    if not retired.exists():
+        path.rename(retired)
+
+
+def retire_keys(directory: Path, before: Root, after: Root) -> None:
+    """Retire the online keys that `after` names no more; those that no root names yet wait for the next one."""
+    for role in ONLINE_ROLES:
+        gone = set(before.roles[role].keyids) - set(after.roles[role].keyids)
+        for path in key_paths(directory, role) if gone else ():
+            if load_signer(path, None).public_key.keyid in gone:
+                retire_file(path)

@@ -49,6 +49,11 @@ def _readable(directory: Path, role: str) -> dict[str, str]:
     return found
 
 
+def root_fingerprints(root: Root, role: str) -> tuple[str, ...]:
+    """The fingerprints of the keys that the root names for a role, in its order."""
+    return tuple(key_fingerprint(root.keys[keyid]) for keyid in root.roles[role].keyids)
+
+
 def key_places(root: Root, directory: Path) -> tuple[RoleKeys, ...]:
     """The four roles in a fixed order, with the keys of `directory` (the data directory's `keys`)."""
     places: list[RoleKeys] = []

@@ -20,7 +20,7 @@ from oscirc_blockstore.errors import UsageError
 from oscirc_server import repository
 from oscirc_server.initialising import LOCAL_ACTOR
 from oscirc_server.installation import Installation
-from oscirc_server.key_files import OFFLINE_ROLES, ONLINE_ROLES, key_path, key_paths, write_key
+from oscirc_server.key_files import OFFLINE_ROLES, ONLINE_ROLES, key_path, key_paths, retire_file, write_key
 from oscirc_server.offline_signing import EditTargets, OfflineKeys, next_root, next_targets
 from oscirc_server.repository import Change
 from oscirc_server.services import audit
@@ -143,9 +143,8 @@ def _new_key(directory: Path, role: str, passphrase: str | None) -> Iterator[tup
 
 def _retire(directory: Path, role: str, kept: Path) -> None:
     for path in key_paths(directory, role):
-        retired = path.with_name(f"{path.name}.retired")
-        if path != kept and not retired.exists():
-            path.rename(retired)
+        if path != kept:
+            retire_file(path)
 
 
 def _note(change: Change, action: str, role: str) -> None:

@@ -317,15 +317,15 @@ def test_publishers_are_added_rotated_and_removed_from_afar(site, tmp_path):
     new_public = keys.load_public(site.ring.export("new"), "it")
     with site.client(site.admin_token) as rest:
         current = administration.fetch_targets(rest)
-        added = administration.add_publisher(current, targets_key, "bob", bob.public, now)
+        added = administration.change_targets(current, [targets_key], now, administration.adding("bob", [bob.public]))
         administration.put_targets(rest, added)
         administration.put_targets(rest, added)  # the very same again
         assert administration.publishers(administration.fetch_targets(rest), targets_key.public_key()) == [
             "alice",
             "bob",
         ]
-        rotated = administration.rotate_publisher(
-            administration.fetch_targets(rest), targets_key, "alice", new_public, now
+        rotated = administration.change_targets(
+            administration.fetch_targets(rest), [targets_key], now, administration.rotating("alice", [new_public])
         )
         administration.put_targets(rest, rotated)
     with site.signatory() as signatory, pytest.raises(SignatureRefusedError, match="another key"):
@@ -335,7 +335,9 @@ def test_publishers_are_added_rotated_and_removed_from_afar(site, tmp_path):
         changing.resign(signatory)
     assert site.index(tmp_path).channels == {"stable": "1"}
     with site.client(site.admin_token) as rest:
-        removed = administration.remove_publisher(administration.fetch_targets(rest), targets_key, "alice", now)
+        removed = administration.change_targets(
+            administration.fetch_targets(rest), [targets_key], now, administration.removing("alice")
+        )
         administration.put_targets(rest, removed)
     with contextlib.suppress(RepositoryError):
         assert site.index(tmp_path) is None

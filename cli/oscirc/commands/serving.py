@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
     from oscirc_server.administration import Administration
+    from oscirc_server.initialising import InitResult
     from oscirc_server.running import ServeMetrics
     from oscirc_server.settings import Listen
 
+_READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _data_option = click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
@@ -212,6 +214,15 @@ def _initialise(
         made = initialise(data, keys_directory, secret, public_url, name, database_url=database, blocks_url=blocks)
     except DocumentRefusedError as error:  # what would not be a document comes from an argument here
         raise UsageError(str(error)) from None
+    _tell_made(made, as_json=as_json)
+    if keys_directory is None and not as_json:
+        warn(
+            f"the root and targets keys are in {made.keys_dir}: whoever takes this server can sign as any publisher. "
+            "Move root.pem and targets.pem away and name their place with --keys when a command needs them."
+        )
+
+
+def _tell_made(made: InitResult, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -226,11 +237,65 @@ def _initialise(
     click.echo(f"  oscirc remote add NAME '{made.remote_url}'")
     click.echo("The administrator's token, shown this once (store it with: oscirc login NAME):")
     click.echo(f"  {made.admin_token}")
-    if keys_directory is None:
-        warn(
-            f"the root and targets keys are in {made.keys_dir}: whoever takes this server can sign as any publisher. "
-            "Move root.pem and targets.pem away and name their place with --keys when a command needs them."
-        )
+
+
+def _initialise_signed(
+    data: Path,
+    request_file: Path,
+    signature_files: tuple[Path, ...],
+    database: str | None,
+    blocks: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    import time
+
+    from oscirc import ceremony_files
+    from oscirc_blockstore.errors import UsageError
+    from oscirc_blockstore.repository_facts import TARGET
+    from oscirc_server import ceremonies
+    from oscirc_server.initialising import initialise_signed
+
+    request = ceremony_files.read_request(request_file)
+    ceremonies.judge(request, time.time())
+    if {part.role for part in request.parts} != {"root", "targets"} or TARGET not in request.documents:
+        raise UsageError(f"{request_file} makes no repository", hint="that is what oscirc ceremony new asks for")
+    signed = ceremonies.assemble(request, ceremony_files.read_all_signatures(request, signature_files))
+    made = initialise_signed(data, signed, request.documents[TARGET], database_url=database, blocks_url=blocks)
+    _tell_made(made, as_json=as_json)
+
+
+@serve.command("online-keys")
+@_data_option
+@click.option("--new", is_flag=True, help="New ones, which the next root is to name; those in force stay until then.")
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
+@_database_option
+@_blocks_option
+@json_option
+def online_keys(
+    *, data: Path, new: bool, out: Path | None, database: str | None, blocks: str | None, as_json: bool
+) -> None:
+    """Write the public halves of this server's online keys, for a ceremony. Makes keys where there are none.
+
+    \b
+    Example:
+      oscirc serve online-keys --data /srv/oscirc -o online.json
+    """
+    from oscirc import ceremony_files
+    from oscirc_server.errors import NotInitialisedError
+    from oscirc_server.initialising import prepare
+
+    try:
+        made = _administration(data, database, blocks).online_keys(new=new)
+    except NotInitialisedError:
+        made = prepare(data)
+    if out is not None:
+        ceremony_files.write_new_file(out, made.serialise())
+    if as_json:
+        print_json({**made.fingerprints, "file": None if out is None else str(out)})
+        return
+    for role, mark in made.fingerprints.items():
+        click.echo(f"{role:9}  {mark}")
 
 
 @serve.command()
@@ -241,6 +306,8 @@ def _initialise(
 @_database_option
 @_blocks_option
 @passphrase_file_option
+@click.option("--ceremony", "request_file", type=_READABLE, help="A signed request of oscirc ceremony new.")
+@click.option("--signature", "signature_files", type=_READABLE, multiple=True, help="A signature of it. Repeatable.")
 @json_option
 def init(
     *,
@@ -251,14 +318,22 @@ def init(
     database: str | None,
     blocks: str | None,
     passphrase_file: Path | None,
+    request_file: Path | None,
+    signature_files: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Make a repository: keys, first signatures, an administrator's token.
 
+    With --ceremony root and targets keys never come near this machine: several people signed where these are.
+
     \b
     Example:
       oscirc serve init --data /srv/oscirc --keys /media/offline --public-url https://images.example/repo
+      oscirc serve init --data /srv/oscirc --ceremony first.request --signature first.3fa9c1d2.signature
     """
+    if request_file is not None:
+        _initialise_signed(data, request_file, signature_files, database, blocks, as_json=as_json)
+        return
     _initialise(data, keys_directory, passphrase_file, public_url, name, database, blocks, as_json=as_json)
 
 

@@ -6,15 +6,17 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel
+from pydantic import Base64Bytes, BaseModel
 
 from oscirc_blockstore.repository_facts import MAX_BYTES
-from oscirc_server.api.bodies import documented_raw, raw_body
+from oscirc_server.api.bodies import documented, documented_raw, json_body, raw_body
 from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.api.security import Administrator
 from oscirc_server.metadata import MAX_ROLE_BYTES, MAX_ROOT_BYTES
 from oscirc_server.services import roles
-from oscirc_server.services.roles import RoleAccepted
+from oscirc_server.services.roles import RoleAccepted, SignedTogether
+
+MAX_ROLES_BODY_BYTES = 8 << 20  # base64 of the longest root and targets role that a client reads
 
 _JSON = documented_raw("application/json")
 router = APIRouter(tags=["administration"])
@@ -34,6 +36,25 @@ def _document(accepted: RoleAccepted) -> RoleDocument:
         snapshot_version=accepted.snapshot_version,
         unsigned_publishers=list(accepted.unsigned_publishers),
     )
+
+
+class RolesOffer(BaseModel):
+    """What people signed together, base64: a root, a targets role, or both, and the `repository.json` it names anew."""
+
+    root: Base64Bytes | None = None
+    targets: Base64Bytes | None = None
+    repository: Base64Bytes | None = None
+
+
+@router.put("/roles", openapi_extra=documented(RolesOffer))
+def put_roles(
+    principal: Administrator,
+    body: Annotated[RolesOffer, Depends(json_body(RolesOffer, MAX_ROLES_BODY_BYTES))],
+    installation: CurrentInstallation,
+) -> RoleDocument:
+    """Let a root and a targets role take force together; those that are in force already are passed over."""
+    offered = SignedTogether(body.root, body.targets, body.repository)
+    return _document(roles.accept_together(installation, offered, actor=principal.token_id))
 
 
 @router.put("/roles/targets", openapi_extra=_JSON)

@@ -20,7 +20,7 @@ from oscirc_server import delegations, repository
 from oscirc_server.database import insert_new
 from oscirc_server.errors import RoleConflictError
 from oscirc_server.installation import Installation
-from oscirc_server.key_files import ONLINE_ROLES, signers_for
+from oscirc_server.key_files import ONLINE_ROLES, retire_keys, signers_for
 from oscirc_server.metadata import parse, stored, verify, verify_root_successor
 from oscirc_server.models import Document
 from oscirc_server.repository import Change
@@ -93,8 +93,12 @@ def apply_targets(change: Change, raw: bytes) -> RoleAccepted:
     return RoleAccepted(new.version, change.snapshot_version, unsigned)
 
 
-def apply_root(change: Change, raw: bytes, installation: Installation) -> RoleAccepted:
-    """Judge a root and let it take force within a change of the repository."""
+def apply_root(change: Change, raw: bytes, installation: Installation, *, targets_follow: bool = False) -> RoleAccepted:
+    """Judge a root and let it take force within a change of the repository.
+
+    With `targets_follow` a targets role signed as the new root asks comes in the same change: the one in force need not
+    be.
+    """
     session = change.session
     metadata = parse(raw, Root, "the root")
     new = metadata.signed
@@ -107,9 +111,63 @@ def apply_root(change: Change, raw: bytes, installation: Installation) -> RoleAc
             signers_for(installation.layout.keys, role, new.roles[role], None)
         except (NotFoundError, UsageError):
             raise TrustError(f"the new root names {role} keys that this server does not hold") from None
-    verify(new, "targets", repository.current_targets(session), "under the new root the targets role in force")
+    if not targets_follow:
+        verify(new, "targets", repository.current_targets(session), "under the new root the targets role in force")
     change.add_role(stored("root", new, raw))
     return RoleAccepted(new.version, change.snapshot_version)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedTogether:
+    """What a ceremony made: a root, a targets role, or both, and the `repository.json` that the latter names."""
+
+    root: bytes | None = None
+    targets: bytes | None = None
+    facts: bytes | None = None
+
+
+def _without_what_is_in_force(session: Session, offered: SignedTogether) -> SignedTogether:
+    root, targets = repository.in_force(session, "root"), repository.in_force(session, "targets")
+    return SignedTogether(
+        None if offered.root == root.raw else offered.root,
+        None if offered.targets == targets.raw else offered.targets,
+        offered.facts,
+    )
+
+
+def apply_together(change: Change, installation: Installation, offered: SignedTogether) -> RoleAccepted:
+    """Let what was signed together take force together, within a change of the repository."""
+    if offered.facts is not None:
+        repository_facts.parse(offered.facts)
+        change.add_document(target_path(TARGET, digest_of(offered.facts)), offered.facts)
+    unsigned: tuple[str, ...] = ()
+    if offered.root is not None:
+        apply_root(change, offered.root, installation, targets_follow=offered.targets is not None)
+    if offered.targets is not None:
+        unsigned = apply_targets(change, offered.targets).unsigned_publishers
+    version = repository.current_version(change.session, "targets" if offered.root is None else "root")
+    return RoleAccepted(version, change.snapshot_version, unsigned)
+
+
+def accept_together(installation: Installation, offered: SignedTogether, *, actor: str) -> RoleAccepted:
+    """A ceremony's result. The same again is a success that changes nothing: an answer may have been lost."""
+    if offered.root is None and offered.targets is None:
+        raise UsageError("there is neither a root nor a targets role")
+    with installation.database.read() as session:
+        new = _without_what_is_in_force(session, offered)
+        before = repository.current_root(session).signed
+        if new.root is None and new.targets is None:
+            role = "targets" if offered.root is None else "root"
+            snapshot = repository.current_version(session, "snapshot")
+            return RoleAccepted(repository.current_version(session, role), snapshot)
+    with repository.changing(installation) as change:
+        accepted = apply_together(change, installation, new)
+        root = repository.current_root(change.session).signed
+        versions = {"root": root.version, "targets": repository.current_version(change.session, "targets")}
+        audit.record(change.session, change.now_s, actor, "roles.update", "root and targets", **versions)
+    retire_keys(installation.layout.keys, before, root)
+    _log.info("roles updated", extra=versions)
+    return accepted
 
 
 def accept_targets(installation: Installation, raw: bytes, *, actor: str) -> RoleAccepted:
@@ -124,7 +182,10 @@ def accept_targets(installation: Installation, raw: bytes, *, actor: str) -> Rol
 def accept_root(installation: Installation, raw: bytes, *, actor: str) -> RoleAccepted:
     """The next root, signed by the keys of the current one and by its own."""
     with repository.changing(installation) as change:
+        before = repository.current_root(change.session).signed
         accepted = apply_root(change, raw, installation)
+        root = repository.current_root(change.session).signed
         audit.record(change.session, change.now_s, actor, "root.update", "root", version=accepted.version)
+    retire_keys(installation.layout.keys, before, root)
     _log.info("root updated", extra={"version": accepted.version})
     return accepted

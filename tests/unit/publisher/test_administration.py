@@ -40,7 +40,7 @@ def first(key):
 
 
 def test_a_publisher_is_one_terminating_delegation_of_its_own_paths(first, key, alice):
-    raw = administration.add_publisher(first, key, "alice", alice.public_key(), NOW)
+    raw = administration.change_targets(first, [key], NOW, administration.adding("alice", [alice.public_key()]))
     metadata = Metadata[Targets].from_bytes(raw)
     targets = metadata.signed
     assert targets.version == 2
@@ -55,57 +55,62 @@ def test_a_publisher_is_one_terminating_delegation_of_its_own_paths(first, key, 
 
 def test_a_second_publisher_and_the_first_ones_removal(first, key, alice):
     bob = keys.generate().public_key()
-    raw = administration.add_publisher(first, key, "alice", alice.public_key(), NOW)
-    raw = administration.add_publisher(raw, key, "bob", bob, NOW)
+    raw = administration.change_targets(first, [key], NOW, administration.adding("alice", [alice.public_key()]))
+    raw = administration.change_targets(raw, [key], NOW, administration.adding("bob", [bob]))
     assert administration.publishers(raw, key.public_key()) == ["alice", "bob"]
-    raw = administration.remove_publisher(raw, key, "alice", NOW)
+    raw = administration.change_targets(raw, [key], NOW, administration.removing("alice"))
     delegations = Metadata[Targets].from_bytes(raw).signed.delegations
     assert list(delegations.roles) == ["bob"]
     assert len(delegations.keys) == 1
     with pytest.raises(NotFoundError):
-        administration.remove_publisher(raw, key, "alice", NOW)
+        administration.change_targets(raw, [key], NOW, administration.removing("alice"))
 
 
 def test_one_key_may_serve_two_publishers(first, key, alice):
-    raw = administration.add_publisher(first, key, "alice", alice.public_key(), NOW)
-    raw = administration.add_publisher(raw, key, "alicia", alice.public_key(), NOW)
-    raw = administration.remove_publisher(raw, key, "alice", NOW)
+    raw = administration.change_targets(first, [key], NOW, administration.adding("alice", [alice.public_key()]))
+    raw = administration.change_targets(raw, [key], NOW, administration.adding("alicia", [alice.public_key()]))
+    raw = administration.change_targets(raw, [key], NOW, administration.removing("alice"))
     delegations = Metadata[Targets].from_bytes(raw).signed.delegations
     assert delegations.roles["alicia"].keyids == list(delegations.keys)
 
 
 def test_a_rotation_leaves_the_new_key_alone(first, key, alice):
     new = keys.generate()
-    raw = administration.add_publisher(first, key, "alice", alice.public_key(), NOW)
-    raw = administration.rotate_publisher(raw, key, "alice", new.public_key(), NOW)
+    raw = administration.change_targets(first, [key], NOW, administration.adding("alice", [alice.public_key()]))
+    raw = administration.change_targets(raw, [key], NOW, administration.rotating("alice", [new.public_key()]))
     targets = Metadata[Targets].from_bytes(raw).signed
     assert len(targets.delegations.keys) == 1
     own = Metadata[Targets].from_bytes(next_role(no_role("alice"), {}, new, NOW))
     targets.verify_delegate("alice", own.signed_bytes, own.signatures)
     with pytest.raises(NotFoundError):
-        administration.rotate_publisher(raw, key, "bob", new.public_key(), NOW)
+        administration.change_targets(raw, [key], NOW, administration.rotating("bob", [new.public_key()]))
 
 
 def test_a_name_that_is_taken_or_globs_is_refused(first, key, alice):
-    raw = administration.add_publisher(first, key, "alice", alice.public_key(), NOW)
+    raw = administration.change_targets(first, [key], NOW, administration.adding("alice", [alice.public_key()]))
     with pytest.raises(UsageError, match="already"):
-        administration.add_publisher(raw, key, "alice", alice.public_key(), NOW)
+        administration.change_targets(raw, [key], NOW, administration.adding("alice", [alice.public_key()]))
     for name in ("?lice", "*", "targets", "../x", "Alice"):
         with pytest.raises(NameRefusedError):
-            administration.add_publisher(raw, key, name, alice.public_key(), NOW)
+            administration.change_targets(raw, [key], NOW, administration.adding(name, [alice.public_key()]))
 
 
 def test_metadata_that_the_key_did_not_sign_is_not_signed_over(first, key, alice):
     assert b'"length":10' in first
     for bad in (first.replace(b'"length":10', b'"length":11'), b"{}", sign(Targets(version=1, expires=NOW), alice)):
         with pytest.raises(SignatureRefusedError):
-            administration.add_publisher(bad, key, "bob", alice.public_key(), NOW)
+            administration.change_targets(bad, [key], NOW, administration.adding("bob", [alice.public_key()]))
 
 
 def test_older_metadata_than_was_seen_is_not_signed_over(first, key):
     with pytest.raises(RollbackError):
-        administration.resign_targets(first, key, NOW, minimum_version=2)
-    assert Metadata[Targets].from_bytes(administration.resign_targets(first, key, NOW)).signed.version == 2
+        administration.change_targets(first, [key], NOW, administration.keeping, minimum_version=2)
+    assert (
+        Metadata[Targets]
+        .from_bytes(administration.change_targets(first, [key], NOW, administration.keeping))
+        .signed.version
+        == 2
+    )
 
 
 def serve(repository, raw, version):
@@ -121,13 +126,13 @@ def test_the_served_metadata_is_found_changed_and_sent(repository, first, key, a
     with repository.client() as rest:
         current = administration.fetch_targets(rest)
         assert current == first == administration.fetch_targets(rest, 1)
-        new = administration.add_publisher(current, key, "alice", alice.public_key(), NOW)
+        new = administration.change_targets(current, [key], NOW, administration.adding("alice", [alice.public_key()]))
         administration.put_targets(rest, new)
     assert repository.files["metadata/2.targets.json"] == new
 
 
 def test_an_answer_that_was_lost_is_no_conflict_when_our_own_is_served(repository, first, key, alice):
-    new = administration.add_publisher(first, key, "alice", alice.public_key(), NOW)
+    new = administration.change_targets(first, [key], NOW, administration.adding("alice", [alice.public_key()]))
     conflict = problem(409, "RoleConflictError", "somebody was first", current_version=2)
     repository.faults.append(Once("PUT", ".*/targets", conflict, times=9))
     with repository.client() as rest:
