@@ -1,7 +1,8 @@
 """Named locks among the threads and processes of one repository; gone with their holder, however that ends.
 
 `held(name)` waits, `try_held(name)` does not; neither is reentrant. The names: `writer` (whoever changes metadata or
-writes the tree's changing files), `collector`, `resigner`, `job:<id>`. One after the other is taken in that order.
+writes the tree's changing files), `collector`, `resigner`, `job:<id>`. One after the other is taken in that order;
+`resigner` is only ever tried, by whoever then asks for `writer`.
 
 - Beside SQLite all processes are on one machine: a lock is a byte of one file (an open-file-description lock), which
   the kernel releases with its holder.

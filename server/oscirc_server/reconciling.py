@@ -25,6 +25,7 @@ from oscirc_blockstore.repository_facts import MAX_BYTES, TARGET
 from oscirc_blockstore.table import NODE_SIZE, contents
 from oscirc_server import repository
 from oscirc_server.database import get_fact, set_fact
+from oscirc_server.disavowed import Disavowed, disavowed
 from oscirc_server.installation import Installation
 from oscirc_server.locks import WRITER
 from oscirc_server.metadata import MAX_ROLE_BYTES, MAX_ROOT_BYTES, parse, stored, verify, verify_root_successor
@@ -46,8 +47,8 @@ _log = logging.getLogger(__name__)
 def reconcile(installation: Installation) -> None:
     """Bring database and store to agree; afterwards the tree is complete and its timestamp is the database's."""
     _forget_unsynced(installation)
-    snapshot, timestamp = _newest_in_store(installation.storage)
     with installation.database.read() as session:
+        snapshot, timestamp = _newest_in_store(installation.storage, disavowed(session))
         behind = (
             snapshot > repository.current_version(session, "snapshot")
             or timestamp > repository.current_version(session, "timestamp")
@@ -79,19 +80,25 @@ def _forget_unsynced(installation: Installation) -> None:
         set_fact(session, BOOT_ID, boot)
 
 
-def _newest_in_store(storage: Storage) -> tuple[int, int]:
-    """The highest snapshot and timestamp version numbers that stand in the store, 0 for none."""
+def _newest_in_store(storage: Storage, gone: Disavowed) -> tuple[int, int]:
+    """The highest snapshot and timestamp version numbers that stand in the store, 0 for none; not a thief's.
+
+    Files of versions that were disavowed are removed: a crash may have come between that and their removal.
+    """
     snapshot = 0
-    for file in storage.files("metadata"):
+    for file in list(storage.files("metadata")):
         found = role_of_path(file.path)
-        if found is not None and found[0] == "snapshot" and found[1] <= _MAX_VERSION:
+        if found is not None and found[1] in gone.get(found[0], frozenset()):
+            storage.remove(file.path)
+        elif found is not None and found[0] == "snapshot" and found[1] <= _MAX_VERSION:
             snapshot = max(snapshot, found[1])
     raw = storage.get(TIMESTAMP_PATH, MAX_ROLE_BYTES)
     try:
         timestamp = 0 if raw is None else parse(raw, Timestamp, TIMESTAMP_PATH).signed.version
     except IntegrityError:
         timestamp = 0
-    return snapshot, timestamp if timestamp <= _MAX_VERSION else 0
+    usable = timestamp <= _MAX_VERSION and timestamp not in gone.get("timestamp", frozenset())
+    return snapshot, timestamp if usable else 0
 
 
 def _adopt(storage: Storage, change: Change, newest_snapshot: int) -> None:

@@ -18,10 +18,11 @@ from sqlalchemy.orm import Session
 from oscirc_blockstore.errors import OscircError
 from oscirc_blockstore.trust import ONLINE_LIFETIME_S, ONLINE_RENEWAL_S
 from oscirc_server.database import insert_new
+from oscirc_server.disavowed import disavowed, next_unused
 from oscirc_server.errors import NotInitialisedError
 from oscirc_server.installation import Installation
 from oscirc_server.key_files import ONLINE_ROLES, signers_for
-from oscirc_server.locks import WRITER
+from oscirc_server.locks import RESIGNER, WRITER
 from oscirc_server.metadata import SignedMetadata, expiry, parse, sign_snapshot, sign_timestamp
 from oscirc_server.models import Document, ManifestRow, SignedRole
 from oscirc_server.projection import Projected, project, project_all
@@ -77,8 +78,9 @@ class Change:
     def __init__(self, installation: Installation, session: Session) -> None:
         self.session = session
         self.now_s = installation.now_s()
-        self.snapshot_version = current_version(session, "snapshot") + 1
-        self._timestamp_version = current_version(session, "timestamp") + 1
+        self.snapshot_version = 0
+        self._timestamp_version = 0
+        self.count_from(current_version(session, "snapshot"), current_version(session, "timestamp"))
         self._keys = installation.layout.keys
         self._new = Projected()
 
@@ -107,10 +109,15 @@ class Change:
         insert_new(self.session, ManifestRow, [row])
         self._new.manifests[digest] = raw
 
+    def count_from(self, snapshot: int, timestamp: int) -> None:
+        """Sign the numbers after these, but for those that a thief used up."""
+        used_up = disavowed(self.session)
+        self.snapshot_version = next_unused(snapshot, "snapshot", used_up)
+        self._timestamp_version = next_unused(timestamp, "timestamp", used_up)
+
     def stay_above(self, *, snapshot: int, timestamp: int) -> None:
         """Use no version up to these: they have been seen outside the database."""
-        self.snapshot_version = max(self.snapshot_version, snapshot + 1)
-        self._timestamp_version = max(self._timestamp_version, timestamp + 1)
+        self.count_from(max(self.snapshot_version - 1, snapshot), max(self._timestamp_version - 1, timestamp))
 
     def sign_online(self) -> Projected:
         """Sign a snapshot of all roles and a timestamp, with the keys that the root in force names."""
@@ -195,17 +202,20 @@ def _require_due(change: Change) -> None:
 def renew_online(installation: Installation) -> int | None:
     """Renew snapshot and timestamp if they are due; the snapshot's version, None when they were not, or not any more.
 
-    Several servers may ask at the same moment: one holds the lock and looks again under it, the others find it done.
+    Several servers may ask at the same moment: one gets the lock and looks again, the others leave it to that one.
     """
     with installation.database.read() as session:
         if not online_due(session, installation.now_s()):
             return None
-    try:
-        with changing(installation) as change:
-            _require_due(change)
-    except _NotDueError:
-        return None
-    return change.snapshot_version
+    with installation.locks.try_held(RESIGNER) as mine:
+        if mine is None:
+            return None
+        try:
+            with changing(installation) as change:
+                _require_due(change)
+        except _NotDueError:
+            return None
+        return change.snapshot_version
 
 
 def online_due(session: Session, now_s: float) -> bool:

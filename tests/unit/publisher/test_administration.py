@@ -88,11 +88,71 @@ def test_a_rotation_leaves_the_new_key_alone(first, key, alice):
 
 def test_a_name_that_is_taken_or_globs_is_refused(first, key, alice):
     raw = administration.change_targets(first, [key], NOW, administration.adding("alice", [alice.public_key()]))
-    with pytest.raises(UsageError, match="already"):
-        administration.change_targets(raw, [key], NOW, administration.adding("alice", [alice.public_key()]))
+    other = keys.generate().public_key()
+    for edit in (administration.adding("alice", [other]), administration.adding("alice", [alice.public_key(), other])):
+        with pytest.raises(UsageError, match="already"):
+            administration.change_targets(raw, [key], NOW, edit)
     for name in ("?lice", "*", "targets", "../x", "Alice"):
         with pytest.raises(NameRefusedError):
             administration.change_targets(raw, [key], NOW, administration.adding(name, [alice.public_key()]))
+
+
+def delegated(raw, name="alice"):
+    """(threshold, public keys) of a publisher."""
+    targets = Metadata[Targets].from_bytes(raw).signed
+    role = targets.delegations.roles[name]
+    return role.threshold, {targets.delegations.keys[keyid].keyval["public"] for keyid in role.keyids}
+
+
+def test_the_same_addition_again_changes_nothing_but_the_version(first, key, alice):
+    edit = administration.adding("alice", [alice.public_key()])
+    raw = administration.change_targets(first, [key], NOW, edit)
+    again = administration.change_targets(raw, [key], NOW, edit)
+    assert delegated(again) == delegated(raw)
+
+
+def test_a_planned_rotation_has_both_keys_and_then_one(first, key, alice):
+    new = keys.generate()
+    raw = administration.change_targets(first, [key], NOW, administration.adding("alice", [alice.public_key()]))
+    both = administration.change_targets(
+        raw, [key], NOW, administration.rotating("alice", [new.public_key()], keep_old=True)
+    )
+    threshold, marks = delegated(both)
+    assert (threshold, len(marks)) == (1, 2)
+    old_mark = keys.fingerprint(alice.public_key())
+    one = administration.change_targets(both, [key], NOW, administration.revoking("alice", [old_mark[:16]]))
+    assert delegated(one)[1] == {new.public_key().public_bytes_raw().hex()}
+    with pytest.raises(UsageError, match="last key"):
+        new_mark = keys.fingerprint(new.public_key())
+        administration.change_targets(one, [key], NOW, administration.revoking("alice", [new_mark]))
+    for mark in ("", "12", old_mark):
+        with pytest.raises(NotFoundError, match="no one key"):
+            administration.change_targets(one, [key], NOW, administration.revoking("alice", [mark]))
+
+
+def test_several_keys_have_a_threshold_that_they_can_reach(first, key, alice):
+    more = [keys.generate().public_key() for _ in range(2)]
+    three = [alice.public_key(), *more]
+    raw = administration.change_targets(first, [key], NOW, administration.adding("alice", three, 2))
+    assert delegated(raw)[0] == 2
+    for bad in (0, 4):
+        with pytest.raises(UsageError):
+            administration.change_targets(first, [key], NOW, administration.adding("alice", three, bad))
+    with pytest.raises(UsageError):  # one key twice is one key
+        administration.change_targets(first, [key], NOW, administration.adding("alice", [three[0]] * 2, 2))
+    marks = [keys.fingerprint(public) for public in more]
+    left = administration.change_targets(raw, [key], NOW, administration.revoking("alice", marks[:1]))
+    assert (delegated(left)[0], len(delegated(left)[1])) == (2, 2)
+    with pytest.raises(UsageError, match="would be left"):
+        administration.change_targets(raw, [key], NOW, administration.revoking("alice", marks))
+    rotated = administration.change_targets(raw, [key], NOW, administration.rotating("alice", more[:1]))
+    assert (delegated(rotated)[0], len(delegated(rotated)[1])) == (1, 1)
+
+
+def test_every_targets_key_at_hand_signs(first, key, alice):
+    second = keys.generate()
+    raw = administration.change_targets(first, [key, second], NOW, administration.adding("alice", [alice.public_key()]))
+    assert len(Metadata[Targets].from_bytes(raw).signatures) == 2
 
 
 def test_metadata_that_the_key_did_not_sign_is_not_signed_over(first, key, alice):
