@@ -11,6 +11,7 @@ from pydantic import Base64Bytes, BaseModel
 from oscirc_blockstore.repository_facts import MAX_BYTES
 from oscirc_server.api.bodies import documented, documented_raw, json_body, raw_body
 from oscirc_server.api.context import CurrentInstallation
+from oscirc_server.api.document import refusals
 from oscirc_server.api.security import Administrator
 from oscirc_server.metadata import MAX_ROLE_BYTES, MAX_ROOT_BYTES
 from oscirc_server.services import roles
@@ -46,7 +47,7 @@ class RolesOffer(BaseModel):
     repository: Base64Bytes | None = None
 
 
-@router.put("/roles", openapi_extra=documented(RolesOffer))
+@router.put("/roles", openapi_extra=documented(RolesOffer), responses=refusals(409))
 def put_roles(
     principal: Administrator,
     body: Annotated[RolesOffer, Depends(json_body(RolesOffer, MAX_ROLES_BODY_BYTES))],
