@@ -24,7 +24,7 @@ from oscirc_blockstore.errors import OscircError
 from oscirc_server.alarms import RoleHealth, Severity, roles_of
 from oscirc_server.installation import Installation
 from oscirc_server.key_files import OFFLINE_ROLES, ONLINE_ROLES
-from oscirc_server.models import DRAFT_OPEN, BlockRow, Draft
+from oscirc_server.models import DRAFT_OPEN, JOB_QUEUED, BlockRow, Draft, JobRow
 from oscirc_server.services.catalog import image_count
 
 COUNT_EVERY_S = 60.0
@@ -36,12 +36,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What was counted: roles in force, (state, blocks, bytes), open drafts, images."""
+    """What was counted: roles in force, (state, blocks, bytes), open drafts, images, (kind, state, jobs).
+
+    `waiting_since_s` is when the job was asked for that has been ready to run for longest.
+    """
 
     roles: tuple[RoleHealth, ...] = ()
     blocks: tuple[tuple[str, int, int], ...] = ()
     drafts: int = 0
     images: int = 0
+    jobs: tuple[tuple[str, str, int], ...] = ()
+    waiting_since_s: int | None = None
 
 
 def count(installation: Installation) -> State:
@@ -58,6 +63,17 @@ def count(installation: Installation) -> State:
             blocks=tuple((state, number, int(size or 0)) for state, number, size in blocks),
             drafts=session.scalar(select(func.count()).select_from(Draft).where(Draft.state == DRAFT_OPEN)) or 0,
             images=image_count(session),
+            jobs=tuple(
+                (kind, state, number)
+                for kind, state, number in session.execute(
+                    select(JobRow.kind, JobRow.state, func.count()).group_by(JobRow.kind, JobRow.state)
+                )
+            ),
+            waiting_since_s=session.scalar(
+                select(func.min(JobRow.created_s)).where(
+                    JobRow.state == JOB_QUEUED, JobRow.not_before_s <= installation.now_s()
+                )
+            ),
         )
 
 
@@ -113,6 +129,13 @@ class StateCollector:
         yield stored
         yield _gauge("open_drafts", "Drafts that are open.", state.drafts)
         yield _gauge("images", "Images that are listed.", state.images)
+        jobs = GaugeMetricFamily("oscirc_server_jobs", "Background jobs by state.", labels=["kind", "state"])
+        for kind, name, number in state.jobs:
+            jobs.add_metric([kind, name], number)
+        yield jobs
+        since_s = state.waiting_since_s
+        waited_s = 0 if since_s is None else max(0, self._installation.now_s() - since_s)
+        yield _gauge("job_waiting_seconds", "For how long the oldest job that could run has waited.", waited_s)
         yield _gauge(
             "projection_pending", "1 while the tree lags behind.", float(self._installation.projection_pending)
         )

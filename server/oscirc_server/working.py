@@ -25,7 +25,7 @@ def run(
     stop: threading.Event | None = None,
 ) -> None:
     """Do jobs until SIGTERM or SIGINT comes, or `stop` is set; what runs then is put back for others."""
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     stop = stop or threading.Event()
     if threading.current_thread() is threading.main_thread():
 

@@ -14,6 +14,7 @@ from oscirc.commands.working import work
 from oscirc.job_options import job_settings, jobs_option, policy_options
 from oscirc.options import Seconds, json_option, passphrase, passphrase_file_option
 from oscirc.output import print_json, say, warn
+from oscirc.server_options import blocks_option, data_option, database_option, log_options
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -24,15 +25,6 @@ if TYPE_CHECKING:
     from oscirc_server.settings import Listen
 
 _READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_data_option = click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("oscirc-data"),
-    show_default=True,
-    help="The server's data directory.",
-)
-_database_option = click.option("--database", help="Database URL (default: SQLite in the data directory).")
-_blocks_option = click.option("--blocks", help="Block storage URL (default: the data directory).")
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _keys_option = click.option(
     "--keys",
@@ -51,26 +43,26 @@ def _administration(data: Path, database: str | None, blocks: str | None) -> Adm
 
 
 @click.group(invoke_without_command=True)
-@_data_option
-@click.option("--listen", default="127.0.0.1:8420", show_default=True, metavar="HOST:PORT", help="Where to listen.")
-@_database_option
-@_blocks_option
+@data_option
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["lines", "json"]),
-    default="lines",
+    "--listen",
+    default="127.0.0.1:8420",
+    envvar="OSCIRC_LISTEN",
+    show_envvar=True,
     show_default=True,
-    help="One line an event: key=value, or one JSON object.",
+    metavar="HOST:PORT",
+    help="Where to listen.",
 )
+@database_option
+@blocks_option
+@log_options
 @click.option("--no-shared-boots", is_flag=True, help="Take no boots that users share.")
 @click.option("--tls-cert", type=_file, help="Certificate and its chain, PEM: serve HTTPS. Read anew on SIGHUP.")
 @click.option("--tls-key", type=_file, help="The certificate's key, PEM, without a passphrase.")
 @click.option(
     "--trusted-proxies",
     envvar="FORWARDED_ALLOW_IPS",
+    show_envvar=True,
     default="127.0.0.1,::1",
     show_default=True,
     metavar="ADDRESSES",
@@ -85,7 +77,11 @@ def _administration(data: Path, database: str | None, blocks: str | None) -> Adm
     help="How long requests under way may take to end after SIGTERM or Ctrl-C.",
 )
 @click.option(
-    "--metrics-listen", metavar="HOST:PORT", help="Serve Prometheus metrics there, without any check of who asks."
+    "--metrics-listen",
+    envvar="OSCIRC_METRICS_LISTEN",
+    show_envvar=True,
+    metavar="HOST:PORT",
+    help="Serve Prometheus metrics there, without any check of who asks.",
 )
 @jobs_option
 @policy_options
@@ -266,11 +262,11 @@ def _initialise_signed(
 
 
 @serve.command("online-keys")
-@_data_option
+@data_option
 @click.option("--new", is_flag=True, help="New ones, which the next root is to name; those in force stay until then.")
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file to write.")
-@_database_option
-@_blocks_option
+@database_option
+@blocks_option
 @json_option
 def online_keys(
     *, data: Path, new: bool, out: Path | None, database: str | None, blocks: str | None, as_json: bool
@@ -299,12 +295,12 @@ def online_keys(
 
 
 @serve.command()
-@_data_option
+@data_option
 @_keys_option
 @click.option("--public-url", help="The URL under which readers will reach the repository.")
 @click.option("--name", help="What the repository calls itself (default: the URL's host).")
-@_database_option
-@_blocks_option
+@database_option
+@blocks_option
 @passphrase_file_option
 @click.option("--ceremony", "request_file", type=_READABLE, help="A signed request of oscirc ceremony new.")
 @click.option("--signature", "signature_files", type=_READABLE, multiple=True, help="A signature of it. Repeatable.")
@@ -338,9 +334,9 @@ def init(
 
 
 @serve.command()
-@_data_option
-@_database_option
-@_blocks_option
+@data_option
+@database_option
+@blocks_option
 @click.option("--check", is_flag=True, help="For monitoring: one line, and the exit code.")
 @json_option
 def status(*, data: Path, database: str | None, blocks: str | None, check: bool, as_json: bool) -> int:
@@ -366,10 +362,10 @@ def status(*, data: Path, database: str | None, blocks: str | None, check: bool,
 
 @serve.command()
 @click.argument("role", type=_RENEWABLE)
-@_data_option
+@data_option
 @_keys_option
-@_database_option
-@_blocks_option
+@database_option
+@blocks_option
 @passphrase_file_option
 @click.option("--above", default=0, type=click.IntRange(0, 10**12), help="online: use only version numbers above this.")
 @json_option
@@ -409,10 +405,10 @@ def resign(
 
 @serve.command()
 @click.argument("role", type=_ROLES)
-@_data_option
+@data_option
 @_keys_option
-@_database_option
-@_blocks_option
+@database_option
+@blocks_option
 @passphrase_file_option
 @json_option
 def rotate(

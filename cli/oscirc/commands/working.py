@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from oscirc.job_options import job_settings, jobs_option, policy_options
+from oscirc.server_options import blocks_option, data_option, database_option, log_options
 
 
 @click.command()
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("oscirc-data"),
-    show_default=True,
-    help="The server's data directory.",
-)
-@click.option("--database", help="Database URL (default: SQLite in the data directory).")
-@click.option("--blocks", help="Block storage URL (default: the data directory).")
+@data_option
+@database_option
+@blocks_option
 @jobs_option
 @policy_options
-@click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
-)
+@log_options
 def work(
     *,
     data: Path,
@@ -35,6 +29,7 @@ def work(
     job_memory: int,
     job_minutes: int,
     log_level: str,
+    log_format: Literal["lines", "json"],
 ) -> None:
     """Do background jobs until Ctrl-C or SIGTERM, beside servers that run with --jobs off.
 
@@ -57,5 +52,12 @@ def work(
         job_memory=job_memory,
         job_minutes=job_minutes,
     )
-    settings = Settings(data_dir=data, database_url=database, blocks_url=blocks, log_level=log_level, jobs=jobs)
+    settings = Settings(
+        data_dir=data,
+        database_url=database,
+        blocks_url=blocks,
+        log_level=log_level,
+        log_format=log_format,
+        jobs=jobs,
+    )
     run(settings, ready=lambda: click.echo(f"working on jobs of {data}"))

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 from oscirc_server import metrics_of_state
 from oscirc_server.metrics import Metrics
 from oscirc_server.metrics_of_state import COUNT_EVERY_S, StateCollector
+from oscirc_server.services import jobs
 
 from .server_world import DAY_S, START_S, MovableClock, block
 
@@ -96,3 +97,17 @@ def test_severities_are_those_of_the_alarms(metrics, world, monotonic):
     monotonic.advance(COUNT_EVERY_S)
     severities = values(metrics, "oscirc_server_role_severity")
     assert (severities[(("role", "timestamp"),)], severities[(("role", "root"),)]) == (3, 0)
+
+
+def test_jobs_are_counted_by_kind_and_state_and_the_oldest_waits_for_all(metrics, monotonic, installation, world):
+    with installation.database.write() as session:
+        jobs.queue(
+            session, jobs.Wanted("delta", "alice", "debian", "1", "from-0"), installation.now_s(), requested_by="x"
+        )
+        jobs.note(session, "alice", ["debian"], installation.now_s())
+    world.clock.advance(90)
+    monotonic.advance(COUNT_EVERY_S)
+    found = values(metrics, "oscirc_server_jobs")
+    assert found[("kind", "delta"), ("state", "queued")] == 1
+    assert sum(found.values()) == 2
+    assert values(metrics, "oscirc_server_job_waiting_seconds") == {(): 90}

@@ -1,0 +1,65 @@
+"""Where a server's things are, for every command that works on them: options, or the environment of its service.
+
+The environment suits a service (`deploy/oscirc.env`) and what runs in its container: `oscirc serve status` needs no
+option there. A database URL with a password belongs nowhere but there, or better into a password file that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def data_option(command: _Command) -> _Command:
+    """`--data`, OSCIRC_DATA."""
+    return click.option(
+        "--data",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("oscirc-data"),
+        envvar="OSCIRC_DATA",
+        show_envvar=True,
+        show_default=True,
+        help="The server's data directory.",
+    )(command)
+
+
+def database_option(command: _Command) -> _Command:
+    """`--database`, OSCIRC_DATABASE."""
+    return click.option(
+        "--database",
+        envvar="OSCIRC_DATABASE",
+        show_envvar=True,
+        help="Database URL (default: SQLite in the data directory).",
+    )(command)
+
+
+def blocks_option(command: _Command) -> _Command:
+    """`--blocks`, OSCIRC_BLOCKS."""
+    return click.option(
+        "--blocks",
+        envvar="OSCIRC_BLOCKS",
+        show_envvar=True,
+        help="Block storage URL (default: the data directory).",
+    )(command)
+
+
+def log_options(command: _Command) -> _Command:
+    """`--log-level` and `--log-format`, OSCIRC_LOG_FORMAT."""
+    form = click.option(
+        "--log-format",
+        type=click.Choice(["lines", "json"]),
+        default="lines",
+        envvar="OSCIRC_LOG_FORMAT",
+        show_envvar=True,
+        show_default=True,
+        help="One line an event: key=value, or one JSON object.",
+    )
+    level = click.option(
+        "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+    )
+    return level(form(command))
