@@ -8,7 +8,9 @@ The rules:
    with a note. What was seen is raised only when no source is left: a rollback when all of them are old, else what the
    first of them did.
 4. Nothing is read from a target before python-tuf has verified it. An image index that forgets or changes a version
-   which an earlier one released is refused even though it is signed.
+   which an earlier one released is refused even though it is signed: as long as the name is delegated to a key that it
+   was delegated to then. Other keys throughout are another authority, put there by the repository's offline keys after
+   a theft; what the thief released would else bind every client that saw it for ever.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 SESSION_S = 30.0
 NOT_USED = "nothing of it was used; another mirror may have the right one, else tell the repository's operator"
+_MAX_KEYS_BYTES = 64 * 1024
 SHARE_S = 6.0  # what one source may cost while another is left
 
 T = TypeVar("T")
@@ -130,7 +133,9 @@ class Session:
     def image_index(self, publisher: str, image: str) -> ImageIndex:
         """The image's index; raises `NotFoundError` for a publisher or image that the repository does not have."""
         target = index_target(publisher, image)
-        raw = self._ask(lambda update: _find(update, self.remote.name, publisher, target))
+        raw, keys = self._ask(
+            lambda update: (_find(update, self.remote.name, publisher, target), update.keys_of(publisher))
+        )
         try:
             index = image_index.parse(raw, publisher, image)
         except DocumentRefusedError as error:
@@ -138,13 +143,26 @@ class Session:
                 f"the index that publisher {publisher} signed for {publisher}/{image} is refused: {error}",
                 hint="ask the publisher what happened, or see whether a newer oscirc reads it",
             ) from None
-        kept = self.remote.directory / "indexes" / target
-        previous = read_bytes(kept, MAX_INDEX_BYTES)
-        if previous != raw:
-            if previous is not None:
-                _check_successor(image_index.parse(previous, publisher, image), index)
-            write_atomically(kept, raw)
+        self._keep(publisher, image, index, raw, keys)
         return index
+
+    def _keep(self, publisher: str, image: str, index: ImageIndex, raw: bytes, keys: frozenset[str]) -> None:
+        """Remember the index and whose it is; rule 4 of the docstring above."""
+        kept = self.remote.directory / "indexes" / index_target(publisher, image)
+        whose = kept.with_suffix(".keys")
+        previous = read_bytes(kept, MAX_INDEX_BYTES)
+        known = (read_bytes(whose, _MAX_KEYS_BYTES) or b"").decode("ascii", "replace").split()
+        if previous is not None and previous != raw:
+            try:
+                _check_successor(image_index.parse(previous, publisher, image), index)
+            except DocumentRefusedError as error:
+                if not known or not keys.isdisjoint(known):
+                    raise
+                self._notes.append(f"{publisher} has other keys since this was last looked at, and {error}")
+        if previous != raw:
+            write_atomically(kept, raw)
+        if frozenset(known) != keys:
+            write_atomically(whose, "\n".join(sorted(keys)).encode())
 
     def expires(self, *publishers: str) -> datetime:
         """When what this session verified stops to be fresh."""

@@ -113,6 +113,12 @@ class Update:
         roles = delegations.get("roles", []) if isinstance(delegations, dict) else []
         return frozenset(role["name"] for role in roles)
 
+    def keys_of(self, publisher: str) -> frozenset[str]:
+        """The ids of the keys that a publisher's name is delegated to."""
+        delegations = self._signed("targets").get("delegations")
+        roles = delegations.get("roles", []) if isinstance(delegations, dict) else []
+        return frozenset(keyid for role in roles if role["name"] == publisher for keyid in role["keyids"])
+
     def signed_role(self, role: str) -> bytes:
         """A top-level role's metadata, which python-tuf keeps only after verifying it."""
         return self._held(role) or b""

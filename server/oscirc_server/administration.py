@@ -7,13 +7,13 @@ All of them may run beside a running server. `database_url` and `blocks_url` are
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from oscirc_blockstore import keys
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.repository_facts import TARGET, RepositoryFacts
-from oscirc_server import delegations, renewal, repository
+from oscirc_server import delegations, recovery, renewal, repository
 from oscirc_server.clock import Clock, system_clock
 from oscirc_server.initialising import LOCAL_ACTOR
 from oscirc_server.installation import Installation
@@ -21,6 +21,7 @@ from oscirc_server.key_files import ONLINE_ROLES
 from oscirc_server.offline_signing import OfflineKeys
 from oscirc_server.online_keys import OnlineKeys, make_online_keys
 from oscirc_server.reconciling import reconcile
+from oscirc_server.recovery import Recovered, RoleHistory
 from oscirc_server.renewal import Renewed
 from oscirc_server.services import catalog, tokens
 from oscirc_server.services.catalog import PublisherFacts
@@ -103,6 +104,26 @@ class Administration:
             root = repository.current_root(session).signed
             named = frozenset(keyid for role in ONLINE_ROLES for keyid in root.roles[role].keyids)
             return make_online_keys(self._settings.layout.keys, named, new=new)
+
+    def histories(self) -> tuple[RoleHistory, ...]:
+        """Every role's versions, and where they jumped."""
+        with self._reading() as installation:
+            return recovery.histories(installation)
+
+    def recover(
+        self,
+        back_to: Mapping[str, int],
+        keys_dir: Path | None,
+        passphrase: str | None,
+        *,
+        signed_root: bytes | None = None,
+    ) -> Recovered:
+        """New online keys, and back before a thief's versions; what the store has is looked at only afterwards."""
+        with self._reading() as installation:
+            offline = None if signed_root is not None else self._offline(keys_dir, passphrase)
+            done = recovery.recover(installation, back_to, offline=offline, signed_root=signed_root)
+            reconcile(installation)
+            return done
 
     def add_publisher(
         self,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from oscirc.commands.recovering import recover
 from oscirc.commands.working import work
 from oscirc.job_options import job_settings, jobs_option, policy_options
 from oscirc.options import Seconds, json_option, passphrase, passphrase_file_option
@@ -441,3 +442,6 @@ def rotate(
 
 
 serve.add_command(work)
+
+
+serve.add_command(recover)

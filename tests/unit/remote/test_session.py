@@ -250,6 +250,35 @@ class TestRefusals:
                 index_of(world)
         assert "for ever" in refusal.value.hint
 
+    def test_an_index_that_forgets_is_taken_from_other_keys_throughout(self, world):
+        """Only the repository's offline keys give a publisher other keys: then what a thief released binds nobody."""
+        index_of(world)
+        repository = world.repository
+        honest = ImageIndex("alice", "debian", (ImageVersion("2", digest_of(b"x"), DATE),))
+        old = repository.signers["alice"]
+        repository.targets.revoke_key(old.public_key.keyid, "alice")
+        repository.signers["alice"] = CryptoSigner.generate_ed25519()
+        repository.targets.add_key(repository.signers["alice"].public_key, "alice")
+        repository.put_index(honest)
+        repository.release("targets")
+        with world.session() as session:
+            assert session.image_index("alice", "debian") == honest
+            assert any("other keys" in note for note in session.notes)
+        repository.put_index(ImageIndex("alice", "debian"))  # and from then on the new keys bind as the old ones did
+        with pytest.raises(DocumentRefusedError, match="released version 2"):
+            index_of(world)
+
+    def test_an_index_that_forgets_is_refused_while_one_key_is_still_the_same(self, world):
+        index_of(world)
+        repository = world.repository
+        added = CryptoSigner.generate_ed25519()
+        repository.targets.add_key(added.public_key, "alice")
+        repository.signers["alice"] = added
+        repository.put_index(ImageIndex("alice", "debian", (ImageVersion("2", digest_of(b"x"), DATE),)))
+        repository.release("targets")
+        with pytest.raises(DocumentRefusedError, match="released version 1"):
+            index_of(world)
+
     def test_malformed_metadata(self, world):
         for junk in (b"", b"[]", b"{", b'{"signed":1,"signatures":[]}', b"\xff"):
             world.repository.files["metadata/timestamp.json"] = junk
