@@ -19,6 +19,7 @@ import zstandard
 
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest, verify
 from oscirc_blockstore.errors import DigestMismatchError, DocumentRefusedError, FrameRefusedError
+from oscirc_blockstore.table import BLOCK_SIZES, NODE_SIZE
 
 MAGIC = b"\x28\xb5\x2f\xfd"
 MAX_WINDOW_BYTES = 1 << 20
@@ -70,6 +71,20 @@ def check_header(frame: bytes | memoryview, raw_size: int) -> None:
         raise FrameRefusedError("the frame asks for a dictionary")
     if header.window_size > MAX_WINDOW_BYTES:
         raise FrameRefusedError(f"the frame asks for a window of {header.window_size} bytes")
+
+
+def stated_size(frame: bytes | memoryview) -> int:
+    """How many bytes of content the header states: as a node or a block has them, or `FrameRefusedError`.
+
+    For who knows a digest and not yet what it names; the digest decides.
+    """
+    try:
+        size = zstandard.get_frame_parameters(frame).content_size if bytes(frame[:4]) == MAGIC else 0
+    except zstandard.ZstdError as error:
+        raise FrameRefusedError(f"the frame's header is damaged: {error}") from None
+    if size != NODE_SIZE and size not in BLOCK_SIZES:
+        raise FrameRefusedError("the frame holds neither a node nor a block")
+    return size
 
 
 def decode(frame: bytes | memoryview, raw_size: int) -> bytes:

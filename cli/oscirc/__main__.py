@@ -20,6 +20,7 @@ from oscirc_blockstore.errors import LocalError, OscircError, UsageError
 # starting `oscirc mount` must not cost the import of the server.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "serve": ("serving", "serve", "Run a repository server, or look after one (init, work, status, resign, rotate)."),
+    "mirror": ("mirroring", "mirror", "Replicas of a repository: verified copies for any web server (sync)."),
     "remote": ("remotes", "remote", "The repositories that this workstation knows (add, list, remove)."),
     "login": ("remotes", "login", "Store a token for publishing to a remote."),
     "token": ("tokens", "token", "An administrator's: make, list and revoke tokens."),

@@ -15,7 +15,8 @@ from oscirc_blockstore.errors import (
     TransportError,
     UnreachableError,
 )
-from oscirc_blockstore.frame import decode_verified, max_frame_bytes
+from oscirc_blockstore.frame import decode_verified, max_frame_bytes, stated_size
+from oscirc_blockstore.table import BLOCK_SIZES
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.sources import FrameSource
 from oscirc_remote.standing import LIES
@@ -23,20 +24,20 @@ from oscirc_remote.standing import LIES
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The block, how long its frame took, and how long the first byte of that."""
+    """The block, the frame that it came as, how long that took, and how long its first byte."""
 
     raw: bytes
-    frame_bytes: int
+    frame: bytes
     seconds: float
     first_byte_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One block that is asked for."""
+    """One block that is asked for; `raw_size` None takes whatever a block or node may have."""
 
     digest: Digest
-    raw_size: int
+    raw_size: int | None
 
     def fetch(
         self, source: FrameSource, deadline: Deadline, stall_s: float, found_lying: Callable[[], None]
@@ -55,12 +56,12 @@ class Wanted:
                 raise lie from None
 
     def _fetch_once(self, source: FrameSource, deadline: Deadline, stall_s: float, *, past_caches: bool) -> Verified:
-        limit = max_frame_bytes(self.raw_size)
+        limit = max_frame_bytes(self.raw_size or BLOCK_SIZES[-1])
         began = deadline.clock.monotonic()
         served = source.fetch_frame(self.digest, limit, deadline, stall_s=stall_s, past_caches=past_caches)
         seconds = deadline.clock.monotonic() - began
-        raw = decode_verified(served.frame, self.raw_size, self.digest)
-        return Verified(raw, len(served.frame), seconds, served.first_byte_s)
+        raw = decode_verified(served.frame, self.raw_size or stated_size(served.frame), self.digest)
+        return Verified(raw, served.frame, seconds, served.first_byte_s)
 
 
 def may_heal(error: OscircError) -> bool:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from oscirc_blockstore.digests import Digest
@@ -53,6 +53,7 @@ SAMPLE_AGE_S = 20.0
 MOST_ASKED_AT_ONCE = 96
 
 Problems = list[tuple[str, OscircError]]
+OnFrame = Callable[[Digest, bytes], None]
 
 
 @dataclass
@@ -67,16 +68,25 @@ class _Mirror:
 
 
 class MirroredSource:
-    """A `BlockSource` over frame sources, the preferred one first. Safe for threads."""
+    """A `BlockSource` over frame sources, the preferred one first. Safe for threads.
+
+    `on_frame` is given each block file once it was verified, on the thread that asked for it; it raises nothing.
+    """
 
     def __init__(
-        self, sources: Sequence[FrameSource], *, clock: Clock = SYSTEM_CLOCK, start: racing.Start | None = None
+        self,
+        sources: Sequence[FrameSource],
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        start: racing.Start | None = None,
+        on_frame: OnFrame = lambda _digest, _frame: None,
     ) -> None:
         if not sources:
             raise ValueError("a mirrored source needs at least one source")
         self._mirrors = [_Mirror(source) for source in sources]
         self._standings = [mirror.standing for mirror in self._mirrors]
         self._clock = clock
+        self._on_frame = on_frame
         self._workers = Workers("oscirc-mirror", MOST_ASKED_AT_ONCE)
         self._start = start or self._workers.run
         self._lock = threading.Lock()
@@ -84,8 +94,8 @@ class MirroredSource:
         self._link = AheadWindow()
         self._fetches = 0
 
-    def fetch(self, digest: Digest, raw_size: int, deadline: Deadline) -> bytes:
-        """The block, from whichever mirror serves it rightly first.
+    def fetch(self, digest: Digest, raw_size: int | None, deadline: Deadline) -> bytes:
+        """The block, from whichever mirror serves it rightly first; `raw_size` None: of any size that it may have.
 
         Raises `IntegrityError` or `NotServedError` naming the mirrors when none will, and a retryable
         `TransportError` when the deadline passed before any could.
@@ -252,8 +262,9 @@ class MirroredSource:
         now = self._clock.monotonic()
         mirror.counters.add("served")
         with self._lock:
-            mirror.standing.served(now, seconds=got.seconds, first_byte_s=got.first_byte_s, size=got.frame_bytes)
-            self._link.landed(departure, now, got.frame_bytes, got.first_byte_s)
+            mirror.standing.served(now, seconds=got.seconds, first_byte_s=got.first_byte_s, size=len(got.frame))
+            self._link.landed(departure, now, len(got.frame), got.first_byte_s)
+        self._on_frame(wanted.digest, got.frame)
         return got.raw
 
     def _failed(self, mirror: _Mirror, error: OscircError) -> None:

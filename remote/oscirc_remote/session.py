@@ -15,7 +15,7 @@ The rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -42,7 +42,7 @@ from oscirc_remote.remotes import Remote
 from oscirc_remote.sources import DocumentSource, OpenDocuments
 
 if TYPE_CHECKING:
-    from oscirc_remote.updating import Update
+    from oscirc_remote.updating import TopLevel, Update
 
 SESSION_S = 30.0
 NOT_USED = "nothing of it was used; another mirror may have the right one, else tell the repository's operator"
@@ -58,7 +58,10 @@ def utc_now() -> datetime:
 
 
 class Session:
-    """Use as a context manager, in one thread. Every answer is verified; errors are those of the docstring above."""
+    """Use as a context manager, in one thread. Every answer is verified; errors are those of the docstring above.
+
+    `sources` are asked instead of those that the remote names.
+    """
 
     def __init__(
         self,
@@ -67,13 +70,15 @@ class Session:
         open_documents: OpenDocuments = HttpDocumentSource,
         deadline: Deadline | None = None,
         now: Callable[[], datetime] = utc_now,
+        sources: Sequence[str] | None = None,
     ) -> None:
         self.remote = remote
         self._open_documents = open_documents
         self._deadline = deadline or Deadline.after(SESSION_S)
         self._now = now
         self._lock = FileLock(remote.directory / "session.lock", mode=0o600)
-        self._left = list(remote.sources())
+        self._sources = remote.sources() if sources is None else tuple(sources)
+        self._left = list(self._sources)
         self._documents: dict[str, DocumentSource] = {}
         self._update: Update | None = None
         self._refused: list[tuple[str, OscircError]] = []
@@ -109,6 +114,10 @@ class Session:
     def signed_roles(self) -> tuple[bytes, bytes]:
         """The root and the targets role in force, as they were signed."""
         return self._ask(lambda update: (update.signed_role("root"), update.signed_role("targets")))
+
+    def top_level(self) -> TopLevel:
+        """The verified metadata above the publishers' roles, as signed."""
+        return self._ask(lambda update: update.top_level())
 
     def publishers(self) -> frozenset[str]:
         """The publishers that the repository delegates to now."""
@@ -171,7 +180,7 @@ class Session:
     def fetch_document(self, path: str, max_bytes: int, accept: Callable[[bytes], T]) -> T:
         """What `accept` makes of a document that its digest names: from any source whose bytes it accepts."""
         problem: OscircError = NotFoundError(f"remote {self.remote.name} has no source")
-        for url in self.remote.sources():
+        for url in self._sources:
             try:
                 return accept(self._open(url).fetch_document(path, max_bytes, self._share(others=True)))
             except TransportError as error:

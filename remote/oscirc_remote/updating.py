@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TypeVar
@@ -68,6 +69,16 @@ class _Fetcher(FetcherInterface):
             yield file
 
 
+@dataclass(frozen=True, slots=True)
+class TopLevel:
+    """Verified metadata as signed; `roots` from the pinned one on, the one in force last."""
+
+    roots: tuple[bytes, ...]
+    timestamp: bytes
+    snapshot: bytes
+    targets: bytes
+
+
 class Update:
     """The verified state of a repository after `refresh` through one source. Errors are those of our tree."""
 
@@ -93,6 +104,14 @@ class Update:
     def refresh(self) -> None:
         """Bring root, timestamp, snapshot and targets up to date; once."""
         self._translated(self._updater.refresh)
+
+    def top_level(self) -> TopLevel:
+        """What `refresh` verified, as python-tuf keeps it."""
+        found = {int(path.name.split(".")[0]): path for path in (self._metadata / "root_history").glob("*.root.json")}
+        newest = int(json.loads(self._held("root") or b"")["signed"]["version"])
+        roots = tuple(found[version].read_bytes() for version in sorted(found) if version <= newest)
+        timestamp, snapshot, targets = (self._held(role) or b"" for role in TOP_LEVEL_ROLES[1:])
+        return TopLevel(roots, timestamp, snapshot, targets)
 
     def target(self, path: str, max_bytes: int) -> bytes | None:
         """The verified bytes of a target, None when nobody who may has signed one of that name."""

@@ -47,7 +47,7 @@ def test_a_frame_becomes_a_verified_block_and_what_it_took_is_told(mirror, clock
     got = fetch(mirror, clock)
     assert got.raw == block(1)
     assert got.seconds == 0.25
-    assert got.frame_bytes == len(frame.encode(block(1)))
+    assert got.frame == frame.encode(block(1))
 
 
 def test_a_lie_is_told_and_asked_for_once_more_past_caches(mirror, clock):

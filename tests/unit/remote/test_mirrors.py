@@ -45,6 +45,24 @@ def test_the_preferred_mirror_serves(pair, clock):
     assert status_of(source, "first").served == 1
 
 
+def test_who_keeps_block_files_is_given_verified_ones_only(pair, clock):
+    kept = []
+    source = MirroredSource(
+        pair, clock=clock, start=lambda task: task(), on_frame=lambda digest, raw: kept.append((digest, raw))
+    )
+    pair[0].script = lambda _past_caches: frame.encode(block(2))
+    assert source.fetch(DIGEST, None, clock.deadline()) == RAW
+    assert kept == [(DIGEST, frame.encode(RAW))]
+
+
+@pytest.mark.parametrize("raw", [b"", b"short", frame.encode(bytes(100)), frame.encode(bytes(3 << 20))])
+def test_of_unknown_size_only_what_a_block_or_node_may_have_is_taken(pair, clock, raw):
+    for mirror in pair:
+        mirror.script = lambda _past_caches: raw
+    with pytest.raises(IntegrityError):
+        mirrored(pair, clock).fetch(digest_of(bytes(100)), None, clock.deadline())
+
+
 LIES = {
     "one flipped bit": bytes([*frame.encode(RAW)[:-1], frame.encode(RAW)[-1] ^ 1]),
     "a swapped block": frame.encode(block(2)),

@@ -1,0 +1,162 @@
+"""`oscirc mirror sync`: replicas of a repository, which need no key and cannot lie (ADR 22)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from oscirc.options import json_option
+from oscirc.output import human_bytes, print_json, progress, say, warn
+
+if TYPE_CHECKING:
+    from oscirc_server.mirroring.costing import Cost
+    from oscirc_server.mirroring.directory import MirrorDirectory
+    from oscirc_server.mirroring.pruning import Pruned
+    from oscirc_server.mirroring.syncing import SyncReport
+
+_DAY_S = 86_400.0
+_from_option = click.option(
+    "--from", "others", multiple=True, metavar="URL", help="Another address of the same repository to read from."
+)
+
+
+@click.group()
+def mirror() -> None:
+    """Replicas of a repository: verified copies that any web server can serve. They need no key and cannot lie."""
+
+
+def open_directory(directory: Path, remote: str, others: tuple[str, ...]) -> MirrorDirectory:
+    """The mirror in a directory, of a remote that is known by name or given by its line."""
+    from oscirc_remote.remotes import Remotes
+    from oscirc_server.mirroring.directory import MirrorDirectory
+
+    line = remote if "#" in remote else Remotes().load(remote).line
+    return MirrorDirectory.open(directory, line, others)
+
+
+@mirror.command()
+@click.argument("remote", metavar="REMOTE|URL#sha256=…")
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.option("--images", multiple=True, metavar="PUBLISHER[/IMAGE]", help="Only these (default: all).")
+@click.option(
+    "--versions",
+    type=click.Choice(["all", "channels", "latest"]),
+    default="all",
+    show_default=True,
+    help="Which of each image: all, what channels point at, or the newest that was not withdrawn.",
+)
+@_from_option
+@click.option("--jobs", type=click.IntRange(1, 64), default=8, show_default=True, help="Requests at the same time.")
+@click.option("--limit-rate", metavar="RATE", help="At most so many bytes a second, for example 2M.")
+@click.option("--no-accelerators", is_flag=True, help="Copy no boot profiles, bundles and delta packs.")
+@click.option("--verify", is_flag=True, help="Read all that is stored first, and fetch again what is damaged.")
+@click.option("--prune", is_flag=True, help="Remove what nothing names any more.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0, 3650),
+    default=7.0,
+    show_default=True,
+    metavar="DAYS",
+    help="How long after it was first found so.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be fetched and removed, and do neither.")
+@json_option
+def sync(
+    remote: str,
+    directory: Path,
+    *,
+    images: tuple[str, ...],
+    versions: str,
+    others: tuple[str, ...],
+    jobs: int,
+    limit_rate: str | None,
+    no_accelerators: bool,
+    verify: bool,
+    prune: bool,
+    grace: float,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Make DIR/tree a verified copy of a repository, or bring it up to date; run it from a timer.
+
+    It can be interrupted and goes on where it was; readers see the new state when all of it is there. Serve DIR/tree
+    with any web server, and tell readers of it: oscirc remote mirrors REMOTE --add URL. A copy of some images
+    answers 404 for the others, which readers then take from the next mirror.
+
+    \b
+    Example:
+      oscirc mirror sync 'https://images.example/repo#sha256=4f1b…' /srv/mirror --versions channels --prune
+    """
+    from oscirc_remote.amounts import parse_rate
+    from oscirc_remote.rate_limits import RateLimit
+    from oscirc_server.mirroring import pruning, syncing
+    from oscirc_server.mirroring.costing import cost
+    from oscirc_server.mirroring.selection import Selection
+
+    selection = Selection.parse(images, versions)
+    limit = None if limit_rate is None else RateLimit(parse_rate(limit_rate))
+    opened = open_directory(directory, remote, others)
+    if dry_run:
+        _report_cost(cost(opened, selection, jobs=jobs, with_accelerators=not no_accelerators), as_json=as_json)
+        return
+    with progress("blocks", None, quiet=as_json) as bar, opened.only_sync():
+        report, state = syncing.sync(
+            opened,
+            selection,
+            jobs=jobs,
+            rate_limit=limit,
+            with_accelerators=not no_accelerators,
+            verify_stored=verify,
+            progress=syncing.Progress(bar.reset, bar.update, bar.set_postfix_str),
+        )
+        pruned = pruning.prune(opened, state, selection, grace_s=grace * _DAY_S) if prune else None
+    _report(opened, report, pruned, as_json=as_json)
+    problem = syncing.worst(report)
+    if problem is not None:
+        raise problem
+
+
+def _report_cost(found: Cost, *, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(found))
+        return
+    about = "" if not found.unknown_blocks else f" at most (the length of {found.unknown_blocks} is not known)"
+    click.echo(f"{found.lacking} of {found.versions} versions lack something")
+    click.echo(f"{found.blocks} blocks and nodes to fetch, {human_bytes(found.block_bytes)}{about}")
+    click.echo(f"{found.accelerators} accelerators to fetch, {human_bytes(found.accelerator_bytes)}")
+    for line in found.absent:
+        warn(line)
+
+
+def _report(directory: MirrorDirectory, report: SyncReport, pruned: Pruned | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                **asdict(report),
+                "tree": str(directory.tree),
+                "absent": [{"version": name, "why": why} for name, why in report.absent],
+                "refused": [{"version": name, "why": why} for name, why in report.refused],
+                "pruned": None if pruned is None else asdict(pruned),
+            }
+        )
+        return
+    for note in report.notes:
+        warn(note)
+    for name, why in (*report.absent, *report.refused):
+        warn(f"{name}: {why}")
+    here = report.versions - len(report.absent) - len(report.refused)
+    say(
+        f"{directory.tree}: {here} of {report.versions} versions, {report.completed} of them new; fetched "
+        f"{report.blocks} blocks and nodes ({human_bytes(report.block_bytes)}) and {report.accelerators} accelerators "
+        f"({human_bytes(report.accelerator_bytes)})"
+    )
+    if not report.published:
+        say("the metadata here is newer already and was left as it is")
+    if pruned is not None:
+        say(
+            f"removed {pruned.removed} files ({human_bytes(pruned.removed_bytes)}); {pruned.waiting} "
+            f"({human_bytes(pruned.waiting_bytes)}) that nothing names wait for the end of their grace"
+        )
