@@ -4,6 +4,10 @@ An accelerator is an immutable file `accel/<sha256>`: a boot profile, a bundle o
 `accel/<manifest-digest>.json`, says which there are for one disk. A **hint**, `accel/hints/<publisher>/<image>.json`,
 says the same per channel, so that a client can ask for a bundle before it has verified which disk the channel means.
 
+**The fleet's bundle**, `fleet-NAME`, was made by the server of boots that strangers shared (ADR 23). Clients prefer it
+to the publisher's NAME where it is at most a quarter longer, and take it where there is no NAME if it has at most
+`FLEET_ALONE_BYTES`: so what strangers can have fetched is bounded by the publisher's word, or by that.
+
 Neither document is signed. Both are trusted as a mirror is: what they name is checked against the signed table before
 it is used, and what a lie can waste is bounded by the client. Kinds that this version does not know are passed over.
 """
@@ -26,6 +30,9 @@ MAX_HINT_BYTES = 256 << 10
 MAX_ACCELERATORS = 100
 MAX_CHANNELS = 200
 MAX_FILE_BYTES = 1 << 40
+FLEET_PREFIX = "fleet-"
+FLEET_SHARE_PERCENT = 125
+FLEET_ALONE_BYTES = 256 << 20
 BUNDLE = "bundle"
 PROFILE = "profile"
 DELTA = "delta"
@@ -62,6 +69,20 @@ class Listing:
     def find(self, kind: str, name: str) -> Accelerator | None:
         """The accelerator of that kind and name, if it is listed."""
         return next((each for each in self.accelerators if (each.kind, each.name) == (kind, name)), None)
+
+    def bundle_for(self, profile: str) -> Accelerator | None:
+        """The bundle to fetch for a boot: the fleet's of that name, as long as it keeps to what is told above."""
+        own, fleet = self.find(BUNDLE, profile), self.find(BUNDLE, FLEET_PREFIX + profile)
+        if fleet is None:
+            return own
+        most = FLEET_ALONE_BYTES if own is None else own.length * FLEET_SHARE_PERCENT // 100
+        return fleet if fleet.length <= most else own
+
+    def profile_for(self, profile: str) -> Accelerator | None:
+        """The profile that goes with `bundle_for`: the fleet's beside its bundle, else the publisher's."""
+        bundle = self.bundle_for(profile)
+        beside = None if bundle is None else self.find(PROFILE, bundle.name)
+        return beside or self.find(PROFILE, profile)
 
     def serialise(self) -> bytes:
         """The canonical bytes, checked by `parse_listing`."""

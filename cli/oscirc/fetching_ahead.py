@@ -61,7 +61,7 @@ class AheadWish:
         listing = listing_of(resolved)
         kinds = (accelerators.BUNDLE, accelerators.PROFILE)
         names = sorted({each.name for each in listing.accelerators if each.kind in kinds}) if listing else []
-        if listing is not None and self.profile not in names:
+        if listing is not None and self.profile not in names and listing.bundle_for(self.profile) is None:
             raise NotFoundError(
                 f"{resolved.publisher}/{resolved.image}@{resolved.version_label} has no profile {self.profile!r}",
                 hint=f"there are: {', '.join(names)}" if names else "it has none; leave --profile out",

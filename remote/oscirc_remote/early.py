@@ -159,7 +159,7 @@ class EarlyBundle:
         listing = hint.channels.get(self._channel)
         if listing is None:
             return None
-        bundle = listing.find(accelerators.BUNDLE, self._profile)
+        bundle = listing.bundle_for(self._profile)
         if bundle is None:
             return Started(listing)
         if place.known and listing.manifest not in place.known:

@@ -203,8 +203,8 @@ class Prefetcher:
         """Fetch the bundle that is listed, or else the blocks of the profile."""
         keep_listing(self._cache_directory, listing.serialise(), self._manifest_digest)
         self._use_packs(listing)
-        self._bundle = listing.find(accelerators.BUNDLE, self._options.profile)
-        recorded = listing.find(accelerators.PROFILE, self._options.profile)
+        self._bundle = listing.bundle_for(self._options.profile)
+        recorded = listing.profile_for(self._options.profile)
         if self._bundle is not None:
             self._run_bundle(self._bundle, started)
             self._recorded = not self._stream_failed()

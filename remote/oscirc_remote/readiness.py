@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oscirc_blockstore import accelerators, profile
-from oscirc_blockstore.accelerators import Accelerator
+from oscirc_blockstore.accelerators import Listing
 from oscirc_blockstore.bundle import MAX_INDEX_BYTES, parse_index
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest
 from oscirc_blockstore.errors import LocalError, OscircError
@@ -81,15 +81,15 @@ def keep_profile(cache_directory: Path, raw: bytes, sha256: Digest) -> None:
         write_atomically(profile_file(cache_directory, sha256), raw, synced=False)
 
 
-def _find(cache_directory: Path, manifest: Digest, kind: str, name: str) -> Accelerator | None:
+def _known(cache_directory: Path, manifest: Digest) -> Listing:
     raw = read_bytes(listing_file(cache_directory, manifest), accelerators.MAX_LISTING_BYTES)
-    return None if raw is None else accelerators.parse_listing(raw).find(kind, name)
+    return Listing(manifest, ()) if raw is None else accelerators.parse_listing(raw)
 
 
 def bundle_digests(cache_directory: Path, manifest: Digest, name: str) -> tuple[Digest, ...]:
-    """What the bundle of that name holds, nodes and blocks; empty where it is not known."""
+    """What the bundle that is fetched for it holds, nodes and blocks; empty where it is not known."""
     with contextlib.suppress(OscircError):
-        bundle = _find(cache_directory, manifest, accelerators.BUNDLE, name)
+        bundle = _known(cache_directory, manifest).bundle_for(name)
         raw = None if bundle is None else read_bytes(index_file(cache_directory, bundle.sha256), MAX_INDEX_BYTES)
         index = None if raw is None else parse_index(raw)
         if index is not None and index.manifest == manifest:
@@ -100,7 +100,7 @@ def bundle_digests(cache_directory: Path, manifest: Digest, name: str) -> tuple[
 def profile_positions(cache_directory: Path, manifest: Digest, name: str) -> tuple[int, ...]:
     """The positions that the profile of that name states; empty where it is not known."""
     with contextlib.suppress(OscircError):
-        listed = _find(cache_directory, manifest, accelerators.PROFILE, name)
+        listed = _known(cache_directory, manifest).profile_for(name)
         path = None if listed is None else profile_file(cache_directory, listed.sha256)
         raw = None if path is None else read_bytes(path, profile.MAX_PROFILE_BYTES)
         recorded = None if raw is None else profile.parse(raw)

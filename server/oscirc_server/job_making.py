@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from oscirc_blockstore import bundle, bundle_making, delta, profile
-from oscirc_blockstore.accelerators import BUNDLE, DELTA, PROFILE, Accelerator, Listing
+from oscirc_blockstore.accelerators import BUNDLE, DELTA, FLEET_PREFIX, PROFILE, Accelerator, Listing
 from oscirc_blockstore.digests import Digest, verify
 from oscirc_blockstore.errors import DocumentRefusedError, NotFoundError, UsageError
 from oscirc_blockstore.manifest import Manifest
@@ -78,7 +78,7 @@ def _make_bundle(installation: Installation, wanted: Wanted, target: Path, threa
         listed = accelerators.listing(session, digest)
         recorded = _recorded(installation, listed, wanted.argument)
     blocks = StoredBlocks(installation.storage)
-    if wanted.argument.startswith(accelerators.FLEET_PREFIX):
+    if wanted.argument.startswith(FLEET_PREFIX):
         reason = _unwanted(installation, manifest, listed, recorded)
         if reason:
             return Made(facts={"nothing": reason})
@@ -103,7 +103,7 @@ def _unwanted(installation: Installation, manifest: Manifest, listed: Listing, f
     if fleet.runs < LEAST_NETWORKS:
         return f"boots of {fleet.runs} networks are known; {LEAST_NETWORKS} are needed"
     wanted = set(fleet.positions)
-    own = fleet.name.removeprefix(accelerators.FLEET_PREFIX)
+    own = fleet.name.removeprefix(FLEET_PREFIX)
     if listed.find(PROFILE, own) is not None:
         recorded = set(_recorded(installation, listed, own).positions)
         if len(wanted & recorded) < LEAST_SHARED * len(recorded):

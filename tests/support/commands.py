@@ -169,8 +169,8 @@ def initialise(operator: Workstation, directory: Path, keys: Path | None = None)
 
 
 @contextlib.contextmanager
-def serving(operator: Workstation, repository: Repository) -> Iterator[Repository]:
-    """The server as a process, until the block ends."""
+def serving(operator: Workstation, repository: Repository, *options: str, jobs: str = "off") -> Iterator[Repository]:
+    """The server as a process, until the block ends. It makes nothing unasked, so that what is listed is what was put."""
     process = operator.start(
         "serve",
         "--data",
@@ -179,6 +179,9 @@ def serving(operator: Workstation, repository: Repository) -> Iterator[Repositor
         f"127.0.0.1:{repository.port}",
         "--log-level",
         "warning",
+        "--jobs",
+        jobs,
+        *options,
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -19,6 +19,7 @@ from oscirc_blockstore import bundle, delta, image_index, profile
 from oscirc_blockstore.accelerators import (
     BUNDLE,
     DELTA,
+    FLEET_PREFIX,
     LENGTHS,
     MAX_ACCELERATORS,
     MAX_CHANNELS,
@@ -44,7 +45,6 @@ from oscirc_server.models import AcceleratorRow, Document, ImageRow, ManifestRow
 from oscirc_server.services import audit, jobs
 from oscirc_server.storage import Storage
 
-FLEET_PREFIX = "fleet-"
 _HINT_HEAD_BYTES = 512  # the document around its channels
 
 _log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore import consensus, profile
-from oscirc_blockstore.accelerators import PROFILE
+from oscirc_blockstore.accelerators import FLEET_PREFIX, PROFILE
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import DocumentRefusedError, NotFoundError
 from oscirc_blockstore.names import check_channel
@@ -111,7 +111,7 @@ def add_run(installation: Installation, names: tuple[str, str, str], name: str, 
         kept = select(ProfileRun.id).order_by(ProfileRun.id.desc()).limit(MAX_RUNS_IN_ALL)
         session.execute(delete(ProfileRun).where(ProfileRun.id.not_in(kept)))
         count = session.scalar(select(func.count()).select_from(ProfileRun).where(*of_this)) or 0
-        made = session.get(AcceleratorRow, (digest, PROFILE, accelerators.FLEET_PREFIX + name))
+        made = session.get(AcceleratorRow, (digest, PROFILE, FLEET_PREFIX + name))
         due = count >= MIN_RUNS and (made is None or made.created_s + REWRITE_S <= now_s)
     if due and _merging.acquire(blocking=False):  # whoever comes while one is made leaves it to the next
         try:
@@ -127,9 +127,9 @@ def _of(digest: Digest, name: str) -> tuple[ColumnElement[bool], ColumnElement[b
 
 def _check_name(session: Session, digest: Digest, name: str) -> None:
     listed = name == profile.DEFAULT_NAME or session.get(AcceleratorRow, (digest, PROFILE, name)) is not None
-    if not listed or name.startswith(accelerators.FLEET_PREFIX):
+    if not listed or name.startswith(FLEET_PREFIX):
         raise NotFoundError(f"this version has no recorded profile called {name[:63]!r}")
-    check_channel(accelerators.FLEET_PREFIX + name)
+    check_channel(FLEET_PREFIX + name)
 
 
 def _make(installation: Installation, names: tuple[str, str, str], digest: Digest, name: str) -> None:
@@ -141,7 +141,7 @@ def _make(installation: Installation, names: tuple[str, str, str], digest: Diges
     merged = consensus.agreed(runs, consensus.quorum(len(runs)))
     if not merged.positions:
         return
-    listed = Profile(digest, accelerators.FLEET_PREFIX + name, merged.runs, merged.positions)
+    listed = Profile(digest, FLEET_PREFIX + name, merged.runs, merged.positions)
     if not accelerators.keep_profile(installation, names[0], names[1], listed):
         _log.warning("no room for a fleet profile", extra={"manifest": digest.hex(), "profile": listed.name})
         return

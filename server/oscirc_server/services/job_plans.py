@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore import delta, pack_bases
-from oscirc_blockstore.accelerators import BUNDLE, DELTA, MAX_ACCELERATORS, PROFILE, Accelerator
+from oscirc_blockstore.accelerators import BUNDLE, DELTA, FLEET_PREFIX, MAX_ACCELERATORS, PROFILE, Accelerator
 from oscirc_blockstore.errors import NotFoundError, UsageError
 from oscirc_blockstore.image_index import ImageIndex
 from oscirc_blockstore.manifest import parse as parse_manifest
@@ -51,7 +51,7 @@ def _lacking(session: Session, index: ImageIndex, deltas: int) -> Iterator[Wante
             continue
         names = index.publisher, index.image, label
         for each in listed.accelerators:
-            fleet = each.name.startswith(accelerators.FLEET_PREFIX)
+            fleet = each.name.startswith(FLEET_PREFIX)
             if each.kind == PROFILE and not fleet and listed.find(BUNDLE, each.name) is None:
                 yield Wanted(BUNDLE_JOB, *names, each.name)
         for base in pack_bases.bases(index, label, channel, deltas):
@@ -102,7 +102,7 @@ def ask_for_bundle(
                 hint="record one: oscirc record REF",
             )
         listed = accelerators.listing(session, digest).find(BUNDLE, profile)
-        if listed is not None and not profile.startswith(accelerators.FLEET_PREFIX):
+        if listed is not None and not profile.startswith(FLEET_PREFIX):
             return listed
         return _asked(session, Wanted(BUNDLE_JOB, *names, profile), installation.now_s(), actor)
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, CursorResult, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from oscirc_blockstore.digests import Digest, parse_hex
 from oscirc_blockstore.errors import NotFoundError
 from oscirc_server.database import insert_new
 from oscirc_server.errors import ConflictError
@@ -35,7 +36,7 @@ STATES = (JOB_QUEUED, JOB_RUNNING, JOB_DONE, JOB_FAILED, JOB_CANCELLED)
 ASKED_FOR, BY_POLICY = 0, 1
 POLICY = "policy"
 
-LEASE_S = 60
+LEASE_S = 30
 MAX_ATTEMPTS = 3
 RETRY_S = 60
 MAX_WAITING = 500  # of one publisher
@@ -310,6 +311,13 @@ def cancel(installation: Installation, job: int, *, actor: str) -> JobFacts:
             _end(row, JOB_CANCELLED, now_s)
             audit.record(session, now_s, actor, "job.cancel", _facts(row).wanted.subject, job=job)
         return _facts(row)
+
+
+def files_of(session: Session, wanted: Wanted) -> set[Digest]:
+    """The files that such jobs listed, as far as they are remembered."""
+    results = session.scalars(select(JobRow.result).where(*_is(wanted), JobRow.state == JOB_DONE))
+    stated = [json.loads(text).get("sha256") for text in results if text is not None]
+    return {parse_hex(sha256) for sha256 in stated if sha256 is not None}
 
 
 def running(session: Session) -> set[int]:

@@ -136,3 +136,36 @@ def test_what_may_not_be_read_is_not_written():
         Listing(DISK, (FILE, FILE)).serialise()
     with pytest.raises(DocumentRefusedError):
         Hint("alice", "debian", {"Stable": LISTING}).serialise()
+
+
+def of(kind, name, length):
+    return Accelerator(kind, name, digest_of(f"{kind} {name}".encode()), length)
+
+
+@pytest.mark.parametrize(
+    ("own", "fleet", "chosen"),
+    [
+        (1000, None, "boot"),
+        (1000, 1250, "fleet-boot"),
+        (1000, 1251, "boot"),
+        (1000, 10, "fleet-boot"),
+        (None, accelerators.FLEET_ALONE_BYTES, "fleet-boot"),
+        (None, accelerators.FLEET_ALONE_BYTES + 1, None),
+        (None, None, None),
+        (2 * accelerators.FLEET_ALONE_BYTES, accelerators.FLEET_ALONE_BYTES + 1, "fleet-boot"),
+    ],
+)
+def test_a_fleets_bundle_is_preferred_as_long_as_the_publishers_word_bounds_it(own, fleet, chosen):
+    files = [of(PROFILE, "boot", 30), of(PROFILE, "fleet-boot", 31)]
+    files += [of(BUNDLE, name, length) for name, length in (("boot", own), ("fleet-boot", fleet)) if length]
+    listing = Listing(DISK, tuple(files))
+    found = listing.bundle_for("boot")
+    assert (found.name if found else None) == chosen
+    assert listing.profile_for("boot").name == (chosen or "boot")
+
+
+def test_a_fleets_profile_alone_is_not_taken_unasked():
+    listing = Listing(DISK, (of(PROFILE, "fleet-boot", 31),))
+    assert listing.bundle_for("boot") is None
+    assert listing.profile_for("boot") is None
+    assert listing.profile_for("fleet-boot").name == "fleet-boot"

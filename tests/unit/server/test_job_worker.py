@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from oscirc_blockstore import accelerators as documents
-from oscirc_blockstore import delta, delta_making
+from oscirc_blockstore import bundle, delta, delta_making
 from oscirc_blockstore.accelerators import BUNDLE, DELTA, PROFILE
 from oscirc_blockstore.bundle_making import built_bundle
 from oscirc_blockstore.delta_making import Version, made_pack
@@ -19,7 +19,7 @@ from oscirc_blockstore.profile import Profile
 from oscirc_server import job_worker
 from oscirc_server.job_process import Order
 from oscirc_server.job_worker import JobWorkers
-from oscirc_server.services import jobs
+from oscirc_server.services import fleet, job_plans, jobs
 from oscirc_server.services.jobs import DELTA_JOB, Wanted
 from oscirc_server.settings import JobSettings
 from oscirc_server.stored_blocks import StoredBlocks
@@ -48,7 +48,7 @@ def published(api, alice):
 
 @pytest.fixture
 def working(installation):
-    """Does what waits, in this thread; gives the jobs as they stand afterwards, by kind and argument."""
+    """Does what waits, in this thread; gives the newest jobs as they stand then, by kind and argument."""
 
     def work(**limits):
         installation.settings = replace(installation.settings, jobs=JobSettings(at_once=1, **limits))
@@ -57,7 +57,7 @@ def working(installation):
             pass
         workers.stop()
         with installation.database.read() as session:
-            return {(each.wanted.kind, each.wanted.argument): each for each in jobs.page(session).jobs}
+            return {(each.wanted.kind, each.wanted.argument): each for each in reversed(jobs.page(session).jobs)}
 
     return work
 
@@ -173,6 +173,89 @@ def test_a_damaged_block_in_the_store_fails_the_job_and_lists_nothing(world, pub
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     assert working()["delta", "1.0"].state == "failed"
     assert listed(published[1], DELTA, delta.name_for(published[0].digest)) is None
+
+
+@pytest.fixture
+def share(installation, published, world):
+    """Networks share boots of 2.0 of these positions, and an hour later the fleet's profile is written of them."""
+
+    def sharing(*positions, networks=job_plans.LEAST_NETWORKS):
+        raw = Profile(published[1].digest, "boot", 1, positions).serialise()
+        for number in range(networks + 1):
+            if number == networks:
+                world.clock.advance(fleet.REWRITE_S)
+            sender = f"network {number % networks}".encode().ljust(16)
+            fleet.add_run(installation, ("alice", "debian", "2.0"), "boot", raw, sender)
+
+    return sharing
+
+
+def bundled(world, listed, disk):
+    """The positions whose blocks the fleet's bundle holds, and its file."""
+    found = listed(disk, BUNDLE, "fleet-boot")
+    if found is None:
+        return None
+    raw = (world.tree / found.path).read_bytes()
+    index = bundle.parse_index(raw[: found.index_length])
+    places = {record.digest: number for number, record in enumerate(disk.blocks)}
+    return [places[e.digest] for part in index.segments for e in part.entries if e.digest in places]
+
+
+def test_what_a_fleet_shares_becomes_a_bundle_and_again_when_it_changed_enough(
+    world, published, working, listed, share
+):
+    first = list(range(10))
+    share(*first)
+    assert working()["bundle", "fleet-boot"].state == "done"
+    assert bundled(world, listed, published[1]) == first
+    before = listed(published[1], BUNDLE, "fleet-boot")
+    share(*first[:9], 10)
+    working()
+    assert bundled(world, listed, published[1]) == [*first[:9], 10]
+    share(*first[:9], 10, 11)
+    jobs_of_it = working()["bundle", "fleet-boot"]
+    assert "nothing" in jobs_of_it.result
+    assert (world.tree / before.path).exists()  # somebody may be reading it
+
+
+def test_a_fleets_file_is_gone_once_two_others_have_followed_it(world, published, working, listed, share):
+    files = []
+    for positions in ((0, 1, 2), (3, 4, 5), (6, 7, 8)):
+        share(*positions)
+        working()
+        assert bundled(world, listed, published[1]) == list(positions)
+        files.append(world.tree / listed(published[1], BUNDLE, "fleet-boot").path)
+    assert [path.exists() for path in files] == [False, True, True]
+
+
+def test_too_few_networks_make_no_bundle(world, published, working, listed, share):
+    share(0, 1, 2, networks=job_plans.LEAST_NETWORKS - 1)
+    assert ("bundle", "fleet-boot") not in working()
+    assert bundled(world, listed, published[1]) is None
+
+
+def test_a_fleet_that_knows_little_of_what_the_publisher_recorded_gets_no_bundle(
+    world, api, published, working, listed, share
+):
+    raw = Profile(published[1].digest, "boot", 1, (0, 1, 2, 3)).serialise()
+    sha256 = digest_of(raw).hex()
+    put = api.call("PUT", f"{VERSIONS}/2.0/accelerators/{PROFILE}/boot", params={"sha256": sha256}, content=raw)
+    assert put.status_code == 200
+    share(3, 8, 9, 10, 11)
+    refused = working()["bundle", "fleet-boot"]
+    assert (refused.state, refused.result) == ("done", {"nothing": "it has 1 of the 4 blocks of the publisher's boot"})
+    assert bundled(world, listed, published[1]) is None
+    share(2, 3, 8, 9, 10)
+    working()
+    assert bundled(world, listed, published[1]) == [2, 3, 8, 9, 10]
+
+
+def test_removing_a_fleets_profile_removes_the_bundle_made_of_it(world, api, published, working, listed, share):
+    share(0, 1, 2)
+    working()
+    assert bundled(world, listed, published[1]) == [0, 1, 2]
+    assert api.call("DELETE", f"{VERSIONS}/2.0/accelerators/{PROFILE}/fleet-boot").status_code == 204
+    assert bundled(world, listed, published[1]) is None
 
 
 @pytest.fixture
