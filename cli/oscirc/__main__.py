@@ -23,7 +23,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "mirror": ("mirroring", "mirror", "Replicas of a repository: verified copies for any web server (sync)."),
     "remote": ("remotes", "remote", "The repositories that this workstation knows (add, list, remove)."),
     "login": ("remotes", "login", "Store a token for publishing to a remote."),
-    "token": ("tokens", "token", "An administrator's: make, list and revoke tokens."),
+    "token": ("tokens", "token", "Tokens: make, list and revoke them, and see what yours may do."),
+    "user": ("users", "user", "People who use the server, and what they may do for which publisher."),
+    "robot": ("users", "robot", "Robots of a publisher: accounts of pipelines and machines."),
     "jobs": ("jobs", "jobs", "A server's background jobs: packs and bundles (list, show, retry, cancel)."),
     "key": ("keys", "key", "Your publisher keys (create, list, show, export)."),
     "publisher": (

@@ -139,7 +139,8 @@ def recording_options(prefix: str = "") -> Callable[[Callable[P, R]], Callable[P
     return add
 
 
-def _from_file(path: Path, what: str) -> str:
+def secret_from_file(path: Path, what: str) -> str:
+    """A secret in the first line of standard input (`-`) or in a file; one that everybody can read is warned of."""
     if str(path) == "-":
         return sys.stdin.readline().strip("\r\n")
     try:
@@ -153,7 +154,7 @@ def _from_file(path: Path, what: str) -> str:
 def passphrase(file: Path | None, *, what: str, new: bool = False) -> str:
     """The passphrase of `what`; a new one is asked for twice and must have at least 8 characters."""
     if file is not None:
-        value = _from_file(file, "the passphrase")
+        value = secret_from_file(file, "the passphrase")
     elif PASSPHRASE_VARIABLE in os.environ:
         value = os.environ[PASSPHRASE_VARIABLE]
     elif sys.stdin.isatty():
@@ -171,7 +172,7 @@ def passphrase(file: Path | None, *, what: str, new: bool = False) -> str:
 def token(stored: str | None, remote: str, file: Path | None) -> str:
     """The bearer token for a remote: from a file, the environment, or what `oscirc login` stored."""
     if file is not None:
-        return _from_file(file, "the token").strip()
+        return secret_from_file(file, "the token").strip()
     if TOKEN_VARIABLE in os.environ:
         return os.environ[TOKEN_VARIABLE].strip()
     if stored is None:

@@ -61,3 +61,10 @@ class Admission:
                 bucket.turns -= 1
                 self._together.turns -= 1
             return missing
+
+    def give_back(self, sender: bytes) -> None:
+        """A turn that was taken shall not count."""
+        with self._lock:
+            if (bucket := self._senders.get(sender)) is not None:
+                bucket.turns = min(float(self._each.burst), bucket.turns + 1)
+            self._together.turns = min(float(self._rate.burst), self._together.turns + 1)

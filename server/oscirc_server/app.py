@@ -20,6 +20,7 @@ from oscirc_server.metrics_of_state import StateCollector
 from oscirc_server.requests import Requests
 from oscirc_server.resigning import keep_up
 from oscirc_server.services import fleet
+from oscirc_server.services.guessing import Guessing
 from oscirc_server.services.uploads import Uploader
 from oscirc_server.static import StaticTree
 from oscirc_server.tree_paths import TOP
@@ -35,7 +36,7 @@ def create_app(installation: Installation, metrics: Metrics | None = None) -> AS
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         uploader = Uploader(installation, counted.uploaded)
         sharing = Admission(fleet.EACH_NETWORK, fleet.ALL_NETWORKS, installation.clock())
-        attach(app, Context(installation, uploader, sharing))
+        attach(app, Context(installation, uploader, sharing, Guessing(installation)))
         stop = asyncio.Event()
         upkeep = asyncio.create_task(keep_up(installation, stop))
         workers = JobWorkers(installation)

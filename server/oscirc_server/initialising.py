@@ -26,7 +26,7 @@ from oscirc_server.installation import Installation
 from oscirc_server.key_files import OFFLINE_ROLES, ONLINE_ROLES, key_path, load_signer, signers_for, write_key
 from oscirc_server.metadata import SignedMetadata, expiry, parse, sign
 from oscirc_server.online_keys import OnlineKeys, make_online_keys
-from oscirc_server.services import audit, tokens
+from oscirc_server.services import audit, authority, tokens
 from oscirc_server.settings import DEFAULT_LISTEN, Settings
 from oscirc_server.tree_paths import target_path
 from oscirc_server.tuf_api import CryptoSigner, Root, Targets
@@ -100,7 +100,7 @@ def initialise_signed(
             if facts.api_url:
                 set_fact(change.session, PUBLIC_URL, base_url)
             audit.record(change.session, change.now_s, LOCAL_ACTOR, "initialise", facts.name, ceremony=True)
-        _, token = tokens.create(installation, [tokens.ADMIN], "administrator", None, actor=LOCAL_ACTOR)
+        _, token = tokens.create(installation, [authority.ADMIN], "administrator", None, actor=LOCAL_ACTOR)
         digest = digest_of(signed["root"].raw)
         return InitResult(self_certifying_url(base_url, digest), digest.hex(), token, installation.layout.keys)
 
@@ -146,6 +146,6 @@ def initialise(
             if public_url:
                 set_fact(change.session, PUBLIC_URL, base_url)
             audit.record(change.session, change.now_s, LOCAL_ACTOR, "initialise", facts.name)
-        _, token = tokens.create(installation, [tokens.ADMIN], "administrator", None, actor=LOCAL_ACTOR)
+        _, token = tokens.create(installation, [authority.ADMIN], "administrator", None, actor=LOCAL_ACTOR)
         digest = digest_of(root.raw)
         return InitResult(self_certifying_url(base_url, digest), digest.hex(), token, offline)

@@ -150,8 +150,47 @@ class Lease(Base):
     __table_args__ = (Index("leases_digest", "digest"), {"sqlite_with_rowid": False})
 
 
+class Account(Base):
+    """A user (`alice`) or a robot of a publisher (`debian/ci`); never deleted, since the audit names them."""
+
+    __tablename__ = "accounts"
+
+    name: Mapped[str] = mapped_column(String(127), primary_key=True)
+    publisher: Mapped[str | None] = mapped_column(String(63), index=True)
+    password_hash: Mapped[str | None] = mapped_column(Text)
+    is_admin: Mapped[bool] = mapped_column()
+    created_s: Mapped[int] = mapped_column(BigInteger)
+    disabled_s: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Member(Base):
+    """What a user may do at a publisher."""
+
+    __tablename__ = "members"
+
+    account: Mapped[str] = mapped_column(ForeignKey("accounts.name"), primary_key=True)
+    publisher: Mapped[str] = mapped_column(String(63), primary_key=True)
+    role: Mapped[str] = mapped_column(String(16))
+
+    __table_args__ = (Index("members_of", "publisher"),)
+
+
+class WebSession(Base):
+    """A user who has logged in to the pages, by the SHA-256 of the cookie's value."""
+
+    __tablename__ = "web_sessions"
+
+    secret_hash: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    account: Mapped[str] = mapped_column(ForeignKey("accounts.name"), index=True)
+    created_s: Mapped[int] = mapped_column(BigInteger)
+    seen_s: Mapped[int] = mapped_column(BigInteger)
+
+
 class Token(Base):
-    """A bearer token, by the SHA-256 of its text; `scopes` is a space-separated list."""
+    """A bearer token, by the SHA-256 of its text; `scopes` is a space-separated list.
+
+    One with an `account` may do no more than that account may do now. `rule` is the claim rule that gave it out.
+    """
 
     __tablename__ = "tokens"
 
@@ -163,6 +202,8 @@ class Token(Base):
     expires_s: Mapped[int | None] = mapped_column(BigInteger)
     last_used_s: Mapped[int | None] = mapped_column(BigInteger)
     revoked_s: Mapped[int | None] = mapped_column(BigInteger)
+    account: Mapped[str | None] = mapped_column(String(127), index=True)
+    rule: Mapped[str | None] = mapped_column(String(16), index=True)
 
 
 class AcceleratorRow(Base):

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from oscirc_remote.remotes import Remote
 
 
-_TOKEN_PREFIX = "oscirc_"  # noqa: S105  # what a token starts with
-
-
 def _facts(remote: Remote) -> dict[str, object]:
     stated = remote.facts()
     return {
@@ -97,6 +94,7 @@ def login(name: str, *, token_file: Path | None) -> None:
       oscirc login example
     """
     from oscirc.options import token
+    from oscirc_blockstore import token_text
     from oscirc_blockstore.errors import UsageError
     from oscirc_remote.remotes import Remotes
 
@@ -105,7 +103,9 @@ def login(name: str, *, token_file: Path | None) -> None:
         text = str(click.prompt(f"Token for {name}", hide_input=True, err=True))
     else:
         text = token(None, name, token_file if token_file is not None else Path("-"))
-    if not text.startswith(_TOKEN_PREFIX):
-        raise UsageError("that is not a token of an oscirc server", hint=f"tokens start with {_TOKEN_PREFIX}")
+    if not text.startswith(token_text.PREFIX):
+        raise UsageError("that is not a token of an oscirc server", hint=f"tokens start with {token_text.PREFIX}")
+    if not token_text.is_whole(text):
+        raise UsageError("that is not a whole token: mistyped, or cut off?", hint="paste it as it was shown")
     known.store_token(text)
     say(f"token stored for {name}")

@@ -1,4 +1,4 @@
-"""`oscirc token create | list | revoke`: an administrator's, against a running server."""
+"""`oscirc token create | list | revoke | whoami`: against a running server."""
 
 from __future__ import annotations
 
@@ -19,23 +19,42 @@ def token() -> None:
 
 @token.command()
 @click.argument("name")
-@click.option("--scope", "scopes", multiple=True, required=True, help="admin, or publish:PUBLISHER. Repeatable.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="admin, manage:PUBLISHER, publish:PUBLISHER or read:PUBLISHER. Repeatable. Default: publish, for a robot's.",
+)
+@click.option("--account", help="Whose it is: a user or a robot, PUBLISHER/NAME (default: yours).")
 @click.option("--days", default=90, show_default=True, type=click.IntRange(1, 3650), help="Valid for so many days.")
 @_remote_option
 @token_file_option
 @json_option
 def create(
-    name: str, *, scopes: tuple[str, ...], days: int, remote_name: str | None, token_file: Path | None, as_json: bool
+    name: str,
+    *,
+    scopes: tuple[str, ...],
+    account: str | None,
+    days: int,
+    remote_name: str | None,
+    token_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Make a token; it is printed once.
 
     \b
     Example:
       oscirc token create alice-laptop --scope publish:alice
+      oscirc token create nightly --account debian/nightly --days 30
     """
     from oscirc import composition
+    from oscirc_blockstore.errors import UsageError
 
-    document = {"name": name, "scopes": list(scopes), "lifetime_s": days * 86_400}
+    publisher, slash, _ = (account or "").partition("/")
+    if not scopes and not slash:
+        raise UsageError("what may the token do?", hint="give --scope publish:PUBLISHER, or the --account of a robot")
+    wanted = list(scopes) or [f"publish:{publisher}"]
+    document = {"name": name, "scopes": wanted, "lifetime_s": days * 86_400, "account": account}
     with composition.rest_client(composition.only_remote(remote_name), token_file) as rest:
         made = rest.call_json("POST", "tokens", document)
     if as_json:
@@ -50,7 +69,7 @@ def create(
 @token_file_option
 @json_option
 def list_tokens(*, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
-    """List tokens, without their secrets."""
+    """List the tokens that you may revoke, without their secrets."""
     from oscirc import composition
 
     with composition.rest_client(composition.only_remote(remote_name), token_file) as rest:
@@ -59,7 +78,7 @@ def list_tokens(*, remote_name: str | None, token_file: Path | None, as_json: bo
         print_json(answer)
         return
     found = answer.get("tokens", answer.get("items", []))
-    columns = ("id", "name", "scopes", "expires", "last_used", "revoked")
+    columns = ("id", "name", "account", "scopes", "expires", "last_used", "revoked")
     rows = [[_cell(item.get(column)) for column in columns] for item in (found if isinstance(found, list) else [])]
     print_table([column.upper() for column in columns], rows)
 
@@ -84,3 +103,26 @@ def revoke(identifier: str, *, remote_name: str | None, token_file: Path | None)
     with composition.rest_client(composition.only_remote(remote_name), token_file) as rest:
         rest.call("DELETE", f"tokens/{identifier}")
     say(f"token {identifier} revoked")
+
+
+@token.command()
+@_remote_option
+@token_file_option
+@json_option
+def whoami(*, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
+    """Say whose the stored token is and what it may do now.
+
+    \b
+    Example:
+      oscirc token whoami
+    """
+    from oscirc import composition
+
+    with composition.rest_client(composition.only_remote(remote_name), token_file) as rest:
+        answer = rest.call_json("GET", "whoami")
+    if as_json:
+        print_json(answer)
+        return
+    click.echo(f"account: {answer.get('account') or 'none'}")
+    click.echo(f"token:   {answer.get('token')}")
+    click.echo(f"may:     {_cell(answer.get('scopes')) or 'nothing'}")

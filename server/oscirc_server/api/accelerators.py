@@ -95,7 +95,7 @@ async def put_accelerator(
         if Digest(hashed.digest()) != expected:
             raise UsageError("the body does not have the SHA-256 that was stated", hint="send it again")
         put = await run_in_threadpool(
-            lambda: accelerators.put(installation, names, kind, name, expected, file, actor=principal.token_id)
+            lambda: accelerators.put(installation, names, kind, name, expected, file, actor=principal.actor)
         )
     return _document(put)
 
@@ -112,7 +112,7 @@ def remove_accelerator(
 ) -> None:
     """List it no more."""
     principal.require_publisher(publisher)
-    accelerators.remove(installation, (publisher, image, version), kind, name, actor=principal.token_id)
+    accelerators.remove(installation, (publisher, image, version), kind, name, actor=principal.actor)
 
 
 def sender(request: Request) -> bytes:

@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 
 from oscirc_server.api import (
     accelerators,
+    accounts,
     document,
     drafts,
     health,
@@ -25,7 +26,7 @@ from oscirc_server.api.answers import UniformAnswers
 from oscirc_server.initialising import API_PATH
 
 API_PREFIX = f"/{API_PATH}"
-MODULES = (images, accelerators, drafts, publishers, roles, jobs, tokens, health)
+MODULES = (images, accelerators, drafts, publishers, roles, jobs, accounts, tokens, health)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 

@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI, Request
 
 from oscirc_server.admission import Admission
 from oscirc_server.installation import Installation
+from oscirc_server.services.guessing import Guessing
 from oscirc_server.services.uploads import Uploader
 
 
@@ -19,6 +20,7 @@ class Context:
     installation: Installation
     uploader: Uploader
     sharing: Admission
+    guessing: Guessing
 
 
 def attach(app: FastAPI, context: Context) -> None:

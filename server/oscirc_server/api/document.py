@@ -3,7 +3,7 @@
 A route states what is its own: parameters, models, the refusals that only it has (`refusals`), media types that are
 not JSON (`produces`). Everything else follows here, for every route alike, so that nobody forgets it:
 
-- a token (`security.authenticated` anywhere among its dependencies): 401, 403;
+- a token (`security.authenticated` anywhere among its dependencies): 401, 403, 429 (wrong tokens too often);
 - names in its path: 404; anything that is asked: 400 and 422;
 - a body: 408, 413, 415; an answer with a body: 406; a read: 304 and a validator; everything: 503;
 - examples, from `examples` by name of field.
@@ -37,6 +37,7 @@ TAGS = {
     "publishing": "Drafts: negotiate, upload, release.",
     "publishers": "Who publishes here, and their signed roles.",
     "metadata": "Signed roles as they are, and `repository.json`.",
+    "accounts": "Users, members of publishers, robots.",
     "administration": "Tokens, roles above the publishers, audit.",
     "jobs": "Work of the server in the background.",
     "health": "For whatever watches this server.",
@@ -155,7 +156,7 @@ def _implied(operation: Json, route: APIRoute, *, authorised: bool) -> list[HTTP
     if "path" in places:
         implied.append(HTTPStatus.NOT_FOUND)
     if authorised:
-        implied += [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN]
+        implied += [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS]
     if body:
         implied += [HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE]
     if media.produced(route):

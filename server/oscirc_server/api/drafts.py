@@ -145,7 +145,7 @@ def release_draft(
     after: BackgroundTasks,
 ) -> ReleaseDocument:
     """Make the draft's version visible, at once and for ever; its block lengths are made after the answer."""
-    released = releases.release(installation, draft.id, body.role, body.indexes, actor=principal.token_id)
+    released = releases.release(installation, draft.id, body.role, body.indexes, actor=principal.actor)
     if released.manifest is not None:
         after.add_task(lengths.make, installation, released.manifest)
     return ReleaseDocument(role_version=released.role_version, snapshot_version=released.snapshot_version)

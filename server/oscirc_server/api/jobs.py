@@ -16,8 +16,8 @@ from oscirc_server.api.security import Caller
 from oscirc_server.clock import date_text
 from oscirc_server.installation import Installation
 from oscirc_server.services import job_plans, jobs
+from oscirc_server.services.authority import Principal
 from oscirc_server.services.jobs import JobFacts
-from oscirc_server.services.tokens import Principal
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 _VERSION = "/images/{publisher}/{image}/versions/{version}"
@@ -124,14 +124,14 @@ def get_job(job: int, principal: Caller, installation: CurrentInstallation) -> J
 def retry_job(job: int, principal: Caller, installation: CurrentInstallation) -> JobDocument:
     """Let a job that failed or was cancelled wait again, with all its attempts; 409 for any other."""
     _own(installation, job, principal)
-    return _document(jobs.retry(installation, job, actor=principal.token_id))
+    return _document(jobs.retry(installation, job, actor=principal.actor))
 
 
 @router.post("/jobs/{job}/cancel")
 def cancel_job(job: int, principal: Caller, installation: CurrentInstallation) -> JobDocument:
     """End a job that waits or runs (its process is killed within seconds); one that has ended stays as it is."""
     _own(installation, job, principal)
-    return _document(jobs.cancel(installation, job, actor=principal.token_id))
+    return _document(jobs.cancel(installation, job, actor=principal.actor))
 
 
 def _asked(found: JobFacts | Accelerator, response: Response) -> AskedDocument:
@@ -154,7 +154,7 @@ def ask_for_delta(
     """Have the delta pack from `version` to `target` made (202), whichever is older; 200 where it is listed."""
     principal.require_publisher(publisher)
     names = publisher, image, target
-    return _asked(job_plans.ask_for_delta(installation, names, version, actor=principal.token_id), response)
+    return _asked(job_plans.ask_for_delta(installation, names, version, actor=principal.actor), response)
 
 
 @router.post(_VERSION + "/bundles/{profile}", status_code=HTTPStatus.ACCEPTED)
@@ -170,4 +170,4 @@ def ask_for_bundle(
     """Have the bundle of a listed profile made (202); 200 where there is one. A fleet's is looked at anew."""
     principal.require_publisher(publisher)
     names = publisher, image, version
-    return _asked(job_plans.ask_for_bundle(installation, names, profile, actor=principal.token_id), response)
+    return _asked(job_plans.ask_for_bundle(installation, names, profile, actor=principal.actor), response)

@@ -13,8 +13,8 @@ from oscirc_server.api.drafts import MAX_ROLE_BODY_BYTES, ReleaseDocument, RoleO
 from oscirc_server.api.security import Caller
 from oscirc_server.clock import date_text
 from oscirc_server.services import catalog, releases
+from oscirc_server.services.authority import Principal
 from oscirc_server.services.catalog import PublisherFacts
-from oscirc_server.services.tokens import Principal
 
 router = APIRouter(prefix="/publishers", tags=["publishers"])
 
@@ -74,5 +74,5 @@ def put_role(
     installation: CurrentInstallation,
 ) -> ReleaseDocument:
     """Let the publisher's next role take force: channels, yanks, a renewed signature."""
-    released = releases.update_role(installation, name, body.role, body.indexes, actor=principal.token_id)
+    released = releases.update_role(installation, name, body.role, body.indexes, actor=principal.actor)
     return ReleaseDocument(role_version=released.role_version, snapshot_version=released.snapshot_version)

@@ -55,7 +55,7 @@ def put_roles(
 ) -> RoleDocument:
     """Let a root and a targets role take force together; those that are in force already are passed over."""
     offered = SignedTogether(body.root, body.targets, body.repository)
-    return _document(roles.accept_together(installation, offered, actor=principal.token_id))
+    return _document(roles.accept_together(installation, offered, actor=principal.actor))
 
 
 @router.put("/roles/targets", openapi_extra=_JSON)
@@ -65,7 +65,7 @@ def put_targets(
     installation: CurrentInstallation,
 ) -> RoleDocument:
     """The next targets role: publishers, their keys, `repository.json`."""
-    return _document(roles.accept_targets(installation, body, actor=principal.token_id))
+    return _document(roles.accept_targets(installation, body, actor=principal.actor))
 
 
 @router.put("/roles/root", openapi_extra=_JSON)
@@ -75,7 +75,7 @@ def put_root(
     installation: CurrentInstallation,
 ) -> RoleDocument:
     """The next root."""
-    return _document(roles.accept_root(installation, body, actor=principal.token_id))
+    return _document(roles.accept_root(installation, body, actor=principal.actor))
 
 
 @router.put("/documents/repository.json", status_code=HTTPStatus.NO_CONTENT, openapi_extra=_JSON)

@@ -1,4 +1,8 @@
-"""Who asks: the bearer token of a request, and what it may do."""
+"""Who asks: the bearer token of a request, and what it may do.
+
+A parameter of one of these types settles that before anything of the body is read. The API knows no cookies: a browser
+cannot be made to use somebody's session here.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,19 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from oscirc_server.api.context import CurrentInstallation, installation_of
+from oscirc_server.api.context import CurrentInstallation, context_of
 from oscirc_server.errors import UnauthenticatedError
 from oscirc_server.requests import ACTOR
-from oscirc_server.services import drafts, tokens
+from oscirc_server.services import authority, drafts, tokens
+from oscirc_server.services.authority import Principal
 from oscirc_server.services.drafts import DraftFacts
-from oscirc_server.services.tokens import Principal
 
 _MAX_TOKEN_CHARS = 200
+
+
+def address_of(request: Request) -> str:
+    """Whence a request comes, as the proxies that are believed say."""
+    return request.client.host if request.client else ""
 
 
 def authenticated(request: Request) -> Principal:
@@ -22,7 +31,12 @@ def authenticated(request: Request) -> Principal:
     token = token.strip()
     if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN_CHARS:
         raise UnauthenticatedError("this needs a token", hint="store one: oscirc login REMOTE")
-    principal = tokens.authenticate(installation_of(request), token)
+    context = context_of(request)
+    try:
+        principal = tokens.authenticate(context.installation, token)
+    except UnauthenticatedError:
+        context.guessing.failed_token(address_of(request))
+        raise
     request.scope[ACTOR] = principal.token_id  # for the log
     return principal
 
@@ -50,3 +64,23 @@ def own_draft(draft_id: str, principal: Caller, installation: CurrentInstallatio
 
 OwnDraft = Annotated[DraftFacts, Depends(own_draft)]
 """A parameter of a route: a draft that the caller may work on."""
+
+
+def manager_of(publisher: str, principal: Caller) -> Principal:
+    """The token's holder, if it may manage the publisher in the path."""
+    principal.require(authority.MANAGE, publisher)
+    return principal
+
+
+Manager = Annotated[Principal, Depends(manager_of)]
+"""A parameter of a route with `{publisher}` in its path: who may manage it."""
+
+
+def reader_of(publisher: str, principal: Caller) -> Principal:
+    """The token's holder, if it may look into the publisher in the path."""
+    principal.require(authority.READ, publisher)
+    return principal
+
+
+Reader = Annotated[Principal, Depends(reader_of)]
+"""A parameter of a route with `{publisher}` in its path: who may see what is not public of it."""

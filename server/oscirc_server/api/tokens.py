@@ -1,4 +1,4 @@
-"""Bearer tokens, for administrators."""
+"""Bearer tokens: an administrator's, those of one's own account, and those of the robots that one manages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from oscirc_server.api.bodies import documented, json_body
 from oscirc_server.api.context import CurrentInstallation
-from oscirc_server.api.security import Administrator
+from oscirc_server.api.security import Caller
 from oscirc_server.clock import date_text
 from oscirc_server.services import tokens
 from oscirc_server.services.tokens import TokenFacts
@@ -19,11 +19,15 @@ router = APIRouter(prefix="/tokens", tags=["administration"])
 
 
 class NewToken(BaseModel):
-    """A token to make; without `lifetime_s` (seconds) it does not expire."""
+    """A token to make; without `lifetime_s` (seconds) it does not expire.
+
+    `account` is whose it is: a user, a robot (`PUBLISHER/NAME`), or null for whoever makes it.
+    """
 
     name: str
     scopes: list[str]
     lifetime_s: int | None = None
+    account: str | None = None
 
 
 class TokenDocument(BaseModel):
@@ -36,6 +40,7 @@ class TokenDocument(BaseModel):
     expires: str | None
     last_used: str | None
     revoked: str | None
+    account: str | None
 
 
 class CreatedToken(TokenDocument):
@@ -45,7 +50,7 @@ class CreatedToken(TokenDocument):
 
 
 class TokenList(BaseModel):
-    """Every token."""
+    """Some tokens."""
 
     tokens: list[TokenDocument]
 
@@ -63,26 +68,28 @@ def _document(facts: TokenFacts) -> TokenDocument:
         expires=_date(facts.expires_s),
         last_used=_date(facts.last_used_s),
         revoked=_date(facts.revoked_s),
+        account=facts.account,
     )
 
 
 @router.post("", status_code=HTTPStatus.CREATED, openapi_extra=documented(NewToken))
 def create_token(
-    principal: Administrator, body: Annotated[NewToken, Depends(json_body(NewToken))], installation: CurrentInstallation
+    principal: Caller, body: Annotated[NewToken, Depends(json_body(NewToken))], installation: CurrentInstallation
 ) -> CreatedToken:
-    """Make a token."""
-    facts, token = tokens.create(installation, body.scopes, body.name, body.lifetime_s, actor=principal.token_id)
+    """Make a token; nobody gives away what he may not do, and only tokens that may manage make others."""
+    account = body.account or principal.account
+    facts, token = tokens.mint(installation, principal, body.scopes, body.name, body.lifetime_s, account=account)
     return CreatedToken(**_document(facts).model_dump(), token=token)
 
 
 @router.get("")
-def list_tokens(_principal: Administrator, installation: CurrentInstallation) -> TokenList:
-    """Every token, the oldest first."""
+def list_tokens(principal: Caller, installation: CurrentInstallation) -> TokenList:
+    """The tokens that the caller may see, the oldest first: an administrator all, others those that they may revoke."""
     with installation.database.read() as session:
-        return TokenList(tokens=[_document(facts) for facts in tokens.tokens(session)])
+        return TokenList(tokens=[_document(facts) for facts in tokens.visible(session, principal)])
 
 
 @router.delete("/{token_id}", status_code=HTTPStatus.NO_CONTENT)
-def revoke_token(token_id: str, principal: Administrator, installation: CurrentInstallation) -> None:
-    """End a token."""
-    tokens.revoke(installation, token_id, actor=principal.token_id)
+def revoke_token(token_id: str, principal: Caller, installation: CurrentInstallation) -> None:
+    """End a token; one's own always."""
+    tokens.revoke(installation, token_id, actor=principal.actor, by=principal)

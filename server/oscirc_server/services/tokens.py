@@ -1,69 +1,40 @@
 """Bearer tokens: what somebody may ask this server to do. They never stand for a publisher's signature.
 
-A token is `oscirc_` and 256 random bits; the database holds its SHA-256 only, which needs no salt for that much
-entropy. Scopes are `admin` (everything) and `publish:<publisher>` (upload and offer roles of that publisher). A
-token may expire, can be revoked, and remembers when it was last used, to the minute.
+A token's form is in `oscirc_blockstore.token_text`; the database holds its SHA-256 only, which needs no salt for 256
+random bits. Scopes are those of `authority`. A token may expire, can be revoked, and remembers when it was last used,
+to the minute. One that belongs to an account does what its scopes name *and* that account may do at that moment.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from oscirc_blockstore import token_text
 from oscirc_blockstore.errors import NotFoundError, UsageError
 from oscirc_blockstore.fields import check_text
-from oscirc_blockstore.names import check_publisher
 from oscirc_server.errors import ScopeError, UnauthenticatedError
 from oscirc_server.installation import Installation
-from oscirc_server.models import Token
-from oscirc_server.services import audit
+from oscirc_server.models import Account, Token
+from oscirc_server.services import accounts, audit, authority
+from oscirc_server.services.authority import ADMIN, Principal, check_scopes
 
-ADMIN = "admin"
-PREFIX = "oscirc_"
 MAX_NAME_CHARS = 63
-MAX_SCOPES = 100
 MAX_LIFETIME_S = 10 * 365 * 86_400
 
-_PUBLISH = "publish:"
 _USE_GRAIN_S = 60
 _UNKNOWN = "the token is not known here, has expired or was revoked"
 
 
 @dataclass(frozen=True, slots=True)
-class Principal:
-    """Who asks: a token's id and scopes."""
-
-    token_id: str
-    scopes: frozenset[str]
-
-    def require_admin(self) -> None:
-        """Raise `ScopeError` unless the token is an administrator's."""
-        if ADMIN not in self.scopes:
-            raise ScopeError("this needs an administrator's token")
-
-    @property
-    def publishers(self) -> tuple[str, ...] | None:
-        """Those that the token may publish as; None for an administrator's: all."""
-        if ADMIN in self.scopes:
-            return None
-        return tuple(sorted(scope.removeprefix(_PUBLISH) for scope in self.scopes if scope.startswith(_PUBLISH)))
-
-    def require_publisher(self, publisher: str) -> None:
-        """Raise `ScopeError` unless the token may publish as `publisher`."""
-        if ADMIN not in self.scopes and f"{_PUBLISH}{publisher}" not in self.scopes:
-            raise ScopeError(f"this token may not publish as {publisher}")
-
-
-@dataclass(frozen=True, slots=True)
 class TokenFacts:
-    """A token without its secret; times in seconds since the epoch."""
+    """A token without its secret; times in seconds since the epoch; `account` is None for the installation's own."""
 
     id: str
     name: str
@@ -72,19 +43,7 @@ class TokenFacts:
     expires_s: int | None
     last_used_s: int | None
     revoked_s: int | None
-
-
-def check_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
-    """The scopes, sorted and without repetition, or `UsageError`."""
-    if not 1 <= len(scopes) <= MAX_SCOPES:
-        raise UsageError(f"a token has 1 to {MAX_SCOPES} scopes")
-    for scope in scopes:
-        if scope == ADMIN:
-            continue
-        if not scope.startswith(_PUBLISH):
-            raise UsageError(f"unknown scope {scope[:80]!r}", hint="scopes are admin and publish:PUBLISHER")
-        check_publisher(scope.removeprefix(_PUBLISH))
-    return tuple(sorted(set(scopes)))
+    account: str | None
 
 
 def _hash(token: str) -> bytes:
@@ -93,48 +52,123 @@ def _hash(token: str) -> bytes:
 
 def _facts(row: Token) -> TokenFacts:
     scopes = tuple(row.scopes.split())
-    return TokenFacts(row.id, row.name, scopes, row.created_s, row.expires_s, row.last_used_s, row.revoked_s)
+    return TokenFacts(
+        row.id, row.name, scopes, row.created_s, row.expires_s, row.last_used_s, row.revoked_s, row.account
+    )
 
 
-def create(
-    installation: Installation, scopes: Sequence[str], name: str, lifetime_s: int | None, *, actor: str
+def add(
+    session: Session,
+    now_s: int,
+    scopes: Sequence[str],
+    name: str,
+    lifetime_s: int | None,
+    *,
+    account: str | None = None,
+    rule: str | None = None,
 ) -> tuple[TokenFacts, str]:
-    """A new token: its facts, and its text, which nothing can give again."""
+    """A new token in a transaction of the caller's, who writes the audit."""
     allowed = check_scopes(scopes)
     check_text(name, "the token's name", MAX_NAME_CHARS)
     if lifetime_s is not None and not 0 < lifetime_s <= MAX_LIFETIME_S:
         raise UsageError("a token lives between one second and ten years")
-    token = PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+    token = token_text.from_secret(secrets.token_bytes(32))
+    row = Token(
+        id=secrets.token_hex(8),
+        name=name,
+        secret_hash=_hash(token),
+        scopes=" ".join(allowed),
+        created_s=now_s,
+        expires_s=None if lifetime_s is None else now_s + lifetime_s,
+        account=account,
+        rule=rule,
+    )
+    session.add(row)
+    session.flush()
+    return _facts(row), token
+
+
+def create(
+    installation: Installation,
+    scopes: Sequence[str],
+    name: str,
+    lifetime_s: int | None,
+    *,
+    actor: str,
+    account: str | None = None,
+) -> tuple[TokenFacts, str]:
+    """A new token: its facts, and its text, which nothing can give again."""
     now_s = installation.now_s()
     with installation.database.write(durable=True) as session:
-        row = Token(
-            id=secrets.token_hex(8),
-            name=name,
-            secret_hash=_hash(token),
-            scopes=" ".join(allowed),
-            created_s=now_s,
-            expires_s=None if lifetime_s is None else now_s + lifetime_s,
+        if account is not None:
+            accounts.find(session, account)
+        facts, token = add(session, now_s, scopes, name, lifetime_s, account=account)
+        audit.record(
+            session, now_s, actor, "token.create", facts.id, name=name, scopes=list(facts.scopes), account=account
         )
-        session.add(row)
-        audit.record(session, now_s, actor, "token.create", row.id, name=name, scopes=list(allowed))
-        session.flush()
-        return _facts(row), token
+        return facts, token
+
+
+def mint(
+    installation: Installation,
+    principal: Principal,
+    scopes: Sequence[str],
+    name: str,
+    lifetime_s: int | None,
+    *,
+    account: str | None,
+) -> tuple[TokenFacts, str]:
+    """A token that somebody makes: for his own account, or a robot of a publisher that he manages; `ScopeError` else.
+
+    Nobody gives away what he may not do himself. An administrator makes tokens for anybody, and for no account.
+    """
+    allowed = check_scopes(scopes)
+    principal.require_grantable(allowed)
+    with installation.database.read() as session:
+        owner = None if account is None else accounts.find(session, account)
+        may = principal.may(ADMIN) or (owner is not None and _is_visible(principal, owner))
+        if not may:
+            raise ScopeError("this token may make tokens for its own account and for robots that it manages only")
+        if owner is not None:
+            _require_useful(session, owner.name, allowed)
+    return create(installation, allowed, name, lifetime_s, actor=principal.actor, account=account)
+
+
+def _require_useful(session: Session, account: str, scopes: Sequence[str]) -> None:
+    held = accounts.authority_of(session, account) or frozenset()
+    for each in scopes:
+        if not authority.includes(held, each):
+            raise ScopeError(f"{account} may not do what {each[:80]} stands for")
+
+
+def _is_visible(principal: Principal, owner: Account) -> bool:
+    if owner.name == principal.account:
+        return True
+    return owner.publisher is not None and principal.may(authority.MANAGE, owner.publisher)
 
 
 def authenticate(installation: Installation, token: str) -> Principal:
     """Whose token this is, or `UnauthenticatedError`."""
+    if not token_text.is_whole(token):
+        raise UnauthenticatedError("that is not a whole token: mistyped, or cut off?", hint="paste it as it was shown")
     wanted = _hash(token)
     now_s = installation.now_s()
     with installation.database.read() as session:
         row = session.scalar(select(Token).where(Token.secret_hash == wanted))
-    if row is None or not hmac.compare_digest(row.secret_hash, wanted):
-        raise UnauthenticatedError(_UNKNOWN)
-    if row.revoked_s is not None or (row.expires_s is not None and row.expires_s <= now_s):
-        raise UnauthenticatedError(_UNKNOWN)
+        if row is None or not hmac.compare_digest(row.secret_hash, wanted):
+            raise UnauthenticatedError(_UNKNOWN)
+        if row.revoked_s is not None or (row.expires_s is not None and row.expires_s <= now_s):
+            raise UnauthenticatedError(_UNKNOWN)
+        scopes = frozenset(row.scopes.split())
+        if row.account is not None:
+            allowed = accounts.authority_of(session, row.account)
+            if allowed is None:
+                raise UnauthenticatedError(_UNKNOWN)
+            scopes = authority.effective(scopes, allowed)
     if row.last_used_s is None or abs(now_s - row.last_used_s) >= _USE_GRAIN_S:
         with installation.database.write() as session:
             session.execute(update(Token).where(Token.id == row.id).values(last_used_s=now_s))
-    return Principal(row.id, frozenset(row.scopes.split()))
+    return Principal(row.id, scopes, row.account)
 
 
 def tokens(session: Session) -> list[TokenFacts]:
@@ -142,12 +176,33 @@ def tokens(session: Session) -> list[TokenFacts]:
     return [_facts(row) for row in session.scalars(select(Token).order_by(Token.created_s, Token.id))]
 
 
-def revoke(installation: Installation, token_id: str, *, actor: str) -> None:
-    """End a token; one that is ended already stays so."""
+def _managed(session: Session, principal: Principal) -> Collection[str]:
+    rows = session.scalars(select(Account).where(Account.publisher.is_not(None)))
+    names = {row.name for row in rows if _is_visible(principal, row)}
+    return names if principal.account is None else names | {principal.account}
+
+
+def visible(session: Session, principal: Principal) -> list[TokenFacts]:
+    """Those that somebody may see and revoke: all of them, or those of his account and of the robots he manages."""
+    if principal.may(ADMIN):
+        return tokens(session)
+    rows = session.scalars(
+        select(Token).where(Token.account.in_(_managed(session, principal))).order_by(Token.created_s, Token.id)
+    )
+    return [_facts(row) for row in rows]
+
+
+def _is_of(session: Session, row: Token, principal: Principal) -> bool:
+    owner = None if row.account is None else accounts.find(session, row.account)
+    return principal.may(ADMIN) or (owner is not None and _is_visible(principal, owner))
+
+
+def revoke(installation: Installation, token_id: str, *, actor: str, by: Principal | None = None) -> None:
+    """End a token; one that is ended already stays so. To `by`, one that he may not see and does not use is none."""
     now_s = installation.now_s()
     with installation.database.write(durable=True) as session:
         row = session.get(Token, token_id)
-        if row is None:
+        if row is None or not (by is None or row.id == by.token_id or _is_of(session, row, by)):
             raise NotFoundError(f"there is no token {token_id[:32]!r}")
         if row.revoked_s is None:
             row.revoked_s = now_s

@@ -1,13 +1,18 @@
 """Tokens: scoped, expiring, revocable, stored as hashes only."""
 
+import base64
+import hashlib
+
 import pytest
 from sqlalchemy import select
 
+from oscirc_blockstore import token_text
 from oscirc_blockstore.errors import NotFoundError, UsageError
 from oscirc_server.errors import UnauthenticatedError
 from oscirc_server.models import AuditRow, Token
-from oscirc_server.services import tokens
+from oscirc_server.services import guessing, tokens
 
+from .in_process import client_at
 from .server_world import Api
 
 
@@ -18,7 +23,7 @@ def create(admin, **body):
 def test_a_token_is_shown_once_and_stored_as_a_hash(world, installation, admin):
     made = create(admin).json()
     assert made["token"].startswith("oscirc_")
-    assert len(made["token"]) == len("oscirc_") + 43
+    assert token_text.FORM.fullmatch(made["token"])
     listed = admin.call("GET", "tokens").json()["tokens"]
     assert made["id"] in [token["id"] for token in listed]
     assert made["token"] not in str(listed)
@@ -32,15 +37,51 @@ def test_a_token_does_what_its_scope_says_and_nothing_else(world, http, admin, a
     names = {"publisher": "alice", "image": "debian", "version": "1", "block_size": 65536}
     assert publisher.call("POST", "drafts", json=names).status_code == 201
     for method, path in (
-        ("GET", "tokens"),
-        ("POST", "tokens"),
-        ("DELETE", "tokens/x"),
+        ("POST", "users"),
+        ("GET", "users"),
         ("PUT", "roles/targets"),
         ("PUT", "roles/root"),
         ("PUT", "documents/repository.json"),
     ):
         answer = publisher.call(method, path, content=b"{}")
         assert (answer.status_code, answer.json()["type"]) == (403, "ScopeError"), path
+    assert publisher.call("GET", "tokens").json() == {"tokens": []}
+    assert publisher.call("DELETE", f"tokens/{admin.call('GET', 'whoami').json()['token']}").status_code == 404
+
+
+def test_a_token_of_the_first_form_without_a_checksum_stays_valid(installation, http):
+    old = "oscirc_" + base64.urlsafe_b64encode(bytes(range(200, 232))).decode().rstrip("=")
+    with installation.database.write() as session:
+        secret_hash = hashlib.sha256(old.encode()).digest()
+        session.add(Token(id="old", name="old", secret_hash=secret_hash, scopes="publish:alice", created_s=1))
+    assert Api(http, old).call("GET", "whoami").json() == {"account": None, "token": "old", "scopes": ["publish:alice"]}
+
+
+def test_a_mistyped_token_is_told_without_asking_the_database(http, admin, monkeypatch, installation):
+    made = create(admin).json()["token"]
+    typo = made[:20] + ("A" if made[20] != "A" else "B") + made[21:]
+
+    def forbidden():
+        raise AssertionError("the database was asked")
+
+    answer = Api(http, typo).call("GET", "whoami")
+    assert (answer.status_code, answer.json()["type"]) == (401, "UnauthenticatedError")
+    assert "mistyped" in answer.json()["detail"]
+    monkeypatch.setattr(installation.database, "read", forbidden)
+    with pytest.raises(UnauthenticatedError, match="mistyped"):
+        tokens.authenticate(installation, typo)
+
+
+def test_failures_of_a_network_are_slowed_down_and_its_right_tokens_are_not(world, http, admin):
+    wrong = Api(http, token_text.from_secret(bytes(32)))
+    statuses = [wrong.call("GET", "whoami").status_code for _ in range(guessing.TOKENS_OF_A_NETWORK.burst + 1)]
+    assert statuses == [401] * guessing.TOKENS_OF_A_NETWORK.burst + [429]
+    assert int(wrong.call("GET", "whoami").headers["retry-after"]) > 0
+    assert admin.call("GET", "whoami").status_code == 200
+    elsewhere = Api(client_at("192.0.2.9", http), wrong.token)
+    assert elsewhere.call("GET", "whoami").status_code == 401
+    world.clock.advance(3600)
+    assert wrong.call("GET", "whoami").status_code == 401
 
 
 def test_an_expired_or_revoked_token_opens_nothing(world, http, admin):

@@ -1,0 +1,340 @@
+"""`oscirc user` and `oscirc robot`: who may use the server, and for which publisher."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from oscirc.options import json_option, token_file_option
+from oscirc.output import print_json, print_table, say
+
+_remote_option = click.option("--remote", "remote_name", help="Which remote (default: the only one).")
+_password_file_option = click.option(
+    "--password-file",
+    type=click.Path(allow_dash=True, path_type=Path),
+    help="File that holds the password (- is standard input; default: asked for).",
+)
+
+
+def _password(file: Path | None) -> str:
+    from oscirc.options import secret_from_file
+    from oscirc_blockstore.errors import UsageError
+
+    if file is not None:
+        return secret_from_file(file, "the password")
+    if not sys.stdin.isatty():
+        raise UsageError("no password was given", hint="give --password-file FILE, or run this in a terminal")
+    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+
+
+def _checked(name: str, what: str) -> str:
+    from oscirc_blockstore.names import check_local_name
+
+    return check_local_name(name, what)
+
+
+def _robot(name: str) -> tuple[str, str]:
+    from oscirc_blockstore.errors import UsageError
+    from oscirc_blockstore.names import check_publisher
+
+    publisher, slash, robot = name.partition("/")
+    if not slash:
+        raise UsageError(f"{name[:130]!r} is no robot's name", hint="write PUBLISHER/NAME")
+    return check_publisher(publisher), _checked(robot, "robot")
+
+
+def _call(
+    remote_name: str | None, token_file: Path | None, method: str, path: str, document: object | None = None
+) -> dict[str, object]:
+    """One call of the API; an answer without a body is an empty object."""
+    import json
+
+    from oscirc import composition
+    from oscirc_publisher.problems import parse_object
+    from oscirc_publisher.rest import JSON, Body
+
+    body = Body() if document is None else Body.of(json.dumps(document).encode(), JSON)
+    with composition.rest_client(composition.only_remote(remote_name), token_file) as rest:
+        raw = rest.call(method, path, body)
+    return parse_object(raw) if raw else {}
+
+
+def _print_accounts(found: object) -> None:
+    rows = [
+        [
+            str(item.get("name")),
+            "yes" if item.get("admin") else "",
+            ", ".join(f"{publisher}: {role}" for publisher, role in item.get("roles", {}).items()),
+            "yes" if item.get("password") else "",
+            str(item.get("disabled") or ""),
+        ]
+        for item in (found if isinstance(found, list) else [])
+    ]
+    print_table(("NAME", "ADMINISTRATOR", "ROLES", "PASSWORD", "DISABLED"), rows)
+
+
+@click.group()
+def user() -> None:
+    """An administrator's: people who use the server, and what each may do at which publisher."""
+
+
+@user.command()
+@click.argument("name")
+@click.option("--admin", is_flag=True, help="Make an administrator, who may do everything.")
+@click.option("--no-password", is_flag=True, help="No login to the pages: tokens only.")
+@_password_file_option
+@_remote_option
+@token_file_option
+@json_option
+def create(
+    name: str,
+    *,
+    admin: bool,
+    no_password: bool,
+    password_file: Path | None,
+    remote_name: str | None,
+    token_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Make a user. The password is asked for.
+
+    \b
+    Example:
+      oscirc user create alice
+      oscirc user grant alice debian --role owner
+    """
+    document: dict[str, object] = {"name": _checked(name, "user"), "admin": admin}
+    if not no_password:
+        document["password"] = _password(password_file)
+    made = _call(remote_name, token_file, "POST", "users", document)
+    if as_json:
+        print_json(made)
+    else:
+        say(
+            f"user {name} made"
+            + ("" if admin else f"; let it work for a publisher: oscirc user grant {name} PUBLISHER")
+        )
+
+
+@user.command("list")
+@_remote_option
+@token_file_option
+@json_option
+def list_users(*, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
+    """List users and what they may do.
+
+    \b
+    Example:
+      oscirc user list
+    """
+    answer = _call(remote_name, token_file, "GET", "users")
+    if as_json:
+        print_json(answer)
+    else:
+        _print_accounts(answer.get("users"))
+
+
+@user.command()
+@click.argument("name")
+@click.option("--remove", is_flag=True, help="Take the password away: tokens only.")
+@_password_file_option
+@_remote_option
+@token_file_option
+def password(
+    name: str, *, remove: bool, password_file: Path | None, remote_name: str | None, token_file: Path | None
+) -> None:
+    """Give a user another password; wherever it is logged in, it is so no more.
+
+    \b
+    Example:
+      oscirc user password alice
+    """
+    new = None if remove else _password(password_file)
+    _call(remote_name, token_file, "PATCH", f"users/{_checked(name, 'user')}", {"password": new})
+    say(f"{name} has " + ("no password any more" if remove else "another password"))
+
+
+def _switch(name: str, remote_name: str | None, token_file: Path | None, *, disabled: bool) -> None:
+    _call(remote_name, token_file, "PATCH", f"users/{_checked(name, 'user')}", {"disabled": disabled})
+    say(f"{name} is {'disabled: its tokens and logins do nothing' if disabled else 'enabled'}")
+
+
+@user.command()
+@click.argument("name")
+@_remote_option
+@token_file_option
+def disable(name: str, *, remote_name: str | None, token_file: Path | None) -> None:
+    """Make all tokens and logins of a user worthless, until it is enabled again.
+
+    \b
+    Example:
+      oscirc user disable alice
+    """
+    _switch(name, remote_name, token_file, disabled=True)
+
+
+@user.command()
+@click.argument("name")
+@_remote_option
+@token_file_option
+def enable(name: str, *, remote_name: str | None, token_file: Path | None) -> None:
+    """Let a user work again.
+
+    \b
+    Example:
+      oscirc user enable alice
+    """
+    _switch(name, remote_name, token_file, disabled=False)
+
+
+@user.command()
+@click.argument("name")
+@click.argument("publisher")
+@click.option(
+    "--role",
+    type=click.Choice(["owner", "publisher", "reader"]),
+    default="publisher",
+    show_default=True,
+    help="owner also looks after members and robots; reader sees usage and drafts.",
+)
+@_remote_option
+@token_file_option
+def grant(name: str, publisher: str, *, role: str, remote_name: str | None, token_file: Path | None) -> None:
+    """Make a user a member of a publisher, or change its role there. For administrators and the publisher's owners.
+
+    \b
+    Example:
+      oscirc user grant alice debian --role owner
+    """
+    from oscirc_blockstore.names import check_publisher
+
+    path = f"publishers/{check_publisher(publisher)}/members/{_checked(name, 'user')}"
+    _call(remote_name, token_file, "PUT", path, {"role": role})
+    say(f"{name} is {role} of {publisher}")
+
+
+@user.command()
+@click.argument("name")
+@click.argument("publisher")
+@_remote_option
+@token_file_option
+def withdraw(name: str, publisher: str, *, remote_name: str | None, token_file: Path | None) -> None:
+    """Let a user be no member of a publisher any more; its tokens can do nothing there from now on.
+
+    \b
+    Example:
+      oscirc user withdraw alice debian
+    """
+    from oscirc_blockstore.names import check_publisher
+
+    _call(
+        remote_name,
+        token_file,
+        "DELETE",
+        f"publishers/{check_publisher(publisher)}/members/{_checked(name, 'user')}",
+    )
+    say(f"{name} is no member of {publisher} any more")
+
+
+@user.command()
+@click.argument("publisher")
+@_remote_option
+@token_file_option
+@json_option
+def members(publisher: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
+    """List the members of a publisher.
+
+    \b
+    Example:
+      oscirc user members debian
+    """
+    from oscirc_blockstore.names import check_publisher
+
+    answer = _call(remote_name, token_file, "GET", f"publishers/{check_publisher(publisher)}/members")
+    if as_json:
+        print_json(answer)
+        return
+    found = answer.get("members")
+    rows = [(str(name), str(role)) for name, role in found.items()] if isinstance(found, dict) else []
+    print_table(("USER", "ROLE"), rows)
+
+
+@click.group()
+def robot() -> None:
+    """Robots of a publisher: accounts of pipelines and machines, with tokens and without passwords."""
+
+
+@robot.command("create")
+@click.argument("name", metavar="PUBLISHER/NAME")
+@_remote_option
+@token_file_option
+@json_option
+def create_robot(name: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
+    """Make a robot. For administrators and the publisher's owners.
+
+    \b
+    Example:
+      oscirc robot create debian/nightly
+      oscirc token create nightly-2026 --account debian/nightly
+    """
+    publisher, plain = _robot(name)
+    made = _call(remote_name, token_file, "POST", f"publishers/{publisher}/robots", {"name": plain})
+    if as_json:
+        print_json(made)
+    else:
+        say(f"robot {name} made; a token for it: oscirc token create NAME --account {name}")
+
+
+@robot.command("list")
+@click.argument("publisher")
+@_remote_option
+@token_file_option
+@json_option
+def list_robots(publisher: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
+    """List the robots of a publisher.
+
+    \b
+    Example:
+      oscirc robot list debian
+    """
+    from oscirc_blockstore.names import check_publisher
+
+    answer = _call(remote_name, token_file, "GET", f"publishers/{check_publisher(publisher)}/robots")
+    if as_json:
+        print_json(answer)
+    else:
+        _print_accounts(answer.get("robots"))
+
+
+@robot.command("disable")
+@click.argument("name", metavar="PUBLISHER/NAME")
+@_remote_option
+@token_file_option
+def disable_robot(name: str, *, remote_name: str | None, token_file: Path | None) -> None:
+    """Make all tokens of a robot worthless, until it is enabled again.
+
+    \b
+    Example:
+      oscirc robot disable debian/nightly
+    """
+    publisher, plain = _robot(name)
+    _call(remote_name, token_file, "PATCH", f"publishers/{publisher}/robots/{plain}", {"disabled": True})
+    say(f"{name} is disabled: its tokens do nothing")
+
+
+@robot.command("enable")
+@click.argument("name", metavar="PUBLISHER/NAME")
+@_remote_option
+@token_file_option
+def enable_robot(name: str, *, remote_name: str | None, token_file: Path | None) -> None:
+    """Let a robot work again.
+
+    \b
+    Example:
+      oscirc robot enable debian/nightly
+    """
+    publisher, plain = _robot(name)
+    _call(remote_name, token_file, "PATCH", f"publishers/{publisher}/robots/{plain}", {"disabled": False})
+    say(f"{name} is enabled")
