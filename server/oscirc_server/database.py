@@ -1,9 +1,13 @@
 """The database behind two doors: `read` and `write`, each one transaction in a session of its own.
 
-SQLite in WAL mode by default: readers never wait, and one writer at a time is let in by a lock of this process
-before SQLite's own (which polls). A write is `BEGIN IMMEDIATE`, so that it can never fail half way for having read
-first. A `durable` write has reached the disk when it returns; the others (rows about uploaded blocks) may be lost
-in a power cut, which costs an upload and nothing else. Other databases get plain transactions.
+A write is alone: nobody else writes between its first statement and its commit, so what it has read stays true. In
+SQLite (WAL mode) that is `BEGIN IMMEDIATE` behind a lock of this process, since SQLite's own polls; in PostgreSQL an
+advisory lock that the transaction takes first. The frequent writes of uploads are `shared`: in PostgreSQL they run
+beside each other, never beside one that is alone. Whoever writes that way inserts in the order of keys (`insert_new`
+does) and locks the rows that it has decided by. Readers wait for nobody and see one state.
+
+A `durable` write has reached the disk when it returns; the others (rows about uploaded blocks) may be lost in a power
+cut, which costs an upload and nothing else. Who waits for a turn longer than 30 s gets `BusyError`.
 """
 
 from __future__ import annotations
@@ -21,18 +25,22 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, Table, event, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from oscirc_blockstore.errors import LocalError
+from oscirc_blockstore.errors import BusyError, LocalError
 from oscirc_server.engines import open_engine
 from oscirc_server.models import Base, Fact
 
 BUSY_TIMEOUT_MS = 30_000
 CHUNK = 500  # values in one IN list: far below every database's limit of variables
 
-_WRITER_FENCE = 0x6F7363697263  # the key of PostgreSQL's advisory lock: "oscirc"
+_WRITERS = 0x6F7363697263  # the key of PostgreSQL's advisory lock: "oscirc"
+_BUSY = ("55P03", "40P01", "40001")  # PostgreSQL's SQLSTATE: lock timeout, deadlock, serialization failure
+_TURN = text("SELECT set_config('synchronous_commit', :durable, true), set_config('lock_timeout', :timeout, true)")
+_ALONE_TURN = text("SELECT pg_advisory_xact_lock(:key)")
+_SHARED_TURN = text("SELECT pg_advisory_xact_lock_shared(:key)")
 _Item = TypeVar("_Item")
 
 
@@ -90,19 +98,25 @@ class Database:
         """A consistent view; nothing done in it is kept."""
         engine = self._engine
         if not self.is_sqlite:  # SQLite's readers see one state anyway
-            engine = engine.execution_options(isolation_level="REPEATABLE READ")
+            engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         with Session(engine, expire_on_commit=False) as session:
             yield session
 
     @contextlib.contextmanager
-    def write(self, *, durable: bool = False, fenced: bool = False) -> Iterator[Session]:
-        """One transaction, committed when the block ends well; `fenced` keeps other hosts' writers out of it."""
+    def write(self, *, durable: bool = False, shared: bool = False) -> Iterator[Session]:
+        """One transaction, committed when the block ends well; alone, or beside others that are `shared`, too."""
         engine = self._engine.execution_options(oscirc_write=True, oscirc_durable=durable)
         turn = self._writing if self.is_sqlite else contextlib.nullcontext()
-        with turn, Session(engine, expire_on_commit=False) as session, session.begin():
-            if fenced and not self.is_sqlite:
-                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_FENCE})
-            yield session
+        try:
+            with turn, Session(engine, expire_on_commit=False) as session, session.begin():
+                if not self.is_sqlite:
+                    session.execute(_TURN, {"durable": "on" if durable else "off", "timeout": f"{BUSY_TIMEOUT_MS}ms"})
+                    session.execute(_SHARED_TURN if shared else _ALONE_TURN, {"key": _WRITERS})
+                yield session
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) in _BUSY:
+                raise BusyError("others have been writing to the database for too long", hint="try again") from None
+            raise
 
     def migrate(self) -> None:
         """Bring the tables to this version's form (Alembic; the steps are in `migrations/versions`)."""
@@ -121,6 +135,8 @@ class Database:
         config.set_main_option("script_location", "oscirc_server:migrations")
         engine = self._engine.execution_options(oscirc_write=True, oscirc_durable=True)
         with engine.begin() as connection:
+            if not self.is_sqlite:
+                connection.execute(_ALONE_TURN, {"key": _WRITERS})
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -144,11 +160,14 @@ def table_of(model: type[Base]) -> Table:
 
 
 def insert_new(session: Session, model: type[Base], rows: Sequence[dict[str, Any]]) -> None:
-    """Insert many rows; those whose key exists are left as they are."""
+    """Insert many rows, in the order of their keys; those whose key exists are left as they are."""
     if not rows:
         return
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    session.connection().execute(insert(table_of(model)).on_conflict_do_nothing(), list(rows))
+    table = table_of(model)
+    keys = [column.name for column in table.primary_key if column.name in rows[0]]
+    ordered = sorted(rows, key=lambda row: tuple(row[key] for key in keys))
+    session.connection().execute(insert(table).on_conflict_do_nothing(), ordered)
 
 
 def get_fact(session: Session, name: str) -> str | None:
@@ -158,4 +177,4 @@ def get_fact(session: Session, name: str) -> str | None:
 
 def set_fact(session: Session, name: str, value: str) -> None:
     """Remember a fact."""
-    session.merge(Fact(name=name, value=value))
+    session.merge(Fact(name=name, value=value))  # writes are alone: nobody adds it in between

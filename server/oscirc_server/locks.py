@@ -10,6 +10,8 @@ writes the tree's changing files), `collector`, `resigner`, `job:<id>`. One afte
   while the holder may go on unawares: whoever is about to do what only the holder may do asks `confirm` first, which
   raises `SupersededError` where the lock is lost. It also does where a pooler between the two hands sessions around.
 
+`claimed` is for many at once, the digests of blocks that are being stored: locks that digests share, held for moments.
+
 Threads of a process queue for a name before its processes do, so a process has at most one connection per name.
 """
 
@@ -22,7 +24,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -42,6 +44,7 @@ WAIT_S = 60.0
 _FIRST_POLL_S = 0.001
 _LONGEST_POLL_S = 0.02
 _FILE_BYTES = 7  # 56 bits: the greatest whole number of bytes that fits a signed file offset
+_STRIPES = 1024  # a batch of tiny blocks must not fill the table of locks that all share
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's SQLSTATE after lock_timeout
 
 _log = logging.getLogger(__name__)
@@ -63,8 +66,16 @@ class Locks(Protocol):
     def try_held(self, name: str) -> AbstractContextManager[Held | None]:
         """Hold it, or None at once where somebody else does."""
 
+    def claimed(self, digests: Iterable[bytes]) -> AbstractContextManager[None]:
+        """Keep others who claim one of these from it meanwhile; `BusyError` when they are not to be had in time."""
+
     def close(self) -> None:
         """Let go of files and connections; nobody holds a lock any more."""
+
+
+def _stripes(digests: Iterable[bytes]) -> list[int]:
+    """The few locks that many digests share, in the one order in which everybody takes them."""
+    return sorted({int.from_bytes(digest[:2], "big") % _STRIPES for digest in digests})
 
 
 class _Queues:
@@ -91,6 +102,10 @@ class _Queues:
 
 def _number(name: str, length_bytes: int) -> int:
     return int.from_bytes(hashlib.sha256(f"oscirc lock {name}".encode()).digest()[:length_bytes], "big")
+
+
+def _signed(name: str) -> int:
+    return _number(name, 8) - (1 << 63)
 
 
 def _busy(name: str) -> BusyError:
@@ -155,6 +170,14 @@ class FileLocks:
         """See `Locks`."""
         return self._holding(name, 0)
 
+    @contextlib.contextmanager
+    def claimed(self, digests: Iterable[bytes]) -> Iterator[None]:
+        """See `Locks`."""
+        with contextlib.ExitStack() as stack:
+            for stripe in _stripes(digests):
+                stack.enter_context(self.held(f"claim:{stripe}"))
+            yield
+
     def close(self) -> None:
         """See `Locks`."""
         with self._guard:
@@ -198,39 +221,41 @@ class DatabaseLocks:
         self._queues = _Queues()
 
     @staticmethod
-    def _taken(connection: Connection, key: int, wait_s: float) -> bool:
+    def _taken(connection: Connection, keys: Sequence[int], wait_s: float) -> bool:
         if wait_s <= 0:
-            return bool(connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}))
-        wait = {"wait": f"{max(1, int(wait_s * 1000))}ms", "key": key}
+            return bool(connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": keys[0]}))
+        wait = {"wait": f"{max(1, int(wait_s * 1000))}ms", "keys": list(keys)}
         connection.execute(text("SELECT set_config('lock_timeout', :wait, false)"), wait)
         try:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), wait)
+            connection.execute(text("SELECT pg_advisory_lock(k) FROM unnest(CAST(:keys AS bigint[])) AS k"), wait)
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+                connection.execute(text("SELECT pg_advisory_unlock_all()"))  # of several, the first may have been had
                 return False
             raise
         return True
 
     @contextlib.contextmanager
     def _holding(self, name: str, wait_s: float) -> Iterator[Held | None]:
-        key = _number(name, 8) - (1 << 63)
+        key = _signed(name)
         with self._queues.turn(name, wait_s) as mine:
             if not mine:
                 yield None
                 return
             with self._engine.connect() as connection:
-                if not self._taken(connection, key, wait_s):
+                if not self._taken(connection, [key], wait_s):
                     yield None
                     return
                 try:
                     yield _Session(connection, name, key)
                 finally:
-                    self._release(connection, key)
+                    self._release(connection, [key])
 
     @staticmethod
-    def _release(connection: Connection, key: int) -> None:
+    def _release(connection: Connection, keys: Sequence[int]) -> None:
+        unlock = text("SELECT bool_and(pg_advisory_unlock(k)) FROM unnest(CAST(:keys AS bigint[])) AS k")
         try:
-            released = connection.scalar(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+            released = connection.scalar(unlock, {"keys": list(keys)})
         except SQLAlchemyError:
             released = False
         if not released:
@@ -247,6 +272,18 @@ class DatabaseLocks:
     def try_held(self, name: str) -> AbstractContextManager[Held | None]:
         """See `Locks`."""
         return self._holding(name, 0)
+
+    @contextlib.contextmanager
+    def claimed(self, digests: Iterable[bytes]) -> Iterator[None]:
+        """See `Locks`: one statement takes all of them, in order."""
+        keys = [_signed(f"claim:{stripe}") for stripe in _stripes(digests)]
+        with self._engine.connect() as connection:
+            if not self._taken(connection, keys, WAIT_S):
+                raise _busy("claim")
+            try:
+                yield
+            finally:
+                self._release(connection, keys)
 
     def close(self) -> None:
         """See `Locks`."""

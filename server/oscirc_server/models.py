@@ -279,6 +279,16 @@ class JobRow(Base):
     )
 
 
+class PendingFile(Base):
+    """A file of the tree that does not show yet what the database says (`pending_files`)."""
+
+    __tablename__ = "pending_files"
+
+    path: Mapped[str] = mapped_column(String(255), primary_key=True)
+    mark: Mapped[int] = mapped_column(BigInteger)
+    since_s: Mapped[int] = mapped_column(BigInteger)
+
+
 class AuditRow(Base):
     """Who changed what; rows are only ever added."""
 

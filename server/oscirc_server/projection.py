@@ -1,7 +1,9 @@
 """The tree as a projection of the database: documents first, then roles, then the snapshot, the timestamp last.
 
-Whoever calls this holds the writer's lock. A reader who has fetched a timestamp therefore finds everything that it
-leads to. Files that stand with the right length are left alone: all but the timestamp are immutable.
+Whoever calls this holds the writer's lock, and `confirm` says whether that is still so: it is asked before the first
+file and before the timestamp, which is never to go back to what an older holder of the lock knew.
+A reader who has fetched a timestamp therefore finds everything that it leads to. Files that stand with the right
+length are left alone: all but the timestamp are immutable.
 """
 
 from __future__ import annotations
@@ -42,19 +44,23 @@ def _role_files(role: str, version: int, raw: bytes) -> Iterator[tuple[str, byte
         yield root_path(digest_of(raw)), raw
 
 
-def project(storage: Storage, new: Projected) -> None:
+def project(storage: Storage, new: Projected, confirm: Callable[[], None]) -> None:
     """Write one change."""
+    confirm()
     for path, raw in new.documents.items():
         storage.replace(path, raw)
     for digest, raw in new.manifests.items():
         storage.replace(manifest_path(Digest(digest)), raw)
     for signature in sorted(new.roles, key=lambda item: _role_order(item.role)):
         for path, raw in _role_files(signature.role, signature.version, signature.raw):
+            if path == TIMESTAMP_PATH:
+                confirm()
             storage.replace(path, raw)
 
 
-def project_all(storage: Storage, session: Session) -> int:
+def project_all(storage: Storage, session: Session, confirm: Callable[[], None]) -> int:
     """Write whatever the tree lacks or holds with another length; returns how many files that were."""
+    confirm()
     present = {file.path: file.size for prefix in _PREFIXES for file in storage.files(prefix)}
     written = 0
     for path, size, raw in _expected(session):
@@ -65,6 +71,7 @@ def project_all(storage: Storage, session: Session) -> int:
         select(SignedRole.raw).where(SignedRole.role == "timestamp").order_by(SignedRole.version.desc()).limit(1)
     )
     if newest is not None and storage.get(TIMESTAMP_PATH, len(newest)) != newest:
+        confirm()
         storage.replace(TIMESTAMP_PATH, newest)
         written += 1
     return written

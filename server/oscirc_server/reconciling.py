@@ -10,7 +10,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
+import platform
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -27,10 +30,8 @@ from oscirc_server import repository
 from oscirc_server.database import get_fact, set_fact
 from oscirc_server.disavowed import Disavowed, disavowed
 from oscirc_server.installation import Installation
-from oscirc_server.locks import WRITER
 from oscirc_server.metadata import MAX_ROLE_BYTES, MAX_ROOT_BYTES, parse, stored, verify, verify_root_successor
 from oscirc_server.models import ManifestRow
-from oscirc_server.projection import project_all
 from oscirc_server.repository import Change
 from oscirc_server.services import accelerators, blocks, image_rows
 from oscirc_server.storage import Storage
@@ -49,18 +50,23 @@ def reconcile(installation: Installation) -> None:
     _forget_unsynced(installation)
     with installation.database.read() as session:
         snapshot, timestamp = _newest_in_store(installation.storage, disavowed(session))
-        behind = (
+
+    def is_behind(session: Session) -> bool:
+        return (
             snapshot > repository.current_version(session, "snapshot")
             or timestamp > repository.current_version(session, "timestamp")
             or repository.online_due(session, installation.now_s())
         )
+
+    with installation.database.read() as session:
+        behind = is_behind(session)
     if behind:
-        with repository.changing(installation) as change:
+        with contextlib.suppress(repository.NotDueError), repository.changing(installation) as change:
+            if not is_behind(change.session):  # another server that started at the same moment has done it
+                raise repository.NotDueError
             change.stay_above(snapshot=snapshot, timestamp=timestamp)
             _adopt(installation.storage, change, snapshot)
-    with installation.locks.held(WRITER), installation.database.read() as session:
-        written = project_all(installation.storage, session)
-        installation.projection_pending = False
+    written = repository.project_everything(installation)
     accelerators.project_all(installation)
     if written:
         _log.warning("the tree was completed from the database", extra={"files": written})
@@ -73,11 +79,12 @@ def _forget_unsynced(installation: Installation) -> None:
         boot = _BOOT_ID_PATH.read_text().strip()
     except OSError:
         boot = "unknown"
+    name = f"{BOOT_ID}:{hashlib.sha256(platform.node().encode()).hexdigest()[:16]}"  # machines that share a directory
     with installation.database.write() as session:
-        before = get_fact(session, BOOT_ID)
+        before = get_fact(session, name)
         if before is not None and (before != boot or boot == "unknown"):
             blocks.forget_staged(session)
-        set_fact(session, BOOT_ID, boot)
+        set_fact(session, name, boot)
 
 
 def _newest_in_store(storage: Storage, gone: Disavowed) -> tuple[int, int]:

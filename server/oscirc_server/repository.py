@@ -3,7 +3,7 @@
 `changing` is that way. It holds the writer's lock, opens one durable transaction, lets the caller add roles and
 documents, signs a new snapshot and timestamp over the result, commits, and only then projects the change onto the
 tree, `timestamp.json` last. A crash before the commit leaves nothing; a crash after it leaves a tree that
-`projection.project_all` completes at the next start. A version number is the highest ever stored plus one.
+any process completes, told by `pending_files`. A version number is the highest ever stored plus one.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from sqlalchemy.orm import Session
 
 from oscirc_blockstore.errors import OscircError
 from oscirc_blockstore.trust import ONLINE_LIFETIME_S, ONLINE_RENEWAL_S
+from oscirc_server import pending_files
 from oscirc_server.database import insert_new
 from oscirc_server.disavowed import disavowed, next_unused
-from oscirc_server.errors import NotInitialisedError
+from oscirc_server.errors import NotInitialisedError, SupersededError
 from oscirc_server.installation import Installation
 from oscirc_server.key_files import ONLINE_ROLES, signers_for
-from oscirc_server.locks import RESIGNER, WRITER
+from oscirc_server.locks import RESIGNER, WRITER, Held
 from oscirc_server.metadata import SignedMetadata, expiry, parse, sign_snapshot, sign_timestamp
 from oscirc_server.models import Document, ManifestRow, SignedRole
 from oscirc_server.projection import Projected, project, project_all
+from oscirc_server.tree_paths import TIMESTAMP_PATH
 from oscirc_server.tuf_api import Metadata, Root, Targets
 
 CLOCK_SLACK_S = 300
+LAGGING_S = 60
 
 _log = logging.getLogger(__name__)
 
@@ -148,39 +151,63 @@ class Change:
 @contextlib.contextmanager
 def changing(installation: Installation) -> Iterator[Change]:
     """Change the repository: all that the block adds becomes visible at once when it ends well, else nothing does."""
-    with installation.locks.held(WRITER):
-        with installation.database.write(durable=True, fenced=True) as session:
-            change = Change(installation, session)
-            yield change
-            new = change.sign_online()
-        _project_committed(installation, new)
-
-
-def _project_committed(installation: Installation, new: Projected) -> None:
-    """Bring the tree up to date; on an error the change stands and the tree follows later."""
     try:
-        if installation.projection_pending:
-            _project_all(installation)
-        else:
-            project(installation.storage, new)
+        with installation.locks.held(WRITER) as held:
+            with installation.database.write(durable=True) as session:
+                change = Change(installation, session)
+                yield change
+                new = change.sign_online()
+                behind = bool(pending_files.mark(session, [TIMESTAMP_PATH], change.now_s))
+            _project_committed(installation, held, None if behind else new)
+    except SupersededError:  # the change stands; the other may have been overtaken by what this one sent last
+        with contextlib.suppress(OscircError):
+            complete_projection(installation)
+        raise
+
+
+def _project_committed(installation: Installation, held: Held, new: Projected | None) -> int:
+    """Bring the tree up to date, with a change or altogether; on an error it follows later. Returns files written."""
+    written = 0
+    try:
+        with installation.database.read() as session:
+            marks = pending_files.marked(session, TIMESTAMP_PATH)
+            if new is None:
+                written = project_all(installation.storage, session, held.confirm)
+            else:
+                project(installation.storage, new, held.confirm)
+        held.confirm()  # else the timestamp may have gone out after another's
+        pending_files.done(installation.database, marks)
         installation.projection_pending = False
     except OscircError as error:
         installation.projection_pending = True
         _log.error("projection failed", extra={"error": str(error)})
         raise
+    return written
 
 
-def _project_all(installation: Installation) -> None:
-    with installation.database.read() as session:
-        project_all(installation.storage, session)
+def project_everything(installation: Installation) -> int:
+    """At the start: every file of signed metadata as the database has it; returns how many had to be written."""
+    with installation.locks.held(WRITER) as held:
+        return _project_committed(installation, held, None)
 
 
 def complete_projection(installation: Installation) -> None:
-    """Write what an earlier error kept from the tree, if anything."""
-    if installation.projection_pending:
-        with installation.locks.held(WRITER):
-            _project_all(installation)
-            installation.projection_pending = False
+    """Write what an error, another process's death or a superseded writer kept from the tree, if anything."""
+    with installation.database.read() as session:
+        waiting = bool(pending_files.marked(session, TIMESTAMP_PATH))
+        newest = in_force(session, "timestamp").raw
+    if not waiting and installation.storage.get(TIMESTAMP_PATH, len(newest)) == newest:
+        installation.projection_pending = False
+        return
+    written = project_everything(installation)
+    if written:
+        _log.warning("the tree was completed from the database", extra={"files": written})
+
+
+def is_lagging(installation: Installation, session: Session) -> bool:
+    """Whether the tree lags behind the database for longer than it takes to write it."""
+    oldest_s = pending_files.oldest_s(session)
+    return installation.projection_pending or (oldest_s is not None and oldest_s + LAGGING_S <= installation.now_s())
 
 
 def resign_online(installation: Installation) -> int:
@@ -190,13 +217,14 @@ def resign_online(installation: Installation) -> int:
     return change.snapshot_version
 
 
-class _NotDueError(Exception):
+class NotDueError(Exception):
     """Somebody else has renewed meanwhile: ends a change before it signs anything."""
 
 
-def _require_due(change: Change) -> None:
+def require_due(change: Change) -> None:
+    """Raise `NotDueError` unless snapshot and timestamp are still due, now that nobody else can renew them."""
     if not online_due(change.session, change.now_s):
-        raise _NotDueError
+        raise NotDueError
 
 
 def renew_online(installation: Installation) -> int | None:
@@ -212,8 +240,8 @@ def renew_online(installation: Installation) -> int | None:
             return None
         try:
             with changing(installation) as change:
-                _require_due(change)
-        except _NotDueError:
+                require_due(change)
+        except NotDueError:
             return None
         return change.snapshot_version
 

@@ -18,7 +18,7 @@ from oscirc_blockstore.errors import OscircError
 from oscirc_server import alarms, repository
 from oscirc_server.alarms import RoleHealth, Severity
 from oscirc_server.installation import Installation
-from oscirc_server.services import drafts, lengths
+from oscirc_server.services import accelerators, drafts, lengths
 
 PERIOD_S = 60.0
 ALARM_PERIOD_S = 3600
@@ -51,6 +51,7 @@ class AlarmLog:
 def upkeep(installation: Installation, alarm_log: AlarmLog | None = None) -> None:
     """One round of it."""
     repository.complete_projection(installation)
+    accelerators.complete(installation)
     version = repository.renew_online(installation)
     if version is not None:
         _log.info("snapshot and timestamp re-signed", extra={"snapshot": version})

@@ -20,7 +20,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -33,10 +33,11 @@ _COPY_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file of the tree: its path and length in bytes."""
+    """A file of the tree: its path, its length in bytes, and when it was written (seconds since the epoch)."""
 
     path: str
     size: int
+    modified_s: float = field(default=0.0, compare=False)
 
 
 class Storage(Protocol):
@@ -45,6 +46,10 @@ class Storage(Protocol):
     @property
     def durable_on_put(self) -> bool:
         """Whether a file survives a power cut as soon as it is put, without `sync`."""
+
+    @property
+    def first_put_wins(self) -> bool:
+        """Whether of several `put_if_absent` at the same moment exactly one says that it wrote the file."""
 
     def put_if_absent(self, path: str, raw: bytes | memoryview) -> bool:
         """Write a file; False, and nothing changed, when one is there already."""
@@ -79,6 +84,9 @@ class Storage(Protocol):
     def local_path(self, path: str) -> str | None:
         """The file's place on this machine, when it is a plain file here."""
 
+    def signed_url(self, path: str, lifetime_s: int) -> str | None:
+        """A URL at which anybody may GET this file for so long, where the store can make one."""
+
 
 def _syncfs(descriptor: int) -> None:
     """Flush one file system (Linux); elsewhere all of them."""
@@ -94,6 +102,7 @@ class DirectoryStorage:
     """The tree as a directory; `temporary` must be on the same file system."""
 
     durable_on_put = False
+    first_put_wins = True
 
     def __init__(self, root: Path, temporary: Path) -> None:
         self._root = str(root)
@@ -201,9 +210,9 @@ class DirectoryStorage:
             for directory, _, names in os.walk(f"{self._root}/{prefix}"):
                 below = directory[len(self._root) + 1 :]
                 for name in names:
-                    size = self.size(f"{below}/{name}")
-                    if size is not None:
-                        yield StoredFile(f"{below}/{name}", size)
+                    with contextlib.suppress(FileNotFoundError):
+                        found = os.stat(f"{directory}/{name}", follow_symlinks=False)  # noqa: PTH116
+                        yield StoredFile(f"{below}/{name}", found.st_size, found.st_mtime)
 
     def sync(self) -> None:
         """See `Storage`: one `syncfs` of the tree's file system."""
@@ -223,3 +232,7 @@ class DirectoryStorage:
     def local_path(self, path: str) -> str | None:
         """See `Storage`."""
         return f"{self._root}/{path}"
+
+    def signed_url(self, path: str, lifetime_s: int) -> str | None:  # noqa: ARG002
+        """See `Storage`: a directory has no web server of its own."""
+        return None

@@ -17,14 +17,17 @@ from .commands import end, free_port
 
 ACCESS_KEY = "tests"
 SECRET_KEY = "no secret at all"
+# What stands in the directory is seen at once. Where there are writes, rclone 1.75 hangs with such short memories.
+_ANONYMOUS = ("--read-only", "--copy-links", "--dir-cache-time", "0", "--poll-interval", "0")
 
 
 @dataclass
 class S3Server:
-    """Where it is; `root/<bucket>/<key>` is an object's file."""
+    """Where it is; `root/<bucket>/<key>` is an object's file, also for writing, if `notice` is called afterwards."""
 
     root: Path
     port: int
+    control_port: int
     process: subprocess.Popen
     _serial: Iterator[int] = field(default_factory=itertools.count)
 
@@ -44,7 +47,13 @@ class S3Server:
         """The name of a new, empty bucket."""
         name = f"bucket-{next(self._serial)}"
         (self.root / name).mkdir()
+        self.notice()
         return name
+
+    def notice(self) -> None:
+        """Let the server see what was changed in the directory past it: it remembers listings for minutes."""
+        answer = httpx.post(f"http://127.0.0.1:{self.control_port}/vfs/forget")
+        assert answer.status_code == 200, answer.text
 
 
 def _program() -> Path:
@@ -56,14 +65,15 @@ def _program() -> Path:
 
 @contextlib.contextmanager
 def s3_server(directory: Path, port: int | None = None, *, anonymous: bool = False) -> Iterator[S3Server]:
-    """Until the block ends; what stands in `directory` is seen at once, whoever wrote it.
+    """Until the block ends.
 
     An `anonymous` one lets everybody read and nobody write, as a bucket that nginx or a CDN stands in front of.
     """
     port = port or free_port()
     root = directory / "buckets"
     root.mkdir(parents=True, exist_ok=True)
-    options = ["--dir-cache-time", "0", "--poll-interval", "0", "--vfs-cache-mode", "off", "--log-level", "ERROR"]
+    control_port = free_port()
+    control = ["--rc", "--rc-no-auth", "--rc-addr", f"127.0.0.1:{control_port}"]
     process = subprocess.Popen(
         [
             _program(),
@@ -71,9 +81,10 @@ def s3_server(directory: Path, port: int | None = None, *, anonymous: bool = Fal
             "s3",
             root,
             *("--addr", f"127.0.0.1:{port}"),
-            *(("--read-only", "--copy-links") if anonymous else ("--auth-key", f"{ACCESS_KEY},{SECRET_KEY}")),
+            *(_ANONYMOUS if anonymous else ("--auth-key", f"{ACCESS_KEY},{SECRET_KEY}")),
             *("--config", directory / "rclone.conf"),
-            *options,
+            *control,
+            *("--log-level", "ERROR"),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -88,6 +99,6 @@ def s3_server(directory: Path, port: int | None = None, *, anonymous: bool = Fal
             assert process.poll() is None, "rclone did not start"
             assert time.monotonic() < deadline, "rclone does not answer"
             time.sleep(0.02)
-        yield S3Server(root, port, process)
+        yield S3Server(root, port, control_port, process)
     finally:
         end(process)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from oscirc_blockstore.errors import OscircError
+from oscirc_server import repository
 from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.installation import Installation
 from oscirc_server.status import expired_roles
@@ -32,9 +33,10 @@ def live() -> Health:
 
 
 def _failing(installation: Installation) -> list[str]:
-    failing = ["projection"] if installation.projection_pending else []
+    failing: list[str] = []
     try:
         with installation.database.read() as session:
+            failing += ["projection"] if repository.is_lagging(installation, session) else []
             failing += [f"{role} expired" for role in expired_roles(session, installation.now_s())]
     except (SQLAlchemyError, OscircError) as error:
         _log.error("not ready", extra={"error": str(error)[:300]})

@@ -9,6 +9,7 @@ clients that are reading it until the next start of the server.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from typing import IO
 
@@ -31,13 +32,15 @@ from oscirc_blockstore.accelerators import (
     hint_path,
     listing_path,
 )
-from oscirc_blockstore.digests import Digest, digest_of
+from oscirc_blockstore.digests import Digest, digest_of, parse_hex
 from oscirc_blockstore.errors import DocumentRefusedError, NotFoundError, OscircError, UsageError
 from oscirc_blockstore.frame import max_frame_bytes
 from oscirc_blockstore.image_index import ImageIndex
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.manifest import parse as parse_manifest
 from oscirc_blockstore.names import check_channel, check_image, check_publisher
+from oscirc_blockstore.trust import DAY_S
+from oscirc_server import pending_files
 from oscirc_server.errors import ConflictError
 from oscirc_server.installation import Installation
 from oscirc_server.locks import WRITER
@@ -45,6 +48,8 @@ from oscirc_server.models import AcceleratorRow, Document, ImageRow, ManifestRow
 from oscirc_server.services import audit, jobs
 from oscirc_server.storage import Storage
 
+_PREFIX = "accel/"
+_HINT = re.compile(r"accel/hints/([^/]+)/([^/]+)\.json")
 _HINT_HEAD_BYTES = 512  # the document around its channels
 
 _log = logging.getLogger(__name__)
@@ -157,6 +162,7 @@ def remove(installation: Installation, names: tuple[str, str, str], kind: str, n
                 session.delete(made)
         subject = f"{names[0]}/{names[1]}@{names[2]}"
         audit.record(session, installation.now_s(), actor, "accelerator.remove", subject, kind=kind, name=name)
+        _note_change(session, digest, installation.now_s())
     project(installation, names[0], [names[1]], digest)
 
 
@@ -194,17 +200,48 @@ def hint(session: Session, index: ImageIndex) -> Hint:
 
 def project(installation: Installation, publisher: str, images: Iterable[str], manifest: Digest | None = None) -> None:
     """Write the hints of these images, and the listing of a manifest, as they are to be now."""
+    paths = [hint_path(publisher, image) for image in images]
+    _write_documents(installation, [*paths, *([] if manifest is None else [listing_path(manifest)])])
+
+
+def complete(installation: Installation) -> None:
+    """Write the documents that a process which died, or an error, has left behind."""
+    with installation.database.read() as session:
+        paths = list(pending_files.marked(session, _PREFIX))
+    if paths:
+        _write_documents(installation, paths)
+
+
+def _write_documents(installation: Installation, paths: Iterable[str]) -> None:
     storage = installation.storage
-    with installation.locks.held(WRITER), installation.database.read() as session:
-        if manifest is not None:
-            _write(storage, listing_path(manifest), listing(session, manifest).serialise())
-        for image in images:
-            try:
-                raw = hint(session, index_of(session, publisher, image)).serialise()
-            except NotFoundError:
-                storage.remove(hint_path(publisher, image))
-                continue
-            _write(storage, hint_path(publisher, image), raw)
+    with installation.locks.held(WRITER) as held:
+        with installation.database.read() as session:
+            marks = pending_files.marked(session, _PREFIX)
+            made = {path: _document(session, path) for path in paths}
+        for path, raw in made.items():
+            held.confirm()
+            if raw is None:
+                storage.remove(path)
+            else:
+                _write(storage, path, raw)
+        pending_files.done(installation.database, {path: marks[path] for path in made if path in marks})
+
+
+def _document(session: Session, path: str) -> bytes | None:
+    """A listing or a hint as it is to be now; None when there is to be none."""
+    of_image = _HINT.fullmatch(path)
+    if of_image is None:
+        return listing(session, parse_hex(path.removeprefix(_PREFIX).removesuffix(".json"))).serialise()
+    try:
+        return hint(session, index_of(session, of_image[1], of_image[2])).serialise()
+    except NotFoundError:
+        return None
+
+
+def _note_change(session: Session, manifest: Digest, now_s: int) -> None:
+    """In the transaction that changes its rows: the listing of a manifest and its image's hint are behind."""
+    facts = parse_manifest(session.get_one(ManifestRow, manifest).raw)
+    pending_files.mark(session, [hint_path(facts.publisher, facts.image), listing_path(manifest)], now_s)
 
 
 def follow(installation: Installation, publisher: str, images: Iterable[str]) -> None:
@@ -216,19 +253,21 @@ def follow(installation: Installation, publisher: str, images: Iterable[str]) ->
 
 
 def project_all(installation: Installation) -> None:
-    """At the start: every document, and none of the files that no row names any more."""
-    storage = installation.storage
-    with installation.locks.held(WRITER), installation.database.read() as session:
-        for row in session.scalars(select(ImageRow).where(ImageRow.listed)):
-            raw = hint(session, index_of(session, row.publisher, row.image)).serialise()
-            _write(storage, hint_path(row.publisher, row.image), raw)
-        for digest in session.scalars(select(AcceleratorRow.manifest).distinct()):
-            _write(storage, listing_path(Digest(digest)), listing(session, Digest(digest)).serialise())
+    """At the start: every document, and none of the files that no row has named for a day (somebody may be at it)."""
+    with installation.database.read() as session:
+        paths = [
+            hint_path(row.publisher, row.image) for row in session.scalars(select(ImageRow).where(ImageRow.listed))
+        ]
+        manifests = session.scalars(select(AcceleratorRow.manifest).distinct())
+        paths += [listing_path(Digest(digest)) for digest in manifests]
+        paths += [path for path in pending_files.marked(session, _PREFIX) if path not in paths]
         named = {f"accel/{sha256.hex()}" for sha256 in session.scalars(select(AcceleratorRow.sha256))}
-        files = [file.path for file in storage.files("accel") if not file.path.endswith(".json")]
-        for path in files:
-            if path not in named:
-                storage.remove(path)
+    _write_documents(installation, paths)
+    horizon_s = installation.now_s() - DAY_S
+    files = [file for file in installation.storage.files("accel") if not file.path.endswith(".json")]
+    for file in files:
+        if file.path not in named and file.modified_s < horizon_s:
+            installation.storage.remove(file.path)
 
 
 def _refuse_own(kind: str) -> None:
@@ -265,6 +304,7 @@ def put_row(session: Session, manifest: Digest, accelerator: Accelerator, now_s:
             created_s=now_s,
         )
     )
+    _note_change(session, manifest, now_s)
 
 
 def judged(digest: Digest, manifest: Manifest, kind: str, name: str, sha256: Digest, file: IO[bytes]) -> Accelerator:

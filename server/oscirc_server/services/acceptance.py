@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore import image_index, trust
+from oscirc_blockstore.accelerators import hint_path
 from oscirc_blockstore.digests import Digest, digest_of, parse_hex
 from oscirc_blockstore.errors import DigestMismatchError, DocumentRefusedError, TrustError
 from oscirc_blockstore.image_index import ImageIndex
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.manifest import parse as parse_manifest
-from oscirc_server import delegations, repository
+from oscirc_server import delegations, pending_files, repository
 from oscirc_server.errors import RoleConflictError
 from oscirc_server.metadata import SignedMetadata, parse, role_facts, stored, verify
 from oscirc_server.models import Document, ImageRow, ManifestRow
@@ -141,6 +142,8 @@ def apply(change: Change, accepted: Accepted) -> None:
     for item in accepted.changed:
         change.add_document(item.path, item.raw)
     change.add_role(accepted.signature)
+    hints = [hint_path(publisher, item.index.image) for item in accepted.changed]
+    pending_files.mark(change.session, hints, change.now_s)
     for item in accepted.changed:
         image_rows.record(change.session, item.index, item.path, change.now_s)
     image_rows.list_only(change.session, publisher, accepted.images)

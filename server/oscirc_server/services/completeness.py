@@ -19,7 +19,7 @@ from oscirc_server.installation import Installation
 from oscirc_server.services import blocks
 
 _log = logging.getLogger(__name__)
-_AGAIN = "publish again: what is missing will be uploaded"
+AGAIN = "publish again: what is missing will be uploaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,14 @@ def check_complete(installation: Installation, manifest: Manifest) -> Completene
     def load(digest: Digest) -> bytes:
         frame = installation.storage.get(block_path(digest), max_frame_bytes(NODE_SIZE))
         if frame is None:
-            raise MissingBlocksError(f"the node {digest.hex()} is not here", missing=1, hint=_AGAIN)
+            raise MissingBlocksError(f"the node {digest.hex()} is not here", missing=1, hint=AGAIN)
         try:
             return decode_verified(frame, NODE_SIZE, digest)
         except (FrameRefusedError, DigestMismatchError):
             _log.warning("a stored node is damaged", extra={"digest": digest.hex()})
             with installation.database.write() as session:
                 blocks.forget(session, digest)
-            raise MissingBlocksError(f"the node {digest.hex()} is not here", missing=1, hint=_AGAIN) from None
+            raise MissingBlocksError(f"the node {digest.hex()} is not here", missing=1, hint=AGAIN) from None
 
     table = contents(manifest.geometry, manifest.root, load)
     if table.data_blocks != manifest.data_blocks:
@@ -55,6 +55,6 @@ def check_complete(installation: Installation, manifest: Manifest) -> Completene
         present = blocks.stored(session, list(wanted))
     missing = sum(1 for digest, size in wanted.items() if digest not in present or present[digest].raw_size != size)
     if missing:
-        raise MissingBlocksError(f"{missing} blocks that the table names are not here", missing=missing, hint=_AGAIN)
+        raise MissingBlocksError(f"{missing} blocks that the table names are not here", missing=missing, hint=AGAIN)
     staged = tuple(digest for digest, block in present.items() if block.staged)
     return Completeness(sum(block.stored_length for block in present.values()), staged)

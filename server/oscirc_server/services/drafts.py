@@ -86,17 +86,17 @@ def _facts(session: Session, draft: Draft) -> DraftFacts:
     )
 
 
-def find(session: Session, draft_id: str) -> Draft:
+def find(session: Session, draft_id: str, *, lock: bool = False) -> Draft:
     """The draft's row, or `NotFoundError`."""
-    draft = session.get(Draft, draft_id)
+    draft = session.get(Draft, draft_id, with_for_update=True if lock else None)
     if draft is None:
         raise NotFoundError(f"there is no draft {draft_id[:32]!r}", hint="it may have expired: publish again")
     return draft
 
 
 def find_open(session: Session, draft_id: str) -> Draft:
-    """The draft's row, or `NotFoundError`, or `ConflictError` once it was released."""
-    draft = find(session, draft_id)
+    """The draft's row, locked for this write, or `NotFoundError`, or `ConflictError` once it was released."""
+    draft = find(session, draft_id, lock=True)
     if draft.state != DRAFT_OPEN:
         raise ConflictError(f"the draft {draft_id} is {draft.state} already")
     return draft
@@ -165,7 +165,7 @@ def missing(installation: Installation, draft_id: str, raw: bytes) -> bytes:
     asked = list(dict.fromkeys(Digest(raw[at : at + 32]) for at in range(0, len(raw), 32)))
     if ZERO_DIGEST in asked:
         raise RequestRefusedError("the zero digest names no block")
-    with installation.database.write() as session:
+    with installation.database.write(shared=True) as session:
         find_open(session, draft_id)
         present = blocks.stored(session, asked)
         blocks.lease(session, draft_id, present)

@@ -17,12 +17,12 @@ from oscirc_blockstore.digests import Digest, digest_of
 from oscirc_blockstore.errors import TrustError
 from oscirc_blockstore.manifest import parse as parse_manifest
 from oscirc_server import repository
-from oscirc_server.errors import ConflictError
+from oscirc_server.errors import ConflictError, MissingBlocksError
 from oscirc_server.installation import Installation
 from oscirc_server.models import DRAFT_RELEASED, Draft, Lease
 from oscirc_server.services import accelerators, acceptance, audit, blocks, drafts, jobs
 from oscirc_server.services.acceptance import Accepted, Offer
-from oscirc_server.services.completeness import check_complete
+from oscirc_server.services.completeness import AGAIN, check_complete
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +77,9 @@ def release(
         draft = drafts.find_open(change.session, draft_id)
         accepted = _judge(change.session, offer, draft, change.now_s)
         blocks.promote(change.session, complete.staged)
+        lost = len(complete.staged) - len(blocks.stored(change.session, complete.staged))
+        if lost:  # another machine that shares the directory has started again meanwhile
+            raise MissingBlocksError(f"{lost} blocks may not have reached the disk", missing=lost, hint=AGAIN)
         change.add_manifest(digest, raw, complete.stored_bytes)
         acceptance.apply(change, accepted)
         draft.state = DRAFT_RELEASED

@@ -166,7 +166,7 @@ def authenticate(installation: Installation, token: str) -> Principal:
                 raise UnauthenticatedError(_UNKNOWN)
             scopes = authority.effective(scopes, allowed)
     if row.last_used_s is None or abs(now_s - row.last_used_s) >= _USE_GRAIN_S:
-        with installation.database.write() as session:
+        with installation.database.write(shared=True) as session:
             session.execute(update(Token).where(Token.id == row.id).values(last_used_s=now_s))
     return Principal(row.id, scopes, row.account)
 

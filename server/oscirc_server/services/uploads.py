@@ -4,8 +4,10 @@ zstd, SHA-256 and writing release the interpreter's lock, so the threads keep ev
 cuts the body into records and hands them over in batches. Memory is bounded: so many batches may wait, after which
 the body is read no further. Rows are written once per body.
 
-The first stored frame of a digest wins. A file that is there without a row (a crash between the two, a database
-restored from an older copy, a power cut) is verified where it stands: kept if it is good, replaced if not.
+The first stored frame of a digest wins: in a directory by a link that refuses to overwrite, in a bucket because
+whoever stores a digest holds a claim on it until its row stands, among all processes. A file that is there without a
+row (a crash between the two, a database restored from an older copy, a power cut) is verified where it stands: kept if
+it is good, replaced if not.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+
+from sqlalchemy.orm import Session
 
 from oscirc_blockstore.digests import Digest, block_path
 from oscirc_blockstore.errors import IntegrityError, OscircError
@@ -23,6 +27,7 @@ from oscirc_blockstore.frame import decode_verified, max_frame_bytes
 from oscirc_server.errors import RecordRefusedError
 from oscirc_server.installation import Installation
 from oscirc_server.services import blocks, drafts
+from oscirc_server.services.blocks import StoredBlock
 from oscirc_server.services.frame_records import Record, RecordParser
 
 BATCH_BYTES = 1 << 20  # of frames: some 10 ms of one core
@@ -126,13 +131,29 @@ class Uploader:
             outcome.failures += part.failures
 
     def _store_batch(self, batch: Sequence[Record]) -> _Outcome:
-        """In a thread: judge and write; stops at the first record that fails."""
+        """In a thread: judge and write; stops at the first record that fails.
+
+        Where the store itself cannot tell who was first, the digests are claimed until their rows stand.
+        """
+        if self._installation.storage.first_put_wins:
+            return self._write(batch, {})
+        digests = [record.digest for record in batch]
+        with self._installation.locks.claimed(digests):
+            with self._installation.database.read() as session:
+                known = blocks.stored(session, digests)
+            outcome = self._write(batch, known)
+            adopted = self._adopted(outcome, set(known))
+            with self._installation.database.write(shared=True) as session:
+                self._add_rows(session, outcome.stored + adopted)
+        return outcome
+
+    def _write(self, batch: Sequence[Record], known: Mapping[Digest, StoredBlock]) -> _Outcome:
         outcome = _Outcome()
         storage = self._installation.storage
         for record in batch:
             try:
                 decode_verified(record.frame, record.raw_size, record.digest)
-                if storage.put_if_absent(block_path(record.digest), record.frame):
+                if record.digest not in known and storage.put_if_absent(block_path(record.digest), record.frame):
                     outcome.stored.append((record.digest, record.raw_size, len(record.frame)))
                 else:
                     outcome.present.append(record)
@@ -152,20 +173,31 @@ class Uploader:
         installation = self._installation
         with installation.database.read() as session:
             known = set(blocks.stored(session, [record.digest for record in outcome.present]))
-        covered = known | {digest for digest, _, _ in outcome.stored}
+        lacking = [record.digest for record in outcome.present if record.digest not in known]
+        with installation.locks.claimed(lacking) if lacking else contextlib.nullcontext():
+            adopted = self._adopted(outcome, known)
+            covered = known | {digest for digest, _, _ in outcome.stored + adopted}
+            with installation.database.write(shared=True) as session:
+                drafts.find_open(session, draft_id)
+                self._add_rows(session, outcome.stored + adopted)
+                blocks.lease(session, draft_id, covered)
+                drafts.touch(installation, session, draft_id)
+        stored_bytes = sum(length for _, _, length in outcome.stored)
+        return UploadFacts(len(outcome.stored), len(outcome.present), stored_bytes)
+
+    def _add_rows(self, session: Session, found: Sequence[tuple[Digest, int, int]]) -> None:
+        durable = self._installation.storage.durable_on_put
+        blocks.add(session, found, durable=durable, now_s=self._installation.now_s())
+
+    def _adopted(self, outcome: _Outcome, known: Collection[Digest]) -> list[tuple[Digest, int, int]]:
+        """Rows for files that were there and have none."""
+        covered = {digest for digest, _, _ in outcome.stored}.union(known)
         adopted: list[tuple[Digest, int, int]] = []
         for record in outcome.present:
             if record.digest not in covered:
                 adopted.append(self._adopt(record))
                 covered.add(record.digest)
-        durable = installation.storage.durable_on_put
-        with installation.database.write() as session:
-            blocks.add(session, outcome.stored + adopted, durable=durable, now_s=installation.now_s())
-            drafts.find_open(session, draft_id)
-            blocks.lease(session, draft_id, covered)
-            drafts.touch(installation, session, draft_id)
-        stored_bytes = sum(length for _, _, length in outcome.stored)
-        return UploadFacts(len(outcome.stored), len(outcome.present), stored_bytes)
+        return adopted
 
     def _adopt(self, record: Record) -> tuple[Digest, int, int]:
         """A row for a file that has none: verified first, and replaced by the uploaded frame when it is not good."""

@@ -61,7 +61,7 @@ def test_a_failed_write_leaves_nothing(database):
 
 def test_facts_are_replaced(database):
     for value in ("1", "2"):
-        with database.write(durable=True, fenced=True) as session:
+        with database.write(durable=True) as session:
             set_fact(session, "a", value)
     with database.read() as session:
         assert get_fact(session, "a") == "2"
