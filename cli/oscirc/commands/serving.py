@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from oscirc.commands.backing_up import backup, restore
 from oscirc.commands.recovering import recover
 from oscirc.commands.working import work
 from oscirc.job_options import job_settings, jobs_option, policy_options
@@ -442,6 +443,8 @@ def rotate(
 
 
 serve.add_command(work)
+serve.add_command(backup)
+serve.add_command(restore)
 
 
 serve.add_command(recover)
