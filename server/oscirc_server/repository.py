@@ -101,6 +101,10 @@ class Change:
         self.session.flush()
         self._new.roles.append(signature)
 
+    def forget_role(self, role: str, version: int) -> None:
+        """Project nothing of a version whose rows were rolled back."""
+        self._new.roles = [item for item in self._new.roles if (item.role, item.version) != (role, version)]
+
     def add_document(self, path: str, raw: bytes) -> None:
         """Store a TUF target; the same one again changes nothing."""
         insert_new(self.session, Document, [{"path": path, "raw": raw, "created_s": self.now_s}])

@@ -17,7 +17,7 @@ from oscirc_server.reconciling import reconcile
 from oscirc_server.services import releases
 
 from .in_process import client_of
-from .server_world import Api, block
+from .server_world import Api, block, signed
 
 
 @contextmanager
@@ -241,3 +241,75 @@ def test_a_clock_that_was_wrong_is_noticed(world, installation):
         assert not repository.online_due(session, world.clock() + 86_399)
         assert repository.online_due(session, world.clock() + 86_400)
         assert repository.online_due(session, world.clock() - 3600)
+
+
+def without_newest_snapshots(world, first_gone):
+    """The store as it is when the newest snapshots and the timestamp were lost, too."""
+    (world.tree / "metadata/timestamp.json").unlink()
+    for path in (world.tree / "metadata").glob("*.snapshot.json"):
+        if int(path.name.partition(".")[0]) >= first_gone:
+            path.unlink()
+
+
+def test_a_publishers_role_that_no_snapshot_names_keeps_its_number(world, alice):
+    published(world, alice, "1")
+    first_gone = snapshot_of(world).version + 1
+    with restored(world):
+        published(world, alice, "2", "3")
+    signed = (world.tree / "metadata/3.alice.json").read_bytes()
+    without_newest_snapshots(world, first_gone)
+    (world.tree / "metadata/2.alice.json").unlink()  # a gap is no reason to use the number behind it again
+    with started(world) as (_, api):
+        assert snapshot_of(world).meta["alice.json"].version == 3
+        assert [item["version"] for item in api.call("GET", "images/alice/debian").json()["versions"]] == [
+            "3",
+            "2",
+            "1",
+        ]
+        assert api.publish(alice, "debian", "4", alice.build("debian", [block("4")])).json()["role_version"] == 4
+    assert (world.tree / "metadata/3.alice.json").read_bytes() == signed
+
+
+def test_a_targets_role_that_no_snapshot_names_keeps_its_number(world, alice):
+    published(world, alice, "1")
+    first_gone = snapshot_of(world).version + 1
+    with restored(world):
+        bob = world.add_publisher("bob")
+        published(world, bob, "1")
+    without_newest_snapshots(world, first_gone)
+    with started(world):
+        assert snapshot_of(world).meta["targets.json"].version == 3
+        assert snapshot_of(world).meta["bob.json"].version == 1
+
+
+@pytest.mark.parametrize("fault", ["altered", "without its index", "signed by others", "far ahead"])
+def test_a_role_in_the_store_that_does_not_hold_is_not_taken_over(world, alice, fault):
+    published(world, alice, "1")
+    with restored(world):
+        published(world, alice, "2")
+    without_newest_snapshots(world, 4)
+    path = world.tree / "metadata/2.alice.json"
+    if fault == "altered":
+        path.write_bytes(path.read_bytes().replace(b'"version":2', b'"version":7'))
+    elif fault == "signed by others":
+        role = Metadata.from_bytes(path.read_bytes())
+        role.signatures.clear()
+        path.write_bytes(role.to_bytes())
+    elif fault == "far ahead":  # with her key it is as good as any, and still no way to jump
+        path.unlink()
+        far = alice.role(alice.indexes, version=5000)
+        (world.tree / "metadata/5000.alice.json").write_bytes(signed(far, alice.key))
+    else:
+        (world.tree / f"targets/alice/{digest_of(alice.indexes['debian'].serialise()).hex()}.debian.json").unlink()
+    with started(world):
+        assert snapshot_of(world).meta["alice.json"].version == 1
+
+
+def test_a_timestamp_that_was_lost_does_not_make_its_number_used_again(world, alice):
+    published(world, alice, "1")
+    with restored(world):
+        published(world, alice, "2", "3", "4")
+    before = timestamp_of(world).version
+    (world.tree / "metadata/timestamp.json").unlink()
+    with started(world):
+        assert timestamp_of(world).version > before
