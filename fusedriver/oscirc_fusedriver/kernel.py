@@ -36,8 +36,7 @@ def raise_read_ahead(device: str, kilobytes: int, sysfs: Path = Path("/sys/class
     """Let the kernel read up to so many kB ahead on the mount `device` (`major:minor`); returns what holds then.
 
     Only root may; for others the kernel's 128 stays and 0 is returned. Measured with 1024 instead of 128: a quarter
-    more from a warm cache; a Debian boot's reads replayed with 100 ms a block in 39 s instead of 58, with 13 % more
-    blocks fetched.
+    more from a warm cache.
     """
     setting = sysfs / device / "read_ahead_kb"
     try:

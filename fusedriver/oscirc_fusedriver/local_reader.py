@@ -29,9 +29,9 @@ class LocalReader:
     def on_block(self, arrived: Callable[[int, int], None]) -> None:
         """Nothing comes before it is asked for."""
 
-    def on_settled(self, settled: Callable[[], None]) -> None:
-        """At once."""
-        settled()
+    def is_complete(self) -> bool:
+        """It is all here."""
+        return True
 
     def fail_reads(self, enabled: bool) -> None:
         """Nothing waits."""

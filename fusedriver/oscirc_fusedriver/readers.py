@@ -24,8 +24,8 @@ class Reader(Protocol):
     def on_block(self, arrived: Callable[[int, int], None]) -> None:
         """Have `arrived(offset, length)` called for blocks that come before they are asked for, from any thread."""
 
-    def on_settled(self, settled: Callable[[], None]) -> None:
-        """Have `settled()` called once what is fetched ahead has come, from any thread; at once where nothing is."""
+    def is_complete(self) -> bool:
+        """Whether no read needs the network any more, as far as a bounded look tells."""
 
     def fail_reads(self, enabled: bool) -> None:
         """While on, reads that wait for the network fail at once, the outstanding ones too."""
@@ -70,8 +70,9 @@ class MountOptions:
     `direct_io` turns the page cache off, to see what a guest asks; `trace` is a file to record that in. With the page
     cache a trace holds first touches only; while it is recorded, for `trace_s` at most, no pages are pushed, since what
     is in the page cache already is not asked for.
-    `read_ahead_kb` needs root to take effect. `timestamp_s` is every file time: constant, because a change would drop
-    the page cache. The first read, of two pages, gets `ready_timeout_s`, or what two reads may take.
+    `read_ahead_kb` holds once the whole image is here, and needs root. `timestamp_s` is every file time: constant,
+    because a change would drop the page cache. The first read, of two pages, gets `ready_timeout_s`, or what two reads
+    may take.
     """
 
     allow_other: bool = False

@@ -275,6 +275,10 @@ class ImageReader:
         else:
             self._prefetcher.on_settled(settled)
 
+    def is_complete(self) -> bool:
+        """Whether every block is in the cache; False also where a look of two seconds did not reach them all."""
+        return self._survey.look() == (self.manifest.data_blocks, True)
+
     def status(self) -> ReaderStatus:
         """What was needed, cached and fetched so far; looks through the cache for at most about two seconds."""
         geometry = self.manifest.geometry

@@ -8,7 +8,7 @@ Between the reader, which tells each read, and the prefetcher, which waits here:
   was foreseen has paid for few blocks.
 
 Guesses of neighbours (`readahead`) are silent until `guess` is called: while a bundle or a profile comes, what will be
-read is known better.
+read is known better. They pass over what whoever used an earlier version did not need (`left_alone`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+from oscirc_remote.left_alone import LeftAlone
 from oscirc_remote.readahead import ReadAhead
 
 START_TOUCHES = 4
@@ -28,8 +29,12 @@ _LOOK_S = 0.5
 class LookAhead:
     """One image's `AheadPolicy`. Safe for threads."""
 
-    def __init__(self, block_count: int, is_worth: Callable[[int], bool]) -> None:
-        self._read_ahead = ReadAhead(block_count, is_worth)
+    def __init__(self, block_count: int, is_worth: Callable[[int], bool], left_alone: LeftAlone | None = None) -> None:
+        def is_worth_a_guess(position: int) -> bool:
+            return is_worth(position) and not (left_alone and left_alone.passes_guess(position))
+
+        self._read_ahead = ReadAhead(block_count, is_worth_a_guess)
+        self._left_alone = left_alone
         self._changed = threading.Condition()
         self._begun: set[int] = set()
         self._guessing = False
@@ -41,17 +46,19 @@ class LookAhead:
     def on_access(self, first_position: int, last_position: int, *, waited: bool) -> Sequence[int]:
         """A read touched these positions, and had to wait or not: those worth fetching now, in order."""
         with self._changed:
-            self._note(first_position, last_position)
+            self._note(first_position, last_position, waited=waited)
             if self._guessing:
                 return self._read_ahead.on_access(first_position, last_position, waited=waited)
             for position in range(first_position, last_position + 1):
                 self._read_ahead.foresee(position)
             return ()
 
-    def _note(self, first_position: int, last_position: int) -> None:
+    def _note(self, first_position: int, last_position: int, *, waited: bool) -> None:
         if len(self._begun) < START_TOUCHES:
             self._begun.update(range(first_position, last_position + 1))
         for position in range(first_position, last_position + 1):
+            if self._left_alone and not self._read_ahead.is_touched(position):
+                self._left_alone.note(position, present=not waited)
             if position in self._foreseen:
                 self._foreseen.discard(position)
                 self._wanted += 1

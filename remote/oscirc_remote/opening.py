@@ -26,6 +26,7 @@ from oscirc_remote.fetching import HttpFrameSource
 from oscirc_remote.http_client import HttpClient
 from oscirc_remote.image import DEFAULT_DEADLINE_S, ImageReader
 from oscirc_remote.image_blocks import ImageBlocks
+from oscirc_remote.left_alone import LeftAlone, earlier_table
 from oscirc_remote.local_files import make_directory, read_bytes
 from oscirc_remote.look_ahead import LookAhead
 from oscirc_remote.mirrors import MirroredSource
@@ -108,9 +109,14 @@ def open_image(
         return ImageReader(
             manifest, source, deadline_s=deadline_s, table=table, profile=profile, packs=packed, held=held
         )
-    look_ahead = LookAhead(
-        manifest.geometry.block_count, ImageBlocks(table, source, lambda: Deadline.after(deadline_s)).is_worth
+    left_alone = LeftAlone(
+        table,
+        earlier_table(ReceiptBook(resolved.remote.directory), resolved.publisher, resolved.image, manifest),
+        lambda node: source.resident(node, NODE_SIZE),
+        source.has,
     )
+    blocks = ImageBlocks(table, source, lambda: Deadline.after(deadline_s))
+    look_ahead = LookAhead(manifest.geometry.block_count, blocks.is_worth, left_alone)
     prefetcher = Prefetcher(
         resolved.manifest_digest,
         manifest,
@@ -123,6 +129,7 @@ def open_image(
         early=early,
         rate_limit=rate_limit,
         packs=packs,
+        left_alone=left_alone,
     )
     prefetcher.start()
     return ImageReader(

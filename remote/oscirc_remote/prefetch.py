@@ -33,6 +33,7 @@ from oscirc_remote.early import EarlyBundle, Started
 from oscirc_remote.filling import Filler
 from oscirc_remote.flights import Flight
 from oscirc_remote.image_blocks import ImageBlocks
+from oscirc_remote.left_alone import LeftAlone
 from oscirc_remote.look_ahead import LookAhead
 from oscirc_remote.mirrors import MirroredSource
 from oscirc_remote.packs import Packs
@@ -77,7 +78,9 @@ class Prefetcher:
         early: EarlyBundle | None = None,
         rate_limit: RateLimit | None = None,
         packs: Packs | None = None,
+        left_alone: LeftAlone | None = None,
     ) -> None:
+        self._left_alone = left_alone
         self._manifest_digest = manifest_digest
         self._manifest = manifest
         self._source = source
@@ -297,6 +300,8 @@ class Prefetcher:
         signs = {sign: at for at, group in enumerate(plan.conditional) for sign in group.signs}
         self._look_ahead.watch_for(signs)
         self._look_ahead.foresee([*plan.looked_at, *plan.foreseen])
+        if self._left_alone is not None:
+            self._left_alone.weigh(plan.foreseen)
         self._ahead(entry for position in self._foreseen(plan) for entry in self._with_room(position))
 
     def _foreseen(self, plan: foresight.Plan) -> Iterator[int]:
@@ -319,10 +324,12 @@ class Prefetcher:
             yield from positions
 
     def _with_room(self, position: int) -> Iterator[Entry]:
+        if self._left_alone is not None and self._left_alone.passes_foreseen(position):
+            return
         for entry in self._entry(position):
             if not self._source.has(entry.digest):
                 if not (self._look_ahead.has_room() or self._fills):
-                    self._settle()  # it keeps up with the guest: the kernel's own read-ahead may help now
+                    self._settle()  # it keeps up with the guest: no more comes before reads have caught up
                     self._look_ahead.wait_for_room(lambda: self._closing)
                 self._look_ahead.fetching(position)
                 yield entry

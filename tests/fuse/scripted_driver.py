@@ -91,8 +91,8 @@ class ScriptedReader:
     def on_block(self, arrived):
         pass
 
-    def on_settled(self, settled):
-        settled()
+    def is_complete(self):
+        return bool(self.script.get("resident"))
 
     def fail_reads(self, enabled):
         self.failing.set() if enabled else self.failing.clear()

@@ -30,7 +30,14 @@ def test_a_mount_is_recorded_while_it_lives(mounted, mountpoint):
 def test_root_gets_a_long_read_ahead(mounted):
     if os.geteuid() != 0:
         pytest.skip("only root may raise it")
-    assert mounted(resident=True).status().read_ahead_kb == 1024
+    mount = mounted(resident=True)
+    until(lambda: mount.status().read_ahead_kb == 1024, "the read-ahead is raised")
+
+
+def test_while_something_is_missing_the_kernel_reads_no_further_ahead_than_it_does(mounted):
+    mount = mounted(block_size=4096)
+    mount.record.disk.read_bytes()
+    assert mount.status().read_ahead_kb == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -7,6 +7,7 @@ import pytest
 from oscirc_blockstore import trace
 from oscirc_blockstore.errors import UsageError
 from oscirc_fusedriver import control_client
+from oscirc_vmlaunch.launching import opened_for_a_guest
 
 from .fuse_world import until
 
@@ -69,8 +70,25 @@ def test_once_it_has_ended_pages_are_pushed_again_and_nothing_is_recorded(mounte
     os.pread(descriptor, 4096, 2 * BLOCK)
     until(lambda: mount.status().driver.stored_bytes == BLOCK - 4096, "the rest of the block is pushed")
     assert reads_of(file) == []
-    if os.geteuid() == 0:
-        assert mount.status().read_ahead_kb > 0
+
+
+def test_of_what_a_guest_reads_the_kernel_reads_nothing_ahead(mounted, tmp_path):
+    file = tmp_path / "trace"
+    mount = mounted(block_size=BLOCK, options={"trace": str(file)})
+    with opened_for_a_guest(mount.record.disk) as descriptor:
+        for at in range(BLOCK, BLOCK + 16 * KIB, 4 * KIB):  # in order: the kernel would take it for a run
+            os.pread(descriptor, 4096, at)
+    control_client.end_trace(mount.record)
+    assert reads_of(file) == [(at, 4096) for at in range(BLOCK, BLOCK + 16 * KIB, 4 * KIB)]
+
+
+def test_the_read_ahead_is_raised_when_it_has_ended_not_before(mounted, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("only root may raise it")
+    mount = mounted(resident=True, options={"trace": str(tmp_path / "trace")})
+    assert mount.status().read_ahead_kb == 0
+    control_client.end_trace(mount.record)
+    until(lambda: mount.status().read_ahead_kb == 1024, "the read-ahead is raised")
 
 
 def test_it_ends_by_itself_after_its_time(mounted, disk, tmp_path):

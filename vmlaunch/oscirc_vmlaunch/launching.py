@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -161,9 +162,11 @@ async def start(
                     stack.enter_context(sockets.listen(path))
                     for path in (instance.command_socket, instance.watch_socket, instance.console_socket)
                 ]
+                base = stack.enter_context(opened_for_a_guest(disk))
                 specification = _specification(
                     instance,
                     disk=disk,
+                    base_descriptor=base,
                     data_disk=data_disk,
                     qemu=qemu,
                     choice=choice,
@@ -172,7 +175,7 @@ async def start(
                     display=display,
                     paused=paused,
                 )
-                machine = _spawn(instance, specification, choice, inherited=[lock, *_descriptors(listeners)])
+                machine = _spawn(instance, specification, choice, inherited=[lock, base, *_descriptors(listeners)])
             await _await_monitor(machine, deadline_s)
             return machine
     except BaseException as error:
@@ -283,6 +286,7 @@ def _specification(
     listeners: list[socket.socket],
     display: Display,
     paused: bool,
+    base_descriptor: int,
 ) -> MachineSpec:
     command, watch, terminal = _descriptors(listeners)
     return MachineSpec(
@@ -303,6 +307,7 @@ def _specification(
         display=display,
         paused=paused,
         data_disk=data_disk,
+        base_descriptor=base_descriptor,
     )
 
 
@@ -341,6 +346,24 @@ def _explain(machine: RunningMachine, error: OscircError) -> OscircError:
     if isinstance(error, DeadlineExceededError):
         return DeadlineExceededError(f"{error}; it said: {said or 'nothing'}", hint=hint)
     return LocalError(f"QEMU did not start: {said or 'it said nothing'}", hint=hint)
+
+
+@contextlib.contextmanager
+def opened_for_a_guest(disk: Path) -> Iterator[int]:
+    """The descriptor of an image that QEMU is to read: the kernel reads nothing ahead of what is asked through it.
+
+    Guests read ahead themselves. What the host's kernel adds crosses into blocks that nobody asked for, and each is a
+    fetch: after an update of a Debian 12 that was booted before, 0.35 MB beside 3.6.
+    """
+    try:
+        descriptor = os.open(disk, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise LocalError(f"cannot open {disk}: {error.strerror}", hint="is the image still mounted?") from None
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _descriptors(listeners: list[socket.socket]) -> list[int]:

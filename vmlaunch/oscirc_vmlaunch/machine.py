@@ -31,6 +31,7 @@ Node = dict[str, object]
 DISK_DEVICE, DATA_DEVICE = "disk", "data"
 DATA_SERIAL = "oscirc-data"
 BASE_FILE_NODE, BASE_NODE, OVERLAY_FILE_NODE, OVERLAY_NODE = "base-file", "base", "overlay-file", "overlay"
+BASE_DESCRIPTOR_SET = 1
 DATA_NODE = "data-disk"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 # i440fx is what old systems know; UEFI firmware is built for both, and new systems expect PCI Express.
@@ -89,7 +90,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """All that decides how one virtual machine looks; sizes in MiB, paths absolute."""
+    """All that decides how one virtual machine looks; sizes in MiB, paths absolute.
+
+    `base_descriptor`: the base opened already, which QEMU inherits; it is opened by its path where that is None.
+    """
 
     name: str
     qemu: Path
@@ -108,6 +112,7 @@ class MachineSpec:
     display: Display = "none"
     paused: bool = False
     data_disk: Path | None = None
+    base_descriptor: int | None = None
 
 
 def default_memory_mib(minimum_mib: int = 0) -> int:
@@ -219,13 +224,18 @@ def _flash(flash: Flash) -> tuple[list[Node], str]:
 
 
 def _disk(spec: MachineSpec) -> list[str]:
-    nodes = [*base_nodes(spec.base), overlay_file_node(spec.overlay), overlay_node()]
+    base, passed = spec.base, []
+    if spec.base_descriptor is not None:
+        base = Path(f"/dev/fdset/{BASE_DESCRIPTOR_SET}")
+        passed = ["-add-fd", f"fd={spec.base_descriptor},set={BASE_DESCRIPTOR_SET}"]
+    nodes = [*base_nodes(base), overlay_file_node(spec.overlay), overlay_node()]
     devices = [f"virtio-blk-pci,id={DISK_DEVICE},drive={OVERLAY_NODE},bootindex=0,rerror=stop,werror=stop"]
     if spec.data_disk is not None:
         nodes += _data_nodes(spec.data_disk)
         serial = f"serial={DATA_SERIAL},rerror=stop,werror=stop"
         devices.append(f"virtio-blk-pci,id={DATA_DEVICE},drive={DATA_NODE},{serial}")
     return [
+        *passed,
         *(word for node in nodes for word in ("-blockdev", json.dumps(node))),
         *(word for device in devices for word in ("-device", device)),
     ]

@@ -14,7 +14,14 @@ from typing import cast
 from oscirc_blockstore.errors import LocalError
 from oscirc_vmlaunch import overlays, qmp
 from oscirc_vmlaunch.launching import RunningMachine
-from oscirc_vmlaunch.machine import BASE_FILE_NODE, BASE_NODE, Node, base_nodes, overlay_node
+from oscirc_vmlaunch.machine import (
+    BASE_DESCRIPTOR_SET,
+    BASE_FILE_NODE,
+    BASE_NODE,
+    Node,
+    base_nodes,
+    overlay_node,
+)
 
 
 async def reattach(machine: RunningMachine, disk: Path, *, manifest_digest: str) -> None:
@@ -43,6 +50,8 @@ async def reattach(machine: RunningMachine, disk: Path, *, manifest_digest: str)
         for old in present:
             await _drop(monitor, BASE_NODE + old)
             await _drop(monitor, BASE_FILE_NODE + old)
+        with contextlib.suppress(LocalError):  # it was let go of before, or is still in use and merely useless
+            await monitor.execute("remove-fd", {"fdset-id": BASE_DESCRIPTOR_SET})
 
 
 async def _base_nodes(monitor: qmp.Monitor) -> list[str]:

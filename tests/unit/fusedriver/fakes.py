@@ -39,8 +39,8 @@ class MemoryReader:
     def on_block(self, arrived):
         pass
 
-    def on_settled(self, settled):
-        settled()
+    def is_complete(self):
+        return not self.cold
 
     def fail_reads(self, enabled):
         self.failing = enabled

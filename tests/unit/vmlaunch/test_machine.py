@@ -67,6 +67,14 @@ def test_commas_in_paths_stay_part_of_the_path(make_spec):
     assert "logfile=/d,,readonly=on/console.log" in console
 
 
+def test_a_base_that_was_opened_is_inherited_not_opened(make_spec):
+    arguments = build_arguments(make_spec(base_descriptor=7))
+    assert values(arguments, "-add-fd") == ["fd=7,set=1"]
+    assert nodes(arguments)["base-file"]["filename"] == "/dev/fdset/1"
+    assert arguments.index("-add-fd") < arguments.index("-blockdev")
+    assert "-add-fd" not in build_arguments(make_spec())
+
+
 def test_port_forwards_listen_on_the_loopback_address_only(make_spec):
     spec = make_spec(port_forwards=(PortForward(2222, 22), PortForward(5353, 53, "udp")))
     (network,) = values(build_arguments(spec), "-netdev")
