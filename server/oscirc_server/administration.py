@@ -14,7 +14,9 @@ from oscirc_blockstore import keys
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.repository_facts import TARGET, RepositoryFacts
 from oscirc_server import delegations, recovery, renewal, repository
+from oscirc_server.bringing import Brought, bring
 from oscirc_server.clock import Clock, system_clock
+from oscirc_server.elsewhere import elsewhere
 from oscirc_server.initialising import LOCAL_ACTOR
 from oscirc_server.installation import Installation
 from oscirc_server.key_files import ONLINE_ROLES
@@ -109,6 +111,14 @@ class Administration:
         """Every role's versions, and where they jumped."""
         with self._reading() as installation:
             return recovery.histories(installation)
+
+    def adopt(self, source: str) -> Brought:
+        """Bring what a mirror, a copy or a reader has and this store lacks; taken over once it is complete."""
+        with self._reading() as installation, contextlib.closing(elsewhere(source)) as found:
+            brought = bring(installation, found)
+            if brought.complete:
+                reconcile(installation)
+            return brought
 
     def recover(
         self,

@@ -131,3 +131,44 @@ def recover(
         say(f"{role} is back at version {version}")
     for path in done.removed:
         say(f"removed, and to be purged from caches and mirrors: {path}")
+
+
+@click.command()
+@click.argument("source", metavar="URL|DIRECTORY")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("oscirc-data"),
+    show_default=True,
+    help="The server's data directory.",
+)
+@click.option("--database", help="Database URL (default: SQLite in the data directory).")
+@click.option("--blocks", help="Block storage URL (default: the data directory).")
+@json_option
+def adopt(source: str, *, data: Path, database: str | None, blocks: str | None, as_json: bool) -> int:
+    """Take over what readers have seen and both database and store have lost. Stop the server before.
+
+    SOURCE is a mirror's URL, a copy of the tree, or what a reader keeps of this remote
+    ($XDG_DATA_HOME/oscirc/remotes/NAME). All of it is verified. Exit code 3 while something signed is missing: run it
+    again with another source.
+
+    \b
+    Example:
+      oscirc serve adopt https://mirror.example/repo --data /srv/oscirc
+    """
+    from oscirc_server.administration import Administration
+
+    brought = Administration(data, database_url=database, blocks_url=blocks).adopt(source)
+    missing = [path for path in brought.missing if path.startswith(("metadata/", "targets/"))]
+    parts = len(brought.missing) - len(missing)
+    if as_json:
+        print_json({**asdict(brought), "complete": brought.complete})
+    else:
+        say(f"{brought.files} files brought, up to snapshot {brought.snapshot_version}")
+        for path in missing:
+            say(f"still missing: {path}")
+        if parts:
+            say(f"{parts} manifests and blocks are missing, too: bring them from a mirror that has them")
+        if brought.complete:
+            say("taken over: readers find what they have seen, and the next numbers are above it")
+    return 0 if brought.complete else 3

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from oscirc.commands.backing_up import backup, restore
-from oscirc.commands.recovering import recover
+from oscirc.commands.recovering import adopt, recover
 from oscirc.commands.working import work
 from oscirc.job_options import job_settings, jobs_option, policy_options
 from oscirc.options import Seconds, json_option, passphrase, passphrase_file_option
@@ -448,3 +448,4 @@ serve.add_command(restore)
 
 
 serve.add_command(recover)
+serve.add_command(adopt)
