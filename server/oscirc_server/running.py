@@ -67,7 +67,8 @@ class Server(uvicorn.Server):
             self._captured_signals.clear()
 
 
-def _bind(listen: Listen) -> socket.socket:
+def bind(listen: Listen) -> socket.socket:
+    """A socket that listens there, or `LocalError`; port 0 lets the system choose."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -106,7 +107,7 @@ def _say_ready(base_url: str) -> None:
 
 
 @contextlib.contextmanager
-def _stopped_by(stop: threading.Event | None, server: Server) -> Iterator[None]:
+def stopped_by(stop: threading.Event | None, server: Server) -> Iterator[None]:
     """Let another thread stop the server, which signals cannot reach outside the main thread."""
     if stop is None:
         yield
@@ -125,7 +126,7 @@ def _stopped_by(stop: threading.Event | None, server: Server) -> Iterator[None]:
         watcher.join()
 
 
-def _room_for(connections: int) -> int:
+def room_for(connections: int) -> int:
     """How many connections there can be: open files are allowed as many as the system lets us have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * connections + _OWN_FILES  # a connection and the file that it is sent
@@ -185,7 +186,7 @@ def run(
     metrics = Metrics()
     with Installation.open(settings, clock) as installation, _only_server(settings), contextlib.ExitStack() as stack:
         reconcile(installation)
-        bound = stack.enter_context(contextlib.closing(_bind(settings.listen)))
+        bound = stack.enter_context(contextlib.closing(bind(settings.listen)))
         base_url = settings.listen.url(bound.getsockname()[1], "https" if context else "http")
         app = create_app(installation, metrics)
         if serve_metrics is not None:
@@ -201,7 +202,7 @@ def run(
             proxy_headers=False,  # `requests` does that, with the same addresses for the request's id
             timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=settings.shutdown_s,
-            limit_concurrency=_room_for(settings.max_connections),
+            limit_concurrency=room_for(settings.max_connections),
             ssl_context_factory=None if context is None else lambda *_: context,
         )
 
@@ -211,6 +212,6 @@ def run(
 
         server = Server(config, tell_ready)
         _log.info("starting", extra={"url": base_url, "data": str(settings.data_dir)})
-        with _stopped_by(stop, server), _reloaded_by_signal(settings, context, base_url):
+        with stopped_by(stop, server), _reloaded_by_signal(settings, context, base_url):
             server.run([bound])
         _log.info("stopped")

@@ -1,15 +1,16 @@
-"""`oscirc mirror sync`: replicas of a repository, which need no key and cannot lie (ADR 22)."""
+"""`oscirc mirror sync | serve`: replicas of a repository, which need no key and cannot lie (ADR 22)."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from oscirc.options import json_option
+from oscirc.options import Seconds, json_option
 from oscirc.output import human_bytes, print_json, progress, say, warn
+from oscirc.server_options import log_options
 
 if TYPE_CHECKING:
     from oscirc_server.mirroring.costing import Cost
@@ -117,6 +118,60 @@ def sync(
     problem = syncing.worst(report)
     if problem is not None:
         raise problem
+
+
+@mirror.command("serve")
+@click.argument("remote", metavar="REMOTE|URL#sha256=…")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("oscirc-mirror"),
+    show_default=True,
+    help="The mirror's directory; may be one that sync fills.",
+)
+@click.option("--listen", default="127.0.0.1:8421", show_default=True, metavar="HOST:PORT", help="Where to listen.")
+@click.option("--quota", metavar="SIZE", help="Keep at most so many bytes of blocks and accelerators, for example 50G.")
+@click.option(
+    "--fresh", type=Seconds(), default=60.0, show_default=True, help="Seconds for which metadata is not asked for anew."
+)
+@_from_option
+@click.option("--limit-rate", metavar="RATE", help="Fetch at most so many bytes a second, for example 2M.")
+@log_options
+def serve_mirror(
+    remote: str,
+    *,
+    data: Path,
+    listen: str,
+    quota: str | None,
+    fresh: float,
+    others: tuple[str, ...],
+    limit_rate: str | None,
+    log_level: str,
+    log_format: Literal["lines", "json"],
+) -> None:
+    """Run a mirror that fetches what it is asked for, verifies it, and keeps it, until Ctrl-C or SIGTERM.
+
+    Without a connection it goes on serving what it has. Readers are told of it: oscirc remote mirrors REMOTE --add URL.
+
+    \b
+    Example:
+      oscirc mirror serve example --data /srv/mirror --listen 0.0.0.0:8421 --quota 50G
+    """
+    from oscirc_remote.amounts import parse_rate, parse_size
+    from oscirc_remote.rate_limits import RateLimit
+    from oscirc_server.mirroring.serving import serve
+    from oscirc_server.settings import Listen
+
+    serve(
+        open_directory(data, remote, others),
+        Listen.parse(listen),
+        lambda url: click.echo(f"listening on {url}"),
+        quota_bytes=None if quota is None else parse_size(quota),
+        fresh_s=fresh,
+        rate_limit=None if limit_rate is None else RateLimit(parse_rate(limit_rate)),
+        log_level=log_level,
+        log_format=log_format,
+    )
 
 
 def _report_cost(found: Cost, *, as_json: bool) -> None:

@@ -100,6 +100,10 @@ class MirrorDirectory:
         """Whether a sync has stored every block of a version."""
         return (self._complete / manifest.hex()).exists()
 
+    def has_complete(self) -> bool:
+        """Whether any version is."""
+        return any(self._complete.iterdir())
+
     def note_complete(self, manifest: Digest) -> None:
         """A sync has."""
         (self._complete / manifest.hex()).touch()
