@@ -5,7 +5,8 @@ An edge (command line, FUSE, HTTP server) translates the *branches*, never the l
     OscircError
     |-- UsageError              exit 2   the caller asked for something malformed
     |   |-- NameRefusedError             a publisher, image, version, channel or reference name
-    |   `-- DiskRefusedError             a disk that cannot or must not be published
+    |   |-- DiskRefusedError             a disk that cannot or must not be published
+    |   `-- QuotaExceededError           more than a server lets this publisher keep
     |-- NotFoundError           exit 3   what was named does not exist (remote, image, version, instance)
     |   `-- OldBlockMissingError         a block of an older version that something is made from is not here
     |-- TrustError              exit 4   authority or freshness: somebody is not allowed to say this
@@ -57,6 +58,14 @@ class NameRefusedError(UsageError):
 
 class DiskRefusedError(UsageError):
     """A disk that cannot or must not be published."""
+
+
+class QuotaExceededError(UsageError):
+    """More than the server lets this publisher keep; `facts` are the numbers, in bytes."""
+
+    def __init__(self, message: str, *, hint: str = "", facts: dict[str, object] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.facts = facts or {}
 
 
 class NotFoundError(OscircError):

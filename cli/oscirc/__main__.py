@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "user": ("users", "user", "People who use the server, and what they may do for which publisher."),
     "robot": ("users", "robot", "Robots of a publisher: accounts of pipelines and machines."),
     "jobs": ("jobs", "jobs", "A server's background jobs: packs and bundles (list, show, retry, cancel)."),
+    "quota": ("quotas", "quota", "What publishers keep on a server, and how much they may."),
     "key": ("keys", "key", "Your publisher keys (create, list, show, export)."),
     "publisher": (
         "publishers",

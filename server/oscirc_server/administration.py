@@ -12,6 +12,7 @@ from pathlib import Path
 
 from oscirc_blockstore import keys
 from oscirc_blockstore.digests import digest_of
+from oscirc_blockstore.errors import NotFoundError
 from oscirc_blockstore.repository_facts import TARGET, RepositoryFacts
 from oscirc_server import delegations, recovery, renewal, repository
 from oscirc_server.bringing import Brought, bring
@@ -25,8 +26,9 @@ from oscirc_server.online_keys import OnlineKeys, make_online_keys
 from oscirc_server.reconciling import reconcile
 from oscirc_server.recovery import Recovered, RoleHistory
 from oscirc_server.renewal import Renewed
-from oscirc_server.services import catalog, tokens
+from oscirc_server.services import catalog, recounting, tokens
 from oscirc_server.services.catalog import PublisherFacts
+from oscirc_server.services.recounting import Recount
 from oscirc_server.services.roles import RoleAccepted, SignedTogether, accept_together
 from oscirc_server.services.tokens import TokenFacts
 from oscirc_server.settings import Settings
@@ -179,6 +181,17 @@ class Administration:
         """Every publisher that is delegated to."""
         with self._reading() as installation, installation.database.read() as session:
             return catalog.publishers(session)
+
+    def check_quotas(self, publisher: str | None, *, repair: bool) -> list[Recount]:
+        """Count what publishers keep (one, or all) from the signed tables; with `repair` that is recorded."""
+        with self._reading() as installation:
+            with installation.database.read() as session:
+                known = recounting.publishers(session)
+            if publisher is not None and publisher not in known:
+                raise NotFoundError(f"{publisher[:80]} keeps nothing here")
+            return [
+                recounting.recount(installation, name, repair=repair) for name in known if publisher in (None, name)
+            ]
 
     def create_token(self, scopes: Sequence[str], name: str, lifetime_s: int | None = None) -> tuple[TokenFacts, str]:
         """A bearer token: its facts, and its text, which nothing can give again."""

@@ -150,6 +150,60 @@ class Lease(Base):
     __table_args__ = (Index("leases_digest", "digest"), {"sqlite_with_rowid": False})
 
 
+class Quota(Base):
+    """What a publisher may keep, in bytes (None: no limit); the row of `*` is for whoever has none of his own."""
+
+    __tablename__ = "quotas"
+
+    publisher: Mapped[str] = mapped_column(String(63), primary_key=True)
+    unique_limit: Mapped[int | None] = mapped_column(BigInteger)
+    logical_limit: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class PublisherUsage(Base):
+    """The sum of a publisher's holdings; `recount_due` since something of it was deleted, or never counted."""
+
+    __tablename__ = "publisher_usage"
+
+    publisher: Mapped[str] = mapped_column(String(63), primary_key=True)
+    unique_bytes: Mapped[int] = mapped_column(BigInteger)
+    recount_due: Mapped[bool] = mapped_column()
+
+
+class Holding(Base):
+    """A block or node that a publisher's versions name, or (`draft_id`) that an open draft has asked about.
+
+    `size` is what it holds, uncompressed; a draft's is the draft's block size until the frame is here.
+    """
+
+    __tablename__ = "holdings"
+
+    publisher: Mapped[str] = mapped_column(String(63), primary_key=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    size: Mapped[int] = mapped_column(Integer)
+    draft_id: Mapped[str | None] = mapped_column(String(32))
+
+    __table_args__ = (
+        Index(
+            "holdings_of_drafts",
+            "draft_id",
+            sqlite_where=text("draft_id IS NOT NULL"),
+            postgresql_where=text("draft_id IS NOT NULL"),
+        ),
+        {"sqlite_with_rowid": False},
+    )
+
+
+class ImageUsage(Base):
+    """The logical bytes of an image's versions."""
+
+    __tablename__ = "image_usage"
+
+    publisher: Mapped[str] = mapped_column(String(63), primary_key=True)
+    image: Mapped[str] = mapped_column(String(63), primary_key=True)
+    logical_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
 class Account(Base):
     """A user (`alice`) or a robot of a publisher (`debian/ci`); never deleted, since the audit names them."""
 

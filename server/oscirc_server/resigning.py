@@ -18,7 +18,7 @@ from oscirc_blockstore.errors import OscircError
 from oscirc_server import alarms, repository
 from oscirc_server.alarms import RoleHealth, Severity
 from oscirc_server.installation import Installation
-from oscirc_server.services import accelerators, drafts, lengths
+from oscirc_server.services import accelerators, drafts, lengths, recounting
 
 PERIOD_S = 60.0
 ALARM_PERIOD_S = 3600
@@ -57,6 +57,10 @@ def upkeep(installation: Installation, alarm_log: AlarmLog | None = None) -> Non
         _log.info("snapshot and timestamp re-signed", extra={"snapshot": version})
     if alarm_log is not None:
         alarm_log.say(alarms.roles_in_force(installation), installation.now_s())
+    for counted in recounting.recount_due(installation):
+        _log.info(
+            "what a publisher keeps was counted", extra={"publisher": counted.publisher, "drift": counted.drifted}
+        )
     expired = drafts.expire(installation)
     if expired:
         _log.info("open drafts expired", extra={"drafts": expired})

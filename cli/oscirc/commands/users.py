@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from oscirc.administering import api_call, remote_option
 from oscirc.options import json_option, token_file_option
 from oscirc.output import print_json, print_table, say
 
-_remote_option = click.option("--remote", "remote_name", help="Which remote (default: the only one).")
 _password_file_option = click.option(
     "--password-file",
     type=click.Path(allow_dash=True, path_type=Path),
@@ -45,22 +45,6 @@ def _robot(name: str) -> tuple[str, str]:
     return check_publisher(publisher), _checked(robot, "robot")
 
 
-def _call(
-    remote_name: str | None, token_file: Path | None, method: str, path: str, document: object | None = None
-) -> dict[str, object]:
-    """One call of the API; an answer without a body is an empty object."""
-    import json
-
-    from oscirc import composition
-    from oscirc_publisher.problems import parse_object
-    from oscirc_publisher.rest import JSON, Body
-
-    body = Body() if document is None else Body.of(json.dumps(document).encode(), JSON)
-    with composition.rest_client(composition.only_remote(remote_name), token_file) as rest:
-        raw = rest.call(method, path, body)
-    return parse_object(raw) if raw else {}
-
-
 def _print_accounts(found: object) -> None:
     rows = [
         [
@@ -85,7 +69,7 @@ def user() -> None:
 @click.option("--admin", is_flag=True, help="Make an administrator, who may do everything.")
 @click.option("--no-password", is_flag=True, help="No login to the pages: tokens only.")
 @_password_file_option
-@_remote_option
+@remote_option
 @token_file_option
 @json_option
 def create(
@@ -108,7 +92,7 @@ def create(
     document: dict[str, object] = {"name": _checked(name, "user"), "admin": admin}
     if not no_password:
         document["password"] = _password(password_file)
-    made = _call(remote_name, token_file, "POST", "users", document)
+    made = api_call(remote_name, token_file, "POST", "users", document)
     if as_json:
         print_json(made)
     else:
@@ -119,7 +103,7 @@ def create(
 
 
 @user.command("list")
-@_remote_option
+@remote_option
 @token_file_option
 @json_option
 def list_users(*, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
@@ -129,7 +113,7 @@ def list_users(*, remote_name: str | None, token_file: Path | None, as_json: boo
     Example:
       oscirc user list
     """
-    answer = _call(remote_name, token_file, "GET", "users")
+    answer = api_call(remote_name, token_file, "GET", "users")
     if as_json:
         print_json(answer)
     else:
@@ -140,7 +124,7 @@ def list_users(*, remote_name: str | None, token_file: Path | None, as_json: boo
 @click.argument("name")
 @click.option("--remove", is_flag=True, help="Take the password away: tokens only.")
 @_password_file_option
-@_remote_option
+@remote_option
 @token_file_option
 def password(
     name: str, *, remove: bool, password_file: Path | None, remote_name: str | None, token_file: Path | None
@@ -152,18 +136,18 @@ def password(
       oscirc user password alice
     """
     new = None if remove else _password(password_file)
-    _call(remote_name, token_file, "PATCH", f"users/{_checked(name, 'user')}", {"password": new})
+    api_call(remote_name, token_file, "PATCH", f"users/{_checked(name, 'user')}", {"password": new})
     say(f"{name} has " + ("no password any more" if remove else "another password"))
 
 
 def _switch(name: str, remote_name: str | None, token_file: Path | None, *, disabled: bool) -> None:
-    _call(remote_name, token_file, "PATCH", f"users/{_checked(name, 'user')}", {"disabled": disabled})
+    api_call(remote_name, token_file, "PATCH", f"users/{_checked(name, 'user')}", {"disabled": disabled})
     say(f"{name} is {'disabled: its tokens and logins do nothing' if disabled else 'enabled'}")
 
 
 @user.command()
 @click.argument("name")
-@_remote_option
+@remote_option
 @token_file_option
 def disable(name: str, *, remote_name: str | None, token_file: Path | None) -> None:
     """Make all tokens and logins of a user worthless, until it is enabled again.
@@ -177,7 +161,7 @@ def disable(name: str, *, remote_name: str | None, token_file: Path | None) -> N
 
 @user.command()
 @click.argument("name")
-@_remote_option
+@remote_option
 @token_file_option
 def enable(name: str, *, remote_name: str | None, token_file: Path | None) -> None:
     """Let a user work again.
@@ -199,7 +183,7 @@ def enable(name: str, *, remote_name: str | None, token_file: Path | None) -> No
     show_default=True,
     help="owner also looks after members and robots; reader sees usage and drafts.",
 )
-@_remote_option
+@remote_option
 @token_file_option
 def grant(name: str, publisher: str, *, role: str, remote_name: str | None, token_file: Path | None) -> None:
     """Make a user a member of a publisher, or change its role there. For administrators and the publisher's owners.
@@ -211,14 +195,14 @@ def grant(name: str, publisher: str, *, role: str, remote_name: str | None, toke
     from oscirc_blockstore.names import check_publisher
 
     path = f"publishers/{check_publisher(publisher)}/members/{_checked(name, 'user')}"
-    _call(remote_name, token_file, "PUT", path, {"role": role})
+    api_call(remote_name, token_file, "PUT", path, {"role": role})
     say(f"{name} is {role} of {publisher}")
 
 
 @user.command()
 @click.argument("name")
 @click.argument("publisher")
-@_remote_option
+@remote_option
 @token_file_option
 def withdraw(name: str, publisher: str, *, remote_name: str | None, token_file: Path | None) -> None:
     """Let a user be no member of a publisher any more; its tokens can do nothing there from now on.
@@ -229,7 +213,7 @@ def withdraw(name: str, publisher: str, *, remote_name: str | None, token_file: 
     """
     from oscirc_blockstore.names import check_publisher
 
-    _call(
+    api_call(
         remote_name,
         token_file,
         "DELETE",
@@ -240,7 +224,7 @@ def withdraw(name: str, publisher: str, *, remote_name: str | None, token_file: 
 
 @user.command()
 @click.argument("publisher")
-@_remote_option
+@remote_option
 @token_file_option
 @json_option
 def members(publisher: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
@@ -252,7 +236,7 @@ def members(publisher: str, *, remote_name: str | None, token_file: Path | None,
     """
     from oscirc_blockstore.names import check_publisher
 
-    answer = _call(remote_name, token_file, "GET", f"publishers/{check_publisher(publisher)}/members")
+    answer = api_call(remote_name, token_file, "GET", f"publishers/{check_publisher(publisher)}/members")
     if as_json:
         print_json(answer)
         return
@@ -268,7 +252,7 @@ def robot() -> None:
 
 @robot.command("create")
 @click.argument("name", metavar="PUBLISHER/NAME")
-@_remote_option
+@remote_option
 @token_file_option
 @json_option
 def create_robot(name: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
@@ -280,7 +264,7 @@ def create_robot(name: str, *, remote_name: str | None, token_file: Path | None,
       oscirc token create nightly-2026 --account debian/nightly
     """
     publisher, plain = _robot(name)
-    made = _call(remote_name, token_file, "POST", f"publishers/{publisher}/robots", {"name": plain})
+    made = api_call(remote_name, token_file, "POST", f"publishers/{publisher}/robots", {"name": plain})
     if as_json:
         print_json(made)
     else:
@@ -289,7 +273,7 @@ def create_robot(name: str, *, remote_name: str | None, token_file: Path | None,
 
 @robot.command("list")
 @click.argument("publisher")
-@_remote_option
+@remote_option
 @token_file_option
 @json_option
 def list_robots(publisher: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
@@ -301,7 +285,7 @@ def list_robots(publisher: str, *, remote_name: str | None, token_file: Path | N
     """
     from oscirc_blockstore.names import check_publisher
 
-    answer = _call(remote_name, token_file, "GET", f"publishers/{check_publisher(publisher)}/robots")
+    answer = api_call(remote_name, token_file, "GET", f"publishers/{check_publisher(publisher)}/robots")
     if as_json:
         print_json(answer)
     else:
@@ -310,7 +294,7 @@ def list_robots(publisher: str, *, remote_name: str | None, token_file: Path | N
 
 @robot.command("disable")
 @click.argument("name", metavar="PUBLISHER/NAME")
-@_remote_option
+@remote_option
 @token_file_option
 def disable_robot(name: str, *, remote_name: str | None, token_file: Path | None) -> None:
     """Make all tokens of a robot worthless, until it is enabled again.
@@ -320,13 +304,13 @@ def disable_robot(name: str, *, remote_name: str | None, token_file: Path | None
       oscirc robot disable debian/nightly
     """
     publisher, plain = _robot(name)
-    _call(remote_name, token_file, "PATCH", f"publishers/{publisher}/robots/{plain}", {"disabled": True})
+    api_call(remote_name, token_file, "PATCH", f"publishers/{publisher}/robots/{plain}", {"disabled": True})
     say(f"{name} is disabled: its tokens do nothing")
 
 
 @robot.command("enable")
 @click.argument("name", metavar="PUBLISHER/NAME")
-@_remote_option
+@remote_option
 @token_file_option
 def enable_robot(name: str, *, remote_name: str | None, token_file: Path | None) -> None:
     """Let a robot work again.
@@ -336,5 +320,5 @@ def enable_robot(name: str, *, remote_name: str | None, token_file: Path | None)
       oscirc robot enable debian/nightly
     """
     publisher, plain = _robot(name)
-    _call(remote_name, token_file, "PATCH", f"publishers/{publisher}/robots/{plain}", {"disabled": False})
+    api_call(remote_name, token_file, "PATCH", f"publishers/{publisher}/robots/{plain}", {"disabled": False})
     say(f"{name} is enabled")

@@ -19,6 +19,7 @@ from oscirc_server.api import (
     media,
     problems,
     publishers,
+    quotas,
     roles,
     tokens,
 )
@@ -26,7 +27,7 @@ from oscirc_server.api.answers import UniformAnswers
 from oscirc_server.initialising import API_PATH
 
 API_PREFIX = f"/{API_PATH}"
-MODULES = (images, accelerators, drafts, publishers, roles, jobs, accounts, tokens, health)
+MODULES = (images, accelerators, drafts, publishers, roles, jobs, accounts, quotas, tokens, health)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response
 from pydantic import Base64Bytes, BaseModel
+from starlette.concurrency import run_in_threadpool
 
 from oscirc_blockstore.manifest import MAX_MANIFEST_BYTES
 from oscirc_server.api.bodies import body_chunks, documented, documented_raw, json_body, raw_body
@@ -123,6 +124,7 @@ def find_missing(
 async def upload_frames(draft: OwnDraft, request: Request) -> UploadDocument:
     """Store the frames of a framed body; each is decoded and hashed before it is kept."""
     drafts.require_open(draft)
+    await run_in_threadpool(drafts.require_room, context_of(request).installation, draft)
     uploader = context_of(request).uploader
     facts = await uploader.store_body(draft.id, draft.block_size, body_chunks(request, MAX_BODY_BYTES))
     return UploadDocument(stored=facts.stored, present=facts.present, stored_bytes=facts.stored_bytes)

@@ -25,6 +25,7 @@ from oscirc_blockstore.errors import (
     LocalError,
     NotFoundError,
     OscircError,
+    QuotaExceededError,
     StoreFullError,
     TransportError,
     TrustError,
@@ -49,6 +50,7 @@ from oscirc_server.errors import (
 # The first row that fits decides: the server's own leaves, then the branches of the tree.
 STATUS: tuple[tuple[type[OscircError], HTTPStatus], ...] = (
     (BodyTooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (QuotaExceededError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (UnsupportedMediaTypeError, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     (NotAcceptableError, HTTPStatus.NOT_ACCEPTABLE),
     (PreconditionFailedError, HTTPStatus.PRECONDITION_FAILED),

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore import image_index, trust
@@ -29,7 +30,7 @@ from oscirc_server.errors import RoleConflictError
 from oscirc_server.metadata import SignedMetadata, parse, role_facts, stored, verify
 from oscirc_server.models import Document, ImageRow, ManifestRow
 from oscirc_server.repository import Change
-from oscirc_server.services import image_rows
+from oscirc_server.services import image_rows, quotas
 from oscirc_server.tree_paths import index_path
 from oscirc_server.tuf_api import Targets
 
@@ -136,9 +137,30 @@ def index_of(session: Session, accepted: Accepted, publisher: str, image: str) -
     return None if document is None else image_index.parse(document.raw, publisher, image)
 
 
-def apply(change: Change, accepted: Accepted) -> None:
-    """Let the role take force: its documents, itself, and the catalog's rows."""
+def _moves_other_disks(session: Session, accepted: Accepted, brought: frozenset[Digest]) -> bool:
+    """Whether disks come or go that no draft brings: what the publisher keeps is to be counted anew."""
     publisher = accepted.signature.role
+    for item in accepted.changed:
+        row = session.get(ImageRow, (publisher, item.index.image))
+        document = None if row is None or not row.listed else session.get(Document, row.index_path)
+        old = ImageIndex(publisher, item.index.image)
+        if document is not None:
+            old = image_index.parse(document.raw, publisher, item.index.image)
+        before = {version.manifest for version in old.versions}
+        after = {version.manifest for version in item.index.versions}
+        if before - after or after - before - brought:
+            return True
+    listed = session.scalars(select(ImageRow.image).where(ImageRow.publisher == publisher, ImageRow.listed))
+    return any(image not in accepted.images for image in listed)
+
+
+def apply(change: Change, accepted: Accepted, *, brought: frozenset[Digest] = frozenset()) -> None:
+    """Let the role take force: its documents, itself, the catalog's rows, and what the publisher keeps.
+
+    `brought` are the disks of the draft that comes with it.
+    """
+    publisher = accepted.signature.role
+    recount = _moves_other_disks(change.session, accepted, brought)
     for item in accepted.changed:
         change.add_document(item.path, item.raw)
     change.add_role(accepted.signature)
@@ -147,3 +169,5 @@ def apply(change: Change, accepted: Accepted) -> None:
     for item in accepted.changed:
         image_rows.record(change.session, item.index, item.path, change.now_s)
     image_rows.list_only(change.session, publisher, accepted.images)
+    change.session.flush()
+    quotas.follow(change.session, publisher, [item.index for item in accepted.changed], recount=recount)

@@ -7,6 +7,7 @@ on the server's own disk is forgotten, so that the publisher's next attempt uplo
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from oscirc_blockstore.digests import Digest, block_path
@@ -24,10 +25,11 @@ AGAIN = "publish again: what is missing will be uploaded"
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """The bytes of all frames, and the digests whose files a power cut could still take."""
+    """The bytes of all frames, the digests whose files a power cut could still take, and what each digest holds."""
 
     stored_bytes: int
     staged: tuple[Digest, ...]
+    sizes: Mapping[Digest, int]
 
 
 def check_complete(installation: Installation, manifest: Manifest) -> Completeness:
@@ -57,4 +59,4 @@ def check_complete(installation: Installation, manifest: Manifest) -> Completene
     if missing:
         raise MissingBlocksError(f"{missing} blocks that the table names are not here", missing=missing, hint=AGAIN)
     staged = tuple(digest for digest, block in present.items() if block.staged)
-    return Completeness(sum(block.stored_length for block in present.values()), staged)
+    return Completeness(sum(block.stored_length for block in present.values()), staged, wanted)

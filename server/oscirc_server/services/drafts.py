@@ -22,7 +22,7 @@ from oscirc_server import delegations, repository
 from oscirc_server.errors import ConflictError, RequestRefusedError
 from oscirc_server.installation import Installation
 from oscirc_server.models import DRAFT_OPEN, Document, Draft, ImageRow
-from oscirc_server.services import blocks
+from oscirc_server.services import blocks, quotas
 
 MAX_OPEN_DRAFTS = 100  # of one publisher
 MAX_DIGESTS = 65_536
@@ -108,6 +108,12 @@ def require_open(draft: DraftFacts) -> None:
         raise ConflictError(f"the draft {draft.id} is {draft.state} already")
 
 
+def require_room(installation: Installation, draft: DraftFacts) -> None:
+    """Raise `QuotaExceededError` where the draft's publisher keeps more than it may: nothing more is taken."""
+    with installation.database.read() as session:
+        quotas.require_room(session, draft.publisher)
+
+
 def get(installation: Installation, draft_id: str) -> DraftFacts:
     """The draft as a client sees it."""
     with installation.database.read() as session:
@@ -166,9 +172,11 @@ def missing(installation: Installation, draft_id: str, raw: bytes) -> bytes:
     if ZERO_DIGEST in asked:
         raise RequestRefusedError("the zero digest names no block")
     with installation.database.write(shared=True) as session:
-        find_open(session, draft_id)
+        draft = find_open(session, draft_id)
         present = blocks.stored(session, asked)
         blocks.lease(session, draft_id, present)
+        sizes = {digest: present[digest].raw_size if digest in present else draft.block_size for digest in asked}
+        quotas.reserve(session, draft.publisher, draft_id, sizes)
         touch(installation, session, draft_id)
     return b"".join(digest for digest in asked if digest not in present)
 
@@ -200,13 +208,16 @@ def put_manifest(installation: Installation, draft_id: str, raw: bytes) -> None:
 def discard(installation: Installation, draft_id: str) -> None:
     """End a draft that was not released, and its leases; uploaded blocks stay until they are collected."""
     with installation.database.write() as session:
-        session.delete(find_open(session, draft_id))
+        draft = find_open(session, draft_id)
+        quotas.abandon(session, {draft_id: draft.publisher})
+        session.delete(draft)
 
 
 def expire(installation: Installation) -> int:
     """End the drafts whose time is over; returns how many of them were open."""
-    overdue = Draft.expires_s <= installation.now_s()
+    overdue, is_open = Draft.expires_s <= installation.now_s(), Draft.state == DRAFT_OPEN
     with installation.database.write() as session:
-        count = session.scalar(select(func.count()).select_from(Draft).where(overdue, Draft.state == DRAFT_OPEN)) or 0
+        ended = {draft.id: draft.publisher for draft in session.scalars(select(Draft).where(overdue, is_open))}
+        quotas.abandon(session, ended)
         session.execute(delete(Draft).where(overdue))
-    return count
+    return len(ended)

@@ -20,7 +20,7 @@ from oscirc_server import repository
 from oscirc_server.errors import ConflictError, MissingBlocksError
 from oscirc_server.installation import Installation
 from oscirc_server.models import DRAFT_RELEASED, Draft, Lease
-from oscirc_server.services import accelerators, acceptance, audit, blocks, drafts, jobs
+from oscirc_server.services import accelerators, acceptance, audit, blocks, drafts, jobs, quotas
 from oscirc_server.services.acceptance import Accepted, Offer
 from oscirc_server.services.completeness import AGAIN, check_complete
 
@@ -81,7 +81,8 @@ def release(
         if lost:  # another machine that shares the directory has started again meanwhile
             raise MissingBlocksError(f"{lost} blocks may not have reached the disk", missing=lost, hint=AGAIN)
         change.add_manifest(digest, raw, complete.stored_bytes)
-        acceptance.apply(change, accepted)
+        quotas.settle(change.session, draft.publisher, draft_id, complete.sizes)
+        acceptance.apply(change, accepted, brought=frozenset((digest,)))
         draft.state = DRAFT_RELEASED
         draft.role_digest = digest_of(role)
         draft.role_version = accepted.signature.version

@@ -26,7 +26,7 @@ from oscirc_blockstore.errors import IntegrityError, OscircError
 from oscirc_blockstore.frame import decode_verified, max_frame_bytes
 from oscirc_server.errors import RecordRefusedError
 from oscirc_server.installation import Installation
-from oscirc_server.services import blocks, drafts
+from oscirc_server.services import blocks, drafts, quotas
 from oscirc_server.services.blocks import StoredBlock
 from oscirc_server.services.frame_records import Record, RecordParser
 
@@ -178,9 +178,12 @@ class Uploader:
             adopted = self._adopted(outcome, known)
             covered = known | {digest for digest, _, _ in outcome.stored + adopted}
             with installation.database.write(shared=True) as session:
-                drafts.find_open(session, draft_id)
+                publisher = drafts.find_open(session, draft_id).publisher
                 self._add_rows(session, outcome.stored + adopted)
                 blocks.lease(session, draft_id, covered)
+                came = {digest: raw_size for digest, raw_size, _ in outcome.stored + adopted}
+                came |= {record.digest: record.raw_size for record in outcome.present}
+                quotas.arrived(session, publisher, draft_id, came.items())
                 drafts.touch(installation, session, draft_id)
         stored_bytes = sum(length for _, _, length in outcome.stored)
         return UploadFacts(len(outcome.stored), len(outcome.present), stored_bytes)
