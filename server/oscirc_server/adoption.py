@@ -176,7 +176,7 @@ def _adopt_images(storage: Storage, change: Change, publisher: str, role: Target
         _adopt_manifests(storage, change, index)
         image_rows.record(change.session, index, path, change.now_s)
         images[image] = path
-    image_rows.list_only(change.session, publisher, images)
+    image_rows.list_only(change.session, publisher, images, change.now_s)
 
 
 def _adopt_manifests(storage: Storage, change: Change, index: ImageIndex) -> None:

@@ -1,8 +1,9 @@
 """The tables. Times are whole seconds since the epoch; digests are 32 raw bytes; signed bytes are kept as received.
 
 `signed_roles`, `documents` and `manifests` are the truth that the tree is projected from, and rows of theirs are
-never changed. `images` is derived from them for the catalog. A block's row goes staged -> live once its bytes are
-known to be on disk, and (with garbage collection) live -> condemned -> deleting.
+never changed. `images` and `versions` are derived from them for the catalog, `events` says what they changed. A
+block's row goes staged -> live once its bytes are known to be on disk, and (with garbage collection) live ->
+condemned -> deleting.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ BLOCK_STAGED: Final = "staged"
 BLOCK_LIVE: Final = "live"
 DRAFT_OPEN: Final = "open"
 DRAFT_RELEASED: Final = "released"
+VERSION_RELEASED: Final = "released"
+VERSION_YANKED: Final = "yanked"
+VERSION_DELETED: Final = "deleted"
 JOB_QUEUED: Final = "queued"
 JOB_RUNNING: Final = "running"
 JOB_DONE: Final = "done"
@@ -85,6 +89,89 @@ class ImageRow(Base):
     updated_s: Mapped[int] = mapped_column(BigInteger)
 
 
+class VersionRow(Base):
+    """A version of an image as its index has it, with the facts that people look for; derived, never signed.
+
+    `name` is `publisher/image`. `shown`: it stands for its image. `searched`: its image is listed, and it is released
+    or stands for the image. `state_date` and `state_why` say when and why it was yanked or deleted. What is not known
+    of a deleted version is null or empty.
+    """
+
+    __tablename__ = "versions"
+
+    publisher: Mapped[str] = mapped_column(String(63), primary_key=True)
+    image: Mapped[str] = mapped_column(String(63), primary_key=True)
+    label: Mapped[str] = mapped_column(String(63), primary_key=True)
+    name: Mapped[str] = mapped_column(String(127))
+    position: Mapped[int] = mapped_column(Integer)
+    manifest: Mapped[bytes] = mapped_column(LargeBinary(32))
+    state: Mapped[str] = mapped_column(String(16))
+    state_date: Mapped[str] = mapped_column(String(20))
+    state_why: Mapped[str] = mapped_column(Text)
+    security: Mapped[bool] = mapped_column()
+    released: Mapped[str] = mapped_column(String(20))
+    changelog: Mapped[str] = mapped_column(Text)
+    shown: Mapped[bool] = mapped_column()
+    searched: Mapped[bool] = mapped_column()
+    family: Mapped[str] = mapped_column(String(64))
+    system_version: Mapped[str] = mapped_column(String(64))
+    architecture: Mapped[str] = mapped_column(String(32))
+    firmware: Mapped[str] = mapped_column(String(16))
+    minimum_memory_mib: Mapped[int | None] = mapped_column(Integer)
+    default_login: Mapped[str] = mapped_column(String(200))
+    block_size: Mapped[int | None] = mapped_column(Integer)
+    disk_size: Mapped[int | None] = mapped_column(BigInteger)
+    data_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    download_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    search_text: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (
+        Index("versions_in_order", "publisher", "image", "position"),
+        Index("versions_of_manifest", "manifest"),
+        Index("versions_by_name", "searched", "name", "released"),
+        Index("versions_by_date", "searched", "released", "name"),
+        Index("versions_by_family", "searched", "family", "name"),
+        Index("versions_by_system_version", "searched", "system_version", "name"),
+        Index("versions_by_architecture", "searched", "architecture", "name"),
+        Index("versions_by_firmware", "searched", "firmware", "name"),
+        Index("versions_by_publisher", "searched", "publisher", "name"),
+    )
+
+
+class EventRow(Base):
+    """Something that changed for readers, in the order in which it took force; `detail` is JSON."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    at_s: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str] = mapped_column(String(40))
+    publisher: Mapped[str] = mapped_column(String(63))
+    image: Mapped[str] = mapped_column(String(63))
+    subject: Mapped[str] = mapped_column(String(255))
+    detail: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (Index("events_of_image", "publisher", "image", "id"),)
+
+
+class KeptAnswer(Base):
+    """The answer to a call with an Idempotency-Key; without a status the call is under way.
+
+    `id` is a digest of token, route and key; `sealed` opens with the caller's own token and key only.
+    """
+
+    __tablename__ = "kept_answers"
+
+    id: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    token_id: Mapped[str] = mapped_column(String(80))
+    body_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    status: Mapped[int | None] = mapped_column(Integer)
+    sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    expires_s: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (Index("kept_answers_expiry", "expires_s"), Index("kept_answers_of_token", "token_id"))
+
+
 class BlockRow(Base):
     """A frame in the store: how many bytes it holds and how long its file is."""
 
@@ -124,6 +211,7 @@ class Draft(Base):
     snapshot_version: Mapped[int | None] = mapped_column(BigInteger)
     created_s: Mapped[int] = mapped_column(BigInteger)
     expires_s: Mapped[int] = mapped_column(BigInteger)
+    verifying_until_s: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
         Index(

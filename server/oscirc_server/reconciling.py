@@ -24,7 +24,7 @@ from oscirc_server.database import get_fact, set_fact
 from oscirc_server.disavowed import Disavowed, disavowed
 from oscirc_server.installation import Installation
 from oscirc_server.metadata import MAX_ROLE_BYTES, parse
-from oscirc_server.services import accelerators, blocks
+from oscirc_server.services import accelerators, blocks, image_rows
 from oscirc_server.storage import Storage
 from oscirc_server.tree_paths import TIMESTAMP_PATH, role_of_path
 from oscirc_server.tuf_api import Timestamp
@@ -59,6 +59,8 @@ def reconcile(installation: Installation) -> None:
             snapshot = in_store.get("snapshot", 0)
             change.stay_above(snapshot=snapshot, timestamp=max(timestamp, snapshot))
             adopt(installation.storage, change, in_store)
+    with installation.database.write() as session:
+        image_rows.make_missing(session)
     written = repository.project_everything(installation)
     accelerators.project_all(installation)
     if written:

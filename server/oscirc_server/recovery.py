@@ -174,12 +174,12 @@ def _rewind_images(session: Session, publisher: str, version: int, now_s: int) -
     for row in session.scalars(select(ImageRow).where(ImageRow.publisher == publisher)).all():
         document = session.get(Document, newest[row.image]) if row.image in newest else None
         if document is None:
-            session.delete(row)
+            image_rows.forget(session, row, now_s)
         else:
             index = image_index.parse(document.raw, publisher, row.image)
             image_rows.record(session, index, document.path, now_s)
     session.flush()
-    image_rows.list_only(session, publisher, dict.fromkeys(listed))
+    image_rows.list_only(session, publisher, dict.fromkeys(listed), now_s)
 
 
 def _images_of_roles(session: Session, publisher: str, version: int) -> Iterator[tuple[int, dict[str, str]]]:

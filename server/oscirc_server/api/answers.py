@@ -15,6 +15,8 @@ import hashlib
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+IS_HEAD = "oscirc.is_head"
+"""The key of a scope that tells a route whether its body is not sent anyway."""
 NO_STORE = "no-store"
 VALIDATED = "no-cache"
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -50,7 +52,12 @@ class UniformAnswers:
         request = Headers(scope=scope)
         kept = NO_STORE if "authorization" in request or "cookie" in request else VALIDATED
         answer = _Answer(send, request.get("if-none-match", ""), kept, is_head=method == "HEAD")
-        await self._app({**scope, "method": "GET"}, receive, answer.send)
+        scope["method"] = "GET"
+        scope[IS_HEAD] = method == "HEAD"
+        try:
+            await self._app(scope, receive, answer.send)
+        finally:
+            scope["method"] = method
 
 
 def _marked(send: Send, word: str) -> Send:

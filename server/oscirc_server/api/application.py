@@ -11,23 +11,46 @@ from fastapi.routing import APIRoute
 from oscirc_server.api import (
     accelerators,
     accounts,
+    audit,
+    disks,
     document,
     drafts,
+    events,
     health,
     images,
     jobs,
     media,
+    metadata,
     problems,
     publishers,
     quotas,
     roles,
+    search,
     tokens,
+    versions,
 )
 from oscirc_server.api.answers import UniformAnswers
 from oscirc_server.initialising import API_PATH
 
 API_PREFIX = f"/{API_PATH}"
-MODULES = (images, accelerators, drafts, publishers, roles, jobs, accounts, quotas, tokens, health)
+MODULES = (
+    images,
+    search,
+    versions,
+    events,
+    disks,
+    accelerators,
+    jobs,
+    drafts,
+    publishers,
+    roles,
+    metadata,
+    accounts,
+    quotas,
+    tokens,
+    audit,
+    health,
+)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 

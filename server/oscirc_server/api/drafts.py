@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Response
 from pydantic import Base64Bytes, BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from oscirc_blockstore.manifest import MAX_MANIFEST_BYTES
 from oscirc_server.api.bodies import body_chunks, documented, documented_raw, json_body, raw_body
 from oscirc_server.api.context import CurrentInstallation, context_of
+from oscirc_server.api.paging import CurrentPage, link_next
 from oscirc_server.api.security import Caller, OwnDraft
 from oscirc_server.clock import date_text
 from oscirc_server.services import drafts, lengths, releases
@@ -34,17 +35,28 @@ class NewDraft(BaseModel):
 
 
 class DraftDocument(BaseModel):
-    """A draft; `released` is the manifest digest that this version has already, if it was released before."""
+    """A draft; `released` is the manifest digest that this version has already, if it was released before.
+
+    `state` is its version's: `draft`, `uploading` once something of it is here, `verifying` while its release is being
+    judged, then `released`.
+    """
 
     id: str
     publisher: str
     image: str
     version: str
     block_size: int
-    state: str
+    state: Literal["draft", "uploading", "verifying", "released"]
     expires: str
     has_manifest: bool
     released: str | None
+
+
+class DraftList(BaseModel):
+    """Some drafts; `next` is the `after` of the following ones, null at the end."""
+
+    drafts: list[DraftDocument]
+    next: str | None
 
 
 class UploadDocument(BaseModel):
@@ -76,7 +88,7 @@ def _document(draft: DraftFacts) -> DraftDocument:
         image=draft.image,
         version=draft.version,
         block_size=draft.block_size,
-        state=draft.state,
+        state=draft.phase,  # type: ignore[arg-type]  # one of these
         expires=date_text(draft.expires_s),
         has_manifest=draft.has_manifest,
         released=draft.released_manifest,
@@ -96,6 +108,24 @@ def open_draft(
     if not is_new:
         response.status_code = HTTPStatus.OK
     return _document(draft)
+
+
+@router.get("")
+def list_drafts(
+    principal: Caller,
+    page: CurrentPage,
+    installation: CurrentInstallation,
+    request: Request,
+    response: Response,
+    publisher: Annotated[str, Query(max_length=63)] = "",
+    image: Annotated[str, Query(max_length=63)] = "",
+) -> DraftList:
+    """The drafts that the token may work on, released ones included until they expire."""
+    found, place = drafts.page(
+        installation, principal.publishers, publisher=publisher, image=image, after=page.after, limit=page.limit
+    )
+    link_next(request, response, place)
+    return DraftList(drafts=[_document(draft) for draft in found], next=place)
 
 
 @router.get("/{draft_id}")  # noqa: FAST003  (own_draft takes it)

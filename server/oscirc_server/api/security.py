@@ -45,6 +45,15 @@ Caller = Annotated[Principal, Depends(authenticated)]
 """A parameter of a route: whose token the request carries."""
 
 
+def optional(request: Request) -> Principal | None:
+    """The token's holder, None without a token; one that is no good is refused all the same."""
+    return authenticated(request) if "authorization" in request.headers else None
+
+
+OptionalCaller = Annotated[Principal | None, Depends(optional)]
+"""A parameter of a route that shows more to whom a token lets see it."""
+
+
 def administrator(principal: Caller) -> Principal:
     """The token's holder, if it is an administrator."""
     principal.require_admin()

@@ -168,6 +168,6 @@ def apply(change: Change, accepted: Accepted, *, brought: frozenset[Digest] = fr
     pending_files.mark(change.session, hints, change.now_s)
     for item in accepted.changed:
         image_rows.record(change.session, item.index, item.path, change.now_s)
-    image_rows.list_only(change.session, publisher, accepted.images)
+    image_rows.list_only(change.session, publisher, accepted.images, change.now_s)
     change.session.flush()
     quotas.follow(change.session, publisher, [item.index for item in accepted.changed], recount=recount)

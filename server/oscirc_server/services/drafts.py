@@ -6,10 +6,12 @@ block that it uploaded, so that nothing it relies on is collected while it lives
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore import image_index
@@ -21,11 +23,12 @@ from oscirc_blockstore.table import Geometry
 from oscirc_server import delegations, repository
 from oscirc_server.errors import ConflictError, RequestRefusedError
 from oscirc_server.installation import Installation
-from oscirc_server.models import DRAFT_OPEN, Document, Draft, ImageRow
+from oscirc_server.models import DRAFT_OPEN, DRAFT_RELEASED, Document, Draft, ImageRow, Lease
 from oscirc_server.services import blocks, quotas
 
 MAX_OPEN_DRAFTS = 100  # of one publisher
 MAX_DIGESTS = 65_536
+VERIFYING_S = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,18 @@ class DraftFacts:
     expires_s: int
     has_manifest: bool
     released_manifest: str | None
+    phase: str = "draft"
+
+
+def _phase(session: Session, draft: Draft, now_s: int) -> str:
+    """How far the version that it is for has come: draft, uploading, verifying, released."""
+    if draft.state == DRAFT_RELEASED:
+        return "released"
+    if draft.verifying_until_s is not None and draft.verifying_until_s > now_s:
+        return "verifying"
+    if draft.manifest is not None or session.scalar(select(exists().where(Lease.draft_id == draft.id))):
+        return "uploading"
+    return "draft"
 
 
 def released_manifest(session: Session, publisher: str, image: str, version: str) -> Digest | None:
@@ -71,7 +86,7 @@ def require_unused(session: Session, publisher: str, image: str, version: str) -
         )
 
 
-def _facts(session: Session, draft: Draft) -> DraftFacts:
+def _facts(session: Session, draft: Draft, now_s: int) -> DraftFacts:
     released = released_manifest(session, draft.publisher, draft.image, draft.version)
     return DraftFacts(
         draft.id,
@@ -83,6 +98,7 @@ def _facts(session: Session, draft: Draft) -> DraftFacts:
         draft.expires_s,
         draft.manifest is not None,
         None if released is None else released.hex(),
+        _phase(session, draft, now_s),
     )
 
 
@@ -117,7 +133,7 @@ def require_room(installation: Installation, draft: DraftFacts) -> None:
 def get(installation: Installation, draft_id: str) -> DraftFacts:
     """The draft as a client sees it."""
     with installation.database.read() as session:
-        return _facts(session, find(session, draft_id))
+        return _facts(session, find(session, draft_id), installation.now_s())
 
 
 def open_draft(
@@ -139,7 +155,7 @@ def open_draft(
         draft = session.scalar(same)
         if draft is not None:
             draft.expires_s = expires_s
-            return _facts(session, draft), False
+            return _facts(session, draft, now_s), False
         of_publisher = (Draft.publisher == publisher, Draft.state == DRAFT_OPEN)
         if (session.scalar(select(func.count()).select_from(Draft).where(*of_publisher)) or 0) >= MAX_OPEN_DRAFTS:
             raise ConflictError(f"{publisher} has {MAX_OPEN_DRAFTS} open drafts", hint="release or discard some")
@@ -155,7 +171,54 @@ def open_draft(
         )
         session.add(draft)
         session.flush()
-        return _facts(session, draft), True
+        return _facts(session, draft, now_s), True
+
+
+def page(
+    installation: Installation,
+    publishers: Collection[str] | None,
+    *,
+    publisher: str = "",
+    image: str = "",
+    after: str = "",
+    limit: int,
+) -> tuple[list[DraftFacts], str | None]:
+    """Drafts of these publishers (None: of all), by their ids, after one; and the next place, None at the end."""
+    statement = select(Draft).where(Draft.id > after)
+    if publishers is not None:
+        statement = statement.where(Draft.publisher.in_(sorted(publishers)))
+    if publisher:
+        statement = statement.where(Draft.publisher == publisher)
+    if image:
+        statement = statement.where(Draft.image == image)
+    now_s = installation.now_s()
+    with installation.database.read() as session:
+        rows = list(session.scalars(statement.order_by(Draft.id).limit(limit + 1)))
+        found = [_facts(session, draft, now_s) for draft in rows[:limit]]
+    return found, rows[limit - 1].id if len(rows) > limit else None
+
+
+def open_for(installation: Installation, publisher: str, image: str, version: str) -> DraftFacts | None:
+    """The draft that is open for these names, if any."""
+    same = (Draft.publisher == publisher, Draft.image == image, Draft.version == version, Draft.state == DRAFT_OPEN)
+    with installation.database.read() as session:
+        draft = session.scalar(select(Draft).where(*same))
+        return None if draft is None else _facts(session, draft, installation.now_s())
+
+
+@contextlib.contextmanager
+def verifying(installation: Installation, draft_id: str) -> Iterator[None]:
+    """While this lasts the draft shows as being verified; a crash is forgotten after a quarter of an hour."""
+
+    def mark(until_s: int | None) -> None:
+        with installation.database.write() as session:
+            session.execute(update(Draft).where(Draft.id == draft_id).values(verifying_until_s=until_s))
+
+    mark(installation.now_s() + VERIFYING_S)
+    try:
+        yield
+    finally:
+        mark(None)
 
 
 def touch(installation: Installation, session: Session, draft_id: str) -> None:

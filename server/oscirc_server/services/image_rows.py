@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
+from oscirc_blockstore import image_index
 from oscirc_blockstore.image_index import DEFAULT_CHANNEL, ImageIndex, ImageVersion
 from oscirc_blockstore.manifest import parse as parse_manifest
-from oscirc_server.models import ImageRow, ManifestRow
+from oscirc_server.models import Document, ImageRow, ManifestRow, VersionRow
+from oscirc_server.services import events, version_rows
 
 
 def shown_version(index: ImageIndex) -> ImageVersion | None:
@@ -33,7 +35,13 @@ def _search_text(session: Session, index: ImageIndex) -> str:
 
 
 def record(session: Session, index: ImageIndex, index_path: str, now_s: int) -> None:
-    """An image's index as it now is."""
+    """An image's index as it now is, and the events of what it changes."""
+    row = session.get(ImageRow, (index.publisher, index.image))
+    before = None if row is None else session.get(Document, row.index_path)
+    old = None if before is None else image_index.parse(before.raw, index.publisher, index.image)
+    if row is None or not row.listed:
+        events.record(session, now_s, "image.listed", index.publisher, index.image)
+    events.record_changes(session, now_s, old, index)
     session.merge(
         ImageRow(
             publisher=index.publisher,
@@ -45,14 +53,42 @@ def record(session: Session, index: ImageIndex, index_path: str, now_s: int) -> 
             updated_s=now_s,
         )
     )
+    version_rows.record(session, index, shown_version(index))
 
 
-def list_only(session: Session, publisher: str, images: Mapping[str, object]) -> None:
+def list_only(session: Session, publisher: str, images: Mapping[str, object], now_s: int) -> None:
     """The publisher's listed images are these; the others stay known, so that they cannot come back changed."""
-    for row in session.scalars(select(ImageRow).where(ImageRow.publisher == publisher)):
-        row.listed = row.image in images
+    listed = select(ImageRow).where(ImageRow.publisher == publisher, ImageRow.listed)
+    for row in list(session.scalars(listed)):
+        if row.image not in images:
+            _unlist(session, row, now_s)
 
 
-def unlist_publisher(session: Session, publisher: str) -> None:
+def unlist_publisher(session: Session, publisher: str, now_s: int) -> None:
     """No client can verify this publisher's role any more: the catalog shows nothing of it."""
-    session.execute(update(ImageRow).where(ImageRow.publisher == publisher).values(listed=False))
+    list_only(session, publisher, {}, now_s)
+
+
+def _unlist(session: Session, row: ImageRow, now_s: int) -> None:
+    row.listed = False
+    of_image = (VersionRow.publisher == row.publisher, VersionRow.image == row.image)
+    session.execute(update(VersionRow).where(*of_image).values(searched=False))
+    events.record(session, now_s, "image.unlisted", row.publisher, row.image)
+
+
+def forget(session: Session, row: ImageRow, now_s: int) -> None:
+    """An image that was never its publisher's: as if it had not been there."""
+    if row.listed:
+        _unlist(session, row, now_s)
+    version_rows.forget(session, row.publisher, row.image)
+    session.delete(row)
+
+
+def make_missing(session: Session) -> int:
+    """Rows of versions for listed images that have none: what an older version of this program did not write."""
+    without = ~exists().where(VersionRow.publisher == ImageRow.publisher, VersionRow.image == ImageRow.image)
+    rows = list(session.scalars(select(ImageRow).where(ImageRow.listed, without)))
+    for row in rows:
+        index = image_index.parse(session.get_one(Document, row.index_path).raw, row.publisher, row.image)
+        version_rows.record(session, index, shown_version(index))
+    return len(rows)

@@ -66,6 +66,14 @@ def release(
     raw = draft.manifest
     if raw is None:
         raise ConflictError(f"the draft {draft_id} has no manifest yet", hint="PUT its manifest first")
+    with drafts.verifying(installation, draft_id):
+        return _release(installation, draft, raw, role, indexes, actor)
+
+
+def _release(
+    installation: Installation, draft: Draft, raw: bytes, role: bytes, indexes: Mapping[str, bytes], actor: str
+) -> Released:
+    draft_id = draft.id
     manifest, digest = parse_manifest(raw), digest_of(raw)
     complete = check_complete(installation, manifest)
     offer = Offer(draft.publisher, role, indexes, {digest: manifest})

@@ -24,7 +24,7 @@ from oscirc_server.key_files import ONLINE_ROLES, retire_keys, signers_for
 from oscirc_server.metadata import parse, stored, verify, verify_root_successor
 from oscirc_server.models import Document
 from oscirc_server.repository import Change
-from oscirc_server.services import audit, image_rows
+from oscirc_server.services import audit, events, image_rows
 from oscirc_server.tree_paths import target_path
 from oscirc_server.tuf_api import Root, Targets
 
@@ -85,11 +85,17 @@ def apply_targets(change: Change, raw: bytes) -> RoleAccepted:
     if document is None or len(document.raw) != new.targets[TARGET].length:
         raise TrustError(f"the targets role names a {TARGET} that is not here", hint=f"PUT documents/{TARGET} first")
     change.add_document(path, document.raw)
-    gone = set(delegations.publishers(repository.current_targets(session).signed)) - set(delegations.publishers(new))
+    before = set(delegations.publishers(repository.current_targets(session).signed))
+    gone = before.difference(delegations.publishers(new))
     change.add_role(stored("targets", new, raw))
     unsigned = unsigned_publishers(session, new)
     for publisher in gone.union(unsigned):
-        image_rows.unlist_publisher(session, publisher)
+        image_rows.unlist_publisher(session, publisher, change.now_s)
+    for publisher in sorted(gone):
+        events.record(session, change.now_s, "publisher.removed", publisher)
+    for publisher in delegations.publishers(new):
+        if publisher not in before:
+            events.record(session, change.now_s, "publisher.added", publisher)
     return RoleAccepted(new.version, change.snapshot_version, unsigned)
 
 

@@ -32,7 +32,12 @@ def test_an_unknown_path_is_a_problem(http, path):
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("PATCH", "/api/v1/drafts"), ("GET", "/api/v1/roles/root"), ("POST", "/"), ("DELETE", "/metadata/timestamp.json")],
+    [
+        ("PATCH", "/api/v1/drafts"),
+        ("POST", "/api/v1/roles/root"),
+        ("POST", "/"),
+        ("DELETE", "/metadata/timestamp.json"),
+    ],
 )
 def test_a_wrong_method_is_a_problem_that_names_the_right_ones(http, method, path):
     answer = http.request(method, path)

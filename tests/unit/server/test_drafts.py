@@ -18,7 +18,7 @@ def test_a_draft_is_opened_once_and_then_found(api):
     assert first.json() == {
         **NAMES,
         "id": first.json()["id"],
-        "state": "open",
+        "state": "draft",
         "expires": "2027-01-22T08:00:00Z",
         "has_manifest": False,
         "released": None,
