@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable
@@ -37,6 +38,21 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
         if not 0 < seconds <= MAX_SECONDS:
             self.fail(f"{value!r} is not a time: more than 0 and at most {MAX_SECONDS} seconds", param, ctx)
         return seconds
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """A whole number of seconds, minutes, hours or days: `90s`, `15m`, `12h`, `30d`; `0` is none at all."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The seconds, or a usage error."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d{1,9})([smhd])|0", str(value))
+        if match is None:
+            self.fail(f"{value!r} is not a time such as 90s, 15m, 12h or 30d", param, ctx)
+        return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]] if match[1] else 0
 
 
 def json_option(function: Callable[P, R]) -> Callable[P, R]:

@@ -60,15 +60,15 @@ class Bar(Protocol):
 
 
 @contextlib.contextmanager
-def progress(what: str, total_bytes: int | None, *, quiet: bool = False) -> Iterator[Bar]:
-    """A progress bar in bytes on standard error, drawn only when that is a terminal."""
+def progress(what: str, total: int | None, *, quiet: bool = False, unit: str = "B") -> Iterator[Bar]:
+    """A progress bar (in bytes unless said otherwise) on standard error, drawn only when that is a terminal."""
     from tqdm import tqdm  # 30 ms that other commands need not pay
 
     with tqdm(
         desc=what,
-        total=total_bytes,
-        unit="B",
-        unit_scale=True,
+        total=total,
+        unit=unit,
+        unit_scale=unit == "B",
         unit_divisor=_KIB,
         disable=quiet or not sys.stderr.isatty(),
         leave=False,

@@ -2,7 +2,8 @@
 
 A server may say that the caller, a name, a signature or some bytes are at fault; its error then is ours of that class.
 That the network or this machine is at fault is for us to judge: everything else is a `ServerRefusedError`, which also
-stands for every conflict (409), since those are for the caller to act on. Words are made printable and short.
+stands for every conflict (409), since those are for the caller to act on; a conflict that passes by itself says when to
+ask again (`Retry-After`), and is asked again. Words are made printable and short.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ def refusal(status: int, raw: bytes, retry_after: str = "") -> OscircError:
         hint = hint or "is the token right, and for this publisher? oscirc login"
     if retry_after.isdecimal():
         problem["retry_after"] = min(float(retry_after), _MAX_RETRY_AFTER_S)
-    return ServerRefusedError(f"{message} (status {status})", status=status, problem=problem, hint=hint)
+    refused = ServerRefusedError(f"{message} (status {status})", status=status, problem=problem, hint=hint)
+    if status == _CONFLICT and "retry_after" in problem:
+        refused.retryable = True
+    return refused
 
 
 def not_served(status: int, where: str) -> OscircError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from oscirc_blockstore import keys
@@ -17,6 +18,10 @@ from oscirc_blockstore.repository_facts import TARGET, RepositoryFacts
 from oscirc_server import delegations, recovery, renewal, repository
 from oscirc_server.bringing import Brought, bring
 from oscirc_server.clock import Clock, system_clock
+from oscirc_server.collection import collecting, scrubbing
+from oscirc_server.collection.collecting import OnProgress
+from oscirc_server.collection.report import Report
+from oscirc_server.collection.scrubbing import ScrubReport
 from oscirc_server.elsewhere import elsewhere
 from oscirc_server.initialising import LOCAL_ACTOR
 from oscirc_server.installation import Installation
@@ -31,7 +36,7 @@ from oscirc_server.services.catalog import PublisherFacts
 from oscirc_server.services.recounting import Recount
 from oscirc_server.services.roles import RoleAccepted, SignedTogether, accept_together
 from oscirc_server.services.tokens import TokenFacts
-from oscirc_server.settings import Settings
+from oscirc_server.settings import CollectionSettings, Settings
 from oscirc_server.status import Status
 from oscirc_server.status import remote_url as _remote_url
 from oscirc_server.status import status as _status
@@ -175,6 +180,32 @@ class Administration:
                 self._offline(keys_dir, passphrase),
                 lambda targets: delegations.with_repository_facts(targets, facts)[0],
                 {target_path(TARGET, digest_of(raw)): raw},
+            )
+
+    def collect(
+        self,
+        collection: CollectionSettings | None = None,
+        *,
+        dry_run: bool = False,
+        on_progress: OnProgress = collecting.silent,
+    ) -> Report:
+        """Delete what nothing needs, or say what would be."""
+        settings = replace(self._settings, collection=collection or self._settings.collection)
+        with Installation.open(settings, self._clock) as installation:
+            return collecting.collect(installation, dry_run=dry_run, on_progress=on_progress)
+
+    def scrub(
+        self,
+        mirrors: Sequence[str] = (),
+        *,
+        bytes_per_s: float | None = None,
+        from_start: bool = False,
+        on_progress: scrubbing.OnProgress = scrubbing.silent,
+    ) -> ScrubReport:
+        """Read what is stored again, and repair it from mirrors."""
+        with self._reading() as installation:
+            return scrubbing.scrub(
+                installation, mirrors, bytes_per_s=bytes_per_s, from_start=from_start, on_progress=on_progress
             )
 
     def publishers(self) -> list[PublisherFacts]:

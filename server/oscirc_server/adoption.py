@@ -203,4 +203,5 @@ def _adopt_blocks(storage: Storage, change: Change, manifest: Manifest) -> int:
         if length is not None:
             found.append((digest, raw_size, length))
     blocks.add(change.session, found, durable=True, now_s=change.now_s)
+    blocks.needed_again(change.session, [digest for digest, _, _ in found])
     return sum(length for _, _, length in found)

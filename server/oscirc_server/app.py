@@ -18,7 +18,7 @@ from oscirc_server.job_worker import JobWorkers
 from oscirc_server.metrics import Metrics
 from oscirc_server.metrics_of_state import StateCollector
 from oscirc_server.requests import Requests
-from oscirc_server.resigning import keep_up
+from oscirc_server.resigning import keep_collected, keep_up
 from oscirc_server.services import fleet
 from oscirc_server.services.guessing import Guessing
 from oscirc_server.services.uploads import Uploader
@@ -38,7 +38,7 @@ def create_app(installation: Installation, metrics: Metrics | None = None) -> AS
         sharing = Admission(fleet.EACH_NETWORK, fleet.ALL_NETWORKS, installation.clock())
         attach(app, Context(installation, uploader, sharing, Guessing(installation)))
         stop = asyncio.Event()
-        upkeep = asyncio.create_task(keep_up(installation, stop))
+        upkeep = asyncio.gather(keep_up(installation, stop), keep_collected(installation, stop))
         workers = JobWorkers(installation)
         workers.start()
         try:

@@ -12,6 +12,18 @@ class ConflictError(UsageError):
     """The request does not fit what is already there."""
 
 
+class BlocksBeingDeletedError(ConflictError):
+    """Blocks that the request is about are being deleted at this moment: the same request is answered in a second."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, hint="the same again, in a moment")
+        self.retry_after_s = retry_after_s
+
+
+class UnreadableRootError(IntegrityError):
+    """Something that says which blocks are needed cannot be read: nothing may be collected."""
+
+
 class BodyTooLargeError(UsageError):
     """A request's body is longer than this call allows."""
 

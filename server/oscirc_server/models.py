@@ -1,9 +1,9 @@
 """The tables. Times are whole seconds since the epoch; digests are 32 raw bytes; signed bytes are kept as received.
 
 `signed_roles`, `documents` and `manifests` are the truth that the tree is projected from, and rows of theirs are
-never changed. `images` and `versions` are derived from them for the catalog, `events` says what they changed. A
-block's row goes staged -> live once its bytes are known to be on disk, and (with garbage collection) live ->
-condemned -> deleting.
+never changed; they go once no client can hold what names them (`collection`). `images` and `versions` are derived from
+them for the catalog, `events` says what they changed. A block's row goes staged -> live once its bytes are known to be
+on disk, and staged or live -> condemned -> deleting once nothing needs it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 BLOCK_STAGED: Final = "staged"
 BLOCK_LIVE: Final = "live"
+BLOCK_CONDEMNED: Final = "condemned"
+BLOCK_DELETING: Final = "deleting"
 DRAFT_OPEN: Final = "open"
 DRAFT_RELEASED: Final = "released"
 VERSION_RELEASED: Final = "released"
@@ -173,7 +175,7 @@ class KeptAnswer(Base):
 
 
 class BlockRow(Base):
-    """A frame in the store: how many bytes it holds and how long its file is."""
+    """A frame in the store: how many bytes it holds and how long its file is; when it was condemned, or deleting."""
 
     __tablename__ = "blocks"
 
@@ -182,6 +184,7 @@ class BlockRow(Base):
     stored_length: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(String(16))
     created_s: Mapped[int] = mapped_column(BigInteger)
+    condemned_s: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
         Index(
@@ -326,6 +329,18 @@ class WebSession(Base):
     account: Mapped[str] = mapped_column(ForeignKey("accounts.name"), index=True)
     created_s: Mapped[int] = mapped_column(BigInteger)
     seen_s: Mapped[int] = mapped_column(BigInteger)
+
+
+class RetentionRow(Base):
+    """Which versions of an image its publisher means to keep: a proposal until its key signs a deletion."""
+
+    __tablename__ = "retention"
+
+    publisher: Mapped[str] = mapped_column(String(63), primary_key=True)
+    image: Mapped[str] = mapped_column(String(63), primary_key=True)
+    keep_last: Mapped[int | None] = mapped_column(Integer)
+    keep_days: Mapped[int | None] = mapped_column(Integer)
+    updated_s: Mapped[int] = mapped_column(BigInteger)
 
 
 class Token(Base):

@@ -78,7 +78,7 @@ def _forget_unsynced(installation: Installation) -> None:
     with installation.database.write() as session:
         before = get_fact(session, name)
         if before is not None and (before != boot or boot == "unknown"):
-            blocks.forget_staged(session)
+            blocks.forget_unsynced(session)
         set_fact(session, name, boot)
 
 

@@ -1,4 +1,4 @@
-"""The server's upkeep, in the background: re-signing, alarms, expired drafts, a projection that an error had stopped.
+"""The server's upkeep, in the background: re-signing, alarms, expired drafts, stopped projections, collections.
 
 Every minute it looks at the clock and the database rather than sleep for a day: a suspended machine, a clock that
 jumped and a renewal by another process are all noticed alike. A failure is logged and tried again a minute later;
@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from oscirc_blockstore.errors import OscircError
 from oscirc_server import alarms, repository
 from oscirc_server.alarms import RoleHealth, Severity
+from oscirc_server.collection import collecting
 from oscirc_server.installation import Installation
 from oscirc_server.services import accelerators, drafts, lengths, recounting
 
@@ -64,6 +65,17 @@ def upkeep(installation: Installation, alarm_log: AlarmLog | None = None) -> Non
     expired = drafts.expire(installation)
     if expired:
         _log.info("open drafts expired", extra={"drafts": expired})
+
+
+async def keep_collected(installation: Installation, stop: asyncio.Event, period_s: float = PERIOD_S) -> None:
+    """Beside `keep_up`, since a collection may take long: go on with deletions, collect once a day."""
+    while not stop.is_set():
+        try:
+            await asyncio.to_thread(collecting.look_after, installation, stopped=stop.is_set)
+        except (OscircError, SQLAlchemyError) as error:
+            _log.error("collecting failed", extra={"error": str(error)})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), period_s)
 
 
 async def keep_up(installation: Installation, stop: asyncio.Event, period_s: float = PERIOD_S) -> None:

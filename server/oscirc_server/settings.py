@@ -95,6 +95,21 @@ class JobSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionSettings:
+    """Garbage collection; seconds.
+
+    `every_s`: how often the server collects by itself (0: never). `told_for_s`: how long after it expired metadata
+    still counts. `condemned_for_s`: from a block's condemnation until it may be deleted. `orphan_age_s`: how old a file
+    must be to go since nothing knows it.
+    """
+
+    every_s: int = 86_400
+    told_for_s: int = 30 * 86_400
+    condemned_for_s: int = 86_400
+    orphan_age_s: int = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """One server. Sizes in bytes, times in seconds; `database_url` and `blocks_url` default to the data directory.
 
@@ -116,6 +131,7 @@ class Settings:
     tls_key: Path | None = None
     shared_boots: bool = True
     jobs: JobSettings = field(default_factory=JobSettings)
+    collection: CollectionSettings = field(default_factory=CollectionSettings)
     log_level: str = "info"
     log_format: LogFormat = "lines"
 

@@ -1,4 +1,4 @@
-"""`oscirc serve`: run a repository server, and look after one (init, work, status, resign, rotate)."""
+"""`oscirc serve`: run a repository server, and look after one (init, work, status, gc, scrub, resign, rotate)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from oscirc.commands.backing_up import backup, restore
+from oscirc.commands.collecting import gc, scrub
 from oscirc.commands.recovering import adopt, recover
 from oscirc.commands.working import work
 from oscirc.job_options import job_settings, jobs_option, policy_options
-from oscirc.options import Seconds, json_option, passphrase, passphrase_file_option
+from oscirc.options import Duration, Seconds, json_option, passphrase, passphrase_file_option
 from oscirc.output import print_json, say, warn
 from oscirc.server_options import blocks_option, data_option, database_option, log_options
 
@@ -85,6 +86,13 @@ def _administration(data: Path, database: str | None, blocks: str | None) -> Adm
     metavar="HOST:PORT",
     help="Serve Prometheus metrics there, without any check of who asks.",
 )
+@click.option(
+    "--gc-every",
+    type=Duration(),
+    default="1d",
+    show_default=True,
+    help="How often to delete what nothing needs any more (0: never; then run oscirc serve gc).",
+)
 @jobs_option
 @policy_options
 @click.pass_context
@@ -103,6 +111,7 @@ def serve(
     trusted_proxies: str,
     stop_within: int,
     metrics_listen: str | None,
+    gc_every: int,
     at_once: int,
     deltas: int,
     no_fleet_bundles: bool,
@@ -121,7 +130,7 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     from oscirc_server.running import run
-    from oscirc_server.settings import Listen, Settings
+    from oscirc_server.settings import CollectionSettings, Listen, Settings
 
     where = Listen.parse(listen)
     if not data.exists() or not any(data.iterdir()):
@@ -140,6 +149,7 @@ def serve(
             trusted_proxies=trusted_proxies,
             tls_certificate=tls_cert,
             tls_key=tls_key,
+            collection=CollectionSettings(every_s=gc_every),
             jobs=job_settings(
                 at_once,
                 deltas=deltas,
@@ -445,7 +455,7 @@ def rotate(
 serve.add_command(work)
 serve.add_command(backup)
 serve.add_command(restore)
-
-
+serve.add_command(gc)
+serve.add_command(scrub)
 serve.add_command(recover)
 serve.add_command(adopt)

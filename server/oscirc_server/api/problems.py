@@ -33,6 +33,7 @@ from oscirc_blockstore.errors import (
 )
 from oscirc_server import request_ids
 from oscirc_server.errors import (
+    BlocksBeingDeletedError,
     BodyTooLargeError,
     ConflictError,
     KeyReusedError,
@@ -114,7 +115,7 @@ def problem_of(error: OscircError) -> JSONResponse:
         facts.pop("hint", None)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = "5"
-    if isinstance(error, TooManyRequestsError):
+    if isinstance(error, (TooManyRequestsError, BlocksBeingDeletedError)):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="oscirc"'

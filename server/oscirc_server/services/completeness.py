@@ -15,9 +15,12 @@ from oscirc_blockstore.errors import DigestMismatchError, DocumentRefusedError, 
 from oscirc_blockstore.frame import decode_verified, max_frame_bytes
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.table import NODE_SIZE, contents
-from oscirc_server.errors import MissingBlocksError
+from oscirc_server.errors import BlocksBeingDeletedError, MissingBlocksError
 from oscirc_server.installation import Installation
-from oscirc_server.services import blocks
+from oscirc_server.services import blocks, drafts
+from oscirc_server.services.blocks import StoredBlock
+
+_CLAIMED_AT_ONCE = 20_000  # a transaction of some 0.2 s
 
 _log = logging.getLogger(__name__)
 AGAIN = "publish again: what is missing will be uploaded"
@@ -32,8 +35,12 @@ class Completeness:
     sizes: Mapping[Digest, int]
 
 
-def check_complete(installation: Installation, manifest: Manifest) -> Completeness:
-    """Raise `MissingBlocksError`, `TableRefusedError` or `DocumentRefusedError` unless the table is sound and here."""
+def check_complete(installation: Installation, manifest: Manifest, draft_id: str) -> Completeness:
+    """Lease it all to the draft, and say what it is.
+
+    Raises `MissingBlocksError`, `TableRefusedError` or `DocumentRefusedError` unless the table is sound and here, and
+    `BlocksBeingDeletedError` where it will not be.
+    """
 
     def load(digest: Digest) -> bytes:
         frame = installation.storage.get(block_path(digest), max_frame_bytes(NODE_SIZE))
@@ -53,10 +60,24 @@ def check_complete(installation: Installation, manifest: Manifest) -> Completene
             f"the manifest states {manifest.data_blocks} blocks of data, its table names {table.data_blocks}"
         )
     wanted = dict.fromkeys(table.nodes, NODE_SIZE) | dict.fromkeys(table.blocks, manifest.geometry.block_size)
-    with installation.database.read() as session:
-        present = blocks.stored(session, list(wanted))
+    present = _claimed(installation, list(wanted), draft_id)
     missing = sum(1 for digest, size in wanted.items() if digest not in present or present[digest].raw_size != size)
     if missing:
         raise MissingBlocksError(f"{missing} blocks that the table names are not here", missing=missing, hint=AGAIN)
     staged = tuple(digest for digest, block in present.items() if block.staged)
     return Completeness(sum(block.stored_length for block in present.values()), staged, wanted)
+
+
+def _claimed(installation: Installation, digests: list[Digest], draft_id: str) -> dict[Digest, StoredBlock]:
+    """Leased to the draft, so that they are here when it is released; it may never have asked about them."""
+    present: dict[Digest, StoredBlock] = {}
+    for start in range(0, len(digests), _CLAIMED_AT_ONCE):
+        with installation.database.write(shared=True) as session:
+            drafts.find_open(session, draft_id)
+            asked = digests[start : start + _CLAIMED_AT_ONCE]
+            claimed = blocks.claim(session, draft_id, asked, durable=installation.storage.durable_on_put)
+            drafts.touch(installation, session, draft_id)
+        if claimed.deleting:
+            raise BlocksBeingDeletedError(f"{len(claimed.deleting)} blocks of the version are being deleted")
+        present.update(claimed.present)
+    return present

@@ -1,7 +1,8 @@
 """Drafts: a publisher's session before anything is visible. It negotiates, holds the manifest, and leases blocks.
 
 A draft lives for a week after it was last used. Its lease covers every block that it was told is present and every
-block that it uploaded, so that nothing it relies on is collected while it lives.
+block that it uploads, so that nothing it relies on is collected while it lives. What is being deleted counts as
+missing: its upload waits until it is gone.
 """
 
 from __future__ import annotations
@@ -236,8 +237,7 @@ def missing(installation: Installation, draft_id: str, raw: bytes) -> bytes:
         raise RequestRefusedError("the zero digest names no block")
     with installation.database.write(shared=True) as session:
         draft = find_open(session, draft_id)
-        present = blocks.stored(session, asked)
-        blocks.lease(session, draft_id, present)
+        present = blocks.claim(session, draft_id, asked, durable=installation.storage.durable_on_put).present
         sizes = {digest: present[digest].raw_size if digest in present else draft.block_size for digest in asked}
         quotas.reserve(session, draft.publisher, draft_id, sizes)
         touch(installation, session, draft_id)

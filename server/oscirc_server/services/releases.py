@@ -10,7 +10,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore.digests import Digest, digest_of
@@ -19,7 +18,7 @@ from oscirc_blockstore.manifest import parse as parse_manifest
 from oscirc_server import repository
 from oscirc_server.errors import ConflictError, MissingBlocksError
 from oscirc_server.installation import Installation
-from oscirc_server.models import DRAFT_RELEASED, Draft, Lease
+from oscirc_server.models import DRAFT_RELEASED, Draft
 from oscirc_server.services import accelerators, acceptance, audit, blocks, drafts, jobs, quotas
 from oscirc_server.services.acceptance import Accepted, Offer
 from oscirc_server.services.completeness import AGAIN, check_complete
@@ -75,7 +74,7 @@ def _release(
 ) -> Released:
     draft_id = draft.id
     manifest, digest = parse_manifest(raw), digest_of(raw)
-    complete = check_complete(installation, manifest)
+    complete = check_complete(installation, manifest, draft_id)
     offer = Offer(draft.publisher, role, indexes, {digest: manifest})
     with installation.database.read() as session:
         _judge(session, offer, draft, installation.now_s())
@@ -95,7 +94,8 @@ def _release(
         draft.role_digest = digest_of(role)
         draft.role_version = accepted.signature.version
         draft.snapshot_version = change.snapshot_version
-        change.session.execute(delete(Lease).where(Lease.draft_id == draft_id))
+        # Its leases stay until a collection has begun that sees the manifest (`collection.marking`).
+        draft.expires_s = change.now_s + installation.settings.draft_lifetime_s
         jobs.note(change.session, draft.publisher, indexes, change.now_s)
         subject = f"{draft.publisher}/{draft.image}@{draft.version}"
         audit.record(change.session, change.now_s, actor, "release", subject, manifest=digest.hex())

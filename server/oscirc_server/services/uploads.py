@@ -4,6 +4,9 @@ zstd, SHA-256 and writing release the interpreter's lock, so the threads keep ev
 cuts the body into records and hands them over in batches. Memory is bounded: so many batches may wait, after which
 the body is read no further. Rows are written once per body.
 
+A block is leased before its frame is written, so that no file is written which is being deleted at that moment; where
+one is, the body ends there and is to be sent again (`BlocksBeingDeletedError`).
+
 The first stored frame of a digest wins: in a directory by a link that refuses to overwrite, in a bucket because
 whoever stores a digest holds a claim on it until its row stands, among all processes. A file that is there without a
 row (a crash between the two, a database restored from an older copy, a power cut) is verified where it stands: kept if
@@ -24,7 +27,7 @@ from sqlalchemy.orm import Session
 from oscirc_blockstore.digests import Digest, block_path
 from oscirc_blockstore.errors import IntegrityError, OscircError
 from oscirc_blockstore.frame import decode_verified, max_frame_bytes
-from oscirc_server.errors import RecordRefusedError
+from oscirc_server.errors import BlocksBeingDeletedError, RecordRefusedError
 from oscirc_server.installation import Installation
 from oscirc_server.services import blocks, drafts, quotas
 from oscirc_server.services.blocks import StoredBlock
@@ -79,7 +82,7 @@ class Uploader:
         running: list[asyncio.Future[_Outcome]] = []
         try:
             try:
-                await self._cut(parser, body, running, outcome)
+                await self._cut(draft_id, parser, body, running, outcome)
             finally:
                 await self._collect(running, outcome)
         finally:
@@ -93,6 +96,7 @@ class Uploader:
 
     async def _cut(
         self,
+        draft_id: str,
         parser: RecordParser,
         body: AsyncIterator[bytes],
         running: list[asyncio.Future[_Outcome]],
@@ -106,7 +110,7 @@ class Uploader:
                     batch.append(record)
                     size += len(record.frame)
                     if size >= BATCH_BYTES:
-                        running.append(await self._start(batch))
+                        running.append(await self._start(draft_id, batch))
                         batch, size = [], 0
                 if any(job.done() and job.result().failures for job in running):
                     return
@@ -114,11 +118,11 @@ class Uploader:
             outcome.failures.append((int(str(error.facts["record"])), error))
         finally:
             if batch:
-                running.append(await self._start(batch))
+                running.append(await self._start(draft_id, batch))
 
-    async def _start(self, batch: Sequence[Record]) -> asyncio.Future[_Outcome]:
+    async def _start(self, draft_id: str, batch: Sequence[Record]) -> asyncio.Future[_Outcome]:
         await self._slots.acquire()
-        job = asyncio.get_running_loop().run_in_executor(self._pool, self._store_batch, batch)
+        job = asyncio.get_running_loop().run_in_executor(self._pool, self._store_batch, draft_id, batch)
         job.add_done_callback(lambda _: self._slots.release())
         return job
 
@@ -130,28 +134,43 @@ class Uploader:
             outcome.present += part.present
             outcome.failures += part.failures
 
-    def _store_batch(self, batch: Sequence[Record]) -> _Outcome:
-        """In a thread: judge and write; stops at the first record that fails.
+    def _store_batch(self, draft_id: str, batch: Sequence[Record]) -> _Outcome:
+        """In a thread: lease, judge and write; stops at the first record that fails.
 
         Where the store itself cannot tell who was first, the digests are claimed until their rows stand.
         """
+        digests = list(dict.fromkeys(record.digest for record in batch))
+        try:
+            deleting = self._lease(draft_id, digests)
+        except OscircError as error:
+            return _Outcome(failures=[(batch[0].index, error)])
         if self._installation.storage.first_put_wins:
-            return self._write(batch, {})
-        digests = [record.digest for record in batch]
+            return self._write(batch, {}, deleting)
         with self._installation.locks.claimed(digests):
             with self._installation.database.read() as session:
                 known = blocks.stored(session, digests)
-            outcome = self._write(batch, known)
+            outcome = self._write(batch, known, deleting)
             adopted = self._adopted(outcome, set(known))
             with self._installation.database.write(shared=True) as session:
                 self._add_rows(session, outcome.stored + adopted)
         return outcome
 
-    def _write(self, batch: Sequence[Record], known: Mapping[Digest, StoredBlock]) -> _Outcome:
+    def _lease(self, draft_id: str, digests: Sequence[Digest]) -> frozenset[Digest]:
+        """Lease them all but those that are being deleted, which are returned."""
+        with self._installation.database.write(shared=True) as session:
+            drafts.find_open(session, draft_id)
+            durable = self._installation.storage.durable_on_put
+            return blocks.claim(session, draft_id, digests, durable=durable, absent_too=True).deleting
+
+    def _write(
+        self, batch: Sequence[Record], known: Mapping[Digest, StoredBlock], deleting: Collection[Digest]
+    ) -> _Outcome:
         outcome = _Outcome()
         storage = self._installation.storage
         for record in batch:
             try:
+                if record.digest in deleting:
+                    raise BlocksBeingDeletedError(f"record {record.index}: that block is being deleted")
                 decode_verified(record.frame, record.raw_size, record.digest)
                 if record.digest not in known and storage.put_if_absent(block_path(record.digest), record.frame):
                     outcome.stored.append((record.digest, record.raw_size, len(record.frame)))
@@ -176,11 +195,9 @@ class Uploader:
         lacking = [record.digest for record in outcome.present if record.digest not in known]
         with installation.locks.claimed(lacking) if lacking else contextlib.nullcontext():
             adopted = self._adopted(outcome, known)
-            covered = known | {digest for digest, _, _ in outcome.stored + adopted}
             with installation.database.write(shared=True) as session:
                 publisher = drafts.find_open(session, draft_id).publisher
                 self._add_rows(session, outcome.stored + adopted)
-                blocks.lease(session, draft_id, covered)
                 came = {digest: raw_size for digest, raw_size, _ in outcome.stored + adopted}
                 came |= {record.digest: record.raw_size for record in outcome.present}
                 quotas.arrived(session, publisher, draft_id, came.items())
@@ -190,7 +207,9 @@ class Uploader:
 
     def _add_rows(self, session: Session, found: Sequence[tuple[Digest, int, int]]) -> None:
         durable = self._installation.storage.durable_on_put
+        had_row = blocks.stored(session, [digest for digest, _, _ in found])
         blocks.add(session, found, durable=durable, now_s=self._installation.now_s())
+        blocks.put_again(session, [each for each in found if each[0] in had_row], durable=durable)
 
     def _adopted(self, outcome: _Outcome, known: Collection[Digest]) -> list[tuple[Digest, int, int]]:
         """Rows for files that were there and have none."""

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import func, select
 
 from oscirc_blockstore.digests import digest_of
+from oscirc_server.collection.collecting import collect
 from oscirc_server.models import Draft, Lease
 from oscirc_server.services import drafts
 
@@ -126,7 +127,10 @@ def test_drafts_expire_with_their_leases_a_week_after_their_last_use(world, inst
         assert session.scalar(select(func.count()).select_from(Draft)) == 0
 
 
-def test_a_release_ends_the_drafts_leases(installation, api, alice):
+def test_a_drafts_leases_end_with_the_first_collection_after_its_release(installation, api, alice):
     assert api.publish(alice, "debian", "1.0", alice.build("debian", [block("a")])).status_code == 200
+    with installation.database.read() as session:
+        assert session.scalar(select(func.count()).select_from(Lease)) == 2
+    collect(installation)
     with installation.database.read() as session:
         assert session.scalar(select(func.count()).select_from(Lease)) == 0
