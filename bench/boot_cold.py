@@ -39,6 +39,7 @@ from contenders import Contender, Failed, Setting, TooSlow
 from harness import DISKS, RESULTS, ROOT, machine
 from link import Link
 from peers import all_contenders
+from replay import AS_GUEST
 from staging import Stage, is_prepared, nginx, prepare, stage_disk
 
 STAGES = {"debian12": "Debian 12", "debian13": "Debian 13"}
@@ -76,7 +77,7 @@ def measure(contender: Contender, stage: Stage, disk: Disk, place: Place, work: 
             try:
                 contender.prepare(setting)
                 answered = _lines(log)
-                replay = _Replay(stage)
+                replay = _Replay(stage, contender)
                 link.tell("reset")
                 started = time.monotonic()
                 cutoff = started + cutoff_s(disk.limit_s(place.rate_mbit))
@@ -111,8 +112,9 @@ class _Replay:
     reaped last.
     """
 
-    def __init__(self, stage: Stage) -> None:
-        command = [sys.executable, str(ROOT / "bench" / "replay.py"), str(stage.trace), "-", str(stage.disk)]
+    def __init__(self, stage: Stage, contender: Contender) -> None:
+        options = [AS_GUEST] if contender.as_guest else []
+        command = [sys.executable, str(ROOT / "bench" / "replay.py"), *options, str(stage.trace), "-", str(stage.disk)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None  # it was asked for
         if self._process.stdout.readline() != "ready\n":

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness import Workstation
+from replay import AS_GUEST
 from staging import Stage
 from support.commands import end
 
@@ -58,6 +59,8 @@ class Contender(Protocol):
     name: str
     label: str
     note: str
+    as_guest: bool
+    """Whether it opens its disk for QEMU as `oscirc boot` does, so that the kernel reads nothing ahead."""
 
     def prepare(self, setting: Setting) -> None:
         """Whatever its user did on another day; not measured."""
@@ -78,6 +81,7 @@ class Oscirc:
     note: str
     image: str
     warm: bool = False
+    as_guest: bool = True
     _station: Workstation | None = field(default=None, init=False)
 
     def prepare(self, setting: Setting) -> None:
@@ -98,7 +102,7 @@ class Oscirc:
         place = setting.work / f"before-{remote}"
         place.mkdir()
         station.run("mount", f"{remote}:bench/{self.image}", place)
-        command = [sys.executable, str(HERE / "replay.py"), str(setting.stage.trace), str(place / "disk.raw")]
+        command = [sys.executable, str(HERE / "replay.py"), AS_GUEST, str(setting.stage.trace), str(place / "disk.raw")]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         station.run("umount", place)
 
@@ -128,6 +132,7 @@ class Download:
     name: str = "download"
     label: str = "full download"
     note: str = "curl of the disk as one zstd file (level 3), decompressed by zstd as it arrives, then the local file"
+    as_guest: bool = False
 
     def prepare(self, setting: Setting) -> None:
         """Nothing."""

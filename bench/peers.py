@@ -27,6 +27,7 @@ class Programs:
     name: str
     label: str
     note: str
+    as_guest: bool = field(default=False, init=False)
     _running: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False)
 
     def prepare(self, setting: Setting) -> None:

@@ -1,7 +1,9 @@
 """Replays a read trace: the recorded reads, one after the other, without a pause, from a file.
 
-    python bench/replay.py TRACE FILE|- [ORIGINAL]
+    python bench/replay.py [--as-guest] TRACE FILE|- [ORIGINAL]
 
+With `--as-guest` the file is read as `oscirc boot` has QEMU read an image: the kernel reads nothing ahead. Without, as
+QEMU reads a file that it opens by its name.
 With `-` the file's name comes as a line of standard input, once the replayer has said that it is ready: so that its own
 start, and the memory that it keeps reads in, are not measured.
 
@@ -18,6 +20,8 @@ import sys
 import time
 from pathlib import Path
 
+AS_GUEST = "--as-guest"
+
 
 def reads_of(trace: str) -> list[tuple[int, ...]]:
     """(offset, length) of every read; the file's form is `oscirc_blockstore.trace`'s."""
@@ -27,7 +31,7 @@ def reads_of(trace: str) -> list[tuple[int, ...]]:
         return [tuple(map(int, line.split()[:2])) for line in whole]
 
 
-def main(trace: str, place: str, original: str = "") -> None:
+def main(trace: str, place: str, original: str = "", *, as_guest: bool = False) -> None:
     """Replay, and say how it went. Reads are kept, and compared when the clock has stopped."""
     reads = reads_of(trace)
     kept = memoryview(bytearray(sum(length for _, length in reads)))
@@ -36,8 +40,8 @@ def main(trace: str, place: str, original: str = "") -> None:
         print("ready", flush=True)
         place = sys.stdin.readline().rstrip("\n")
     file = os.open(place, os.O_RDONLY)
-    # as `oscirc boot` opens an image for QEMU: a guest reads ahead itself
-    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
+    if as_guest:
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
     stalls: list[float] = []
     here = 0
     started = previous = time.monotonic()
@@ -80,4 +84,5 @@ def differing(reads: list[tuple[int, ...]], kept: memoryview, original: str) -> 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    words = sys.argv[1:]
+    main(*(word for word in words if word != AS_GUEST), as_guest=AS_GUEST in words)

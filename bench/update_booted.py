@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness import ROOT, finish
 from link import Link
-from replay import reads_of
+from replay import AS_GUEST, reads_of
 from staging import PROFILE_RUNS, TRACE_MACHINE
 from update_ours import Client, Publication, frame_lengths
 from update_pairs import BLOCK, DiskPair
@@ -104,7 +104,7 @@ def measure(
 
 
 def _replay(trace: Path, file: Path, original: Path) -> dict:
-    command = [sys.executable, str(ROOT / "bench" / "replay.py"), str(trace), str(file), str(original)]
+    command = [sys.executable, str(ROOT / "bench" / "replay.py"), AS_GUEST, str(trace), str(file), str(original)]
     return json.loads(finish(command, timeout_s=300).output)
 
 

@@ -74,3 +74,8 @@ def test_the_name_may_come_later_when_the_replayer_is_ready(trace, disk):
         assert waiting.stdout.readline() == "ready\n"
         output, _ = waiting.communicate(f"{disk}\n", timeout=60)
     assert json.loads(output)["wrong"] == 0
+
+
+def test_a_guest_reads_the_same(disk, trace):
+    assert json.loads(replay("--as-guest", trace, disk, disk).stdout)["wrong"] == 0
+    assert json.loads(replay("--as-guest", trace, disk).stdout)["bytes"] == sum(length for _, length in READS)
