@@ -97,7 +97,7 @@ def _adopt_signed(storage: Storage, change: Change, role: str, version: int, raw
     if metadata.signed.version != version:
         raise DocumentRefusedError(f"{role}'s role in the store is not version {version}")
     change.add_role(stored(role, metadata.signed, raw))
-    _adopt_named(storage, change, role, metadata.signed)
+    adopt_named(storage, change, role, metadata.signed)
 
 
 def _adopt_roots(storage: Storage, change: Change) -> None:
@@ -145,12 +145,13 @@ def _adopt_role(storage: Storage, change: Change, role: str, meta: MetaFile) -> 
         ) from None
     change.add_role(stored(role, signed, raw))
     try:
-        _adopt_named(storage, change, role, signed)
+        adopt_named(storage, change, role, signed)
     except (RepositoryError, OscircError) as error:
         _log.error("a role was taken over without all that it names", extra={"role": role, "error": str(error)})
 
 
-def _adopt_named(storage: Storage, change: Change, role: str, signed: Targets) -> None:
+def adopt_named(storage: Storage, change: Change, role: str, signed: Targets) -> None:
+    """Documents, manifests and rows of what a role that was taken over names; they stand in the store."""
     if role == "targets":
         _adopt_targets(storage, change, signed)
     else:

@@ -43,17 +43,19 @@ class Brought:
         return not any(path.startswith(("metadata/", "targets/")) for path in self.missing)
 
 
-def bring(installation: Installation, source: Elsewhere) -> Brought:
-    """Put into the store what `source` has and it lacks; changes nothing else."""
-    return _Bringing(installation, source).run()
+def bring(installation: Installation, source: Elsewhere, root: Metadata[Root] | None = None) -> Brought:
+    """Put into the store what `source` has and it lacks; changes nothing else. `root` is trusted, else ours is."""
+    return _Bringing(installation, source, root).run()
 
 
 class _Bringing:
-    def __init__(self, installation: Installation, source: Elsewhere) -> None:
+    def __init__(self, installation: Installation, source: Elsewhere, root: Metadata[Root] | None) -> None:
         self._storage: Storage = installation.storage
         self._source = source
-        with installation.database.read() as session:
-            self._root: Metadata[Root] = repository.current_root(session)
+        if root is None:
+            with installation.database.read() as session:
+                root = repository.current_root(session)
+        self._root = root
 
     def run(self) -> Brought:
         self._roots()

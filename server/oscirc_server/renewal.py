@@ -93,7 +93,7 @@ def rotate(installation: Installation, role: str, offline: OfflineKeys) -> Renew
             directory = installation.layout.keys if online else offline.directory
             made[name] = stack.enter_context(_new_key(directory, name, None if online else offline.passphrase))
         with repository.changing(installation) as change:
-            _replace_keys(change, offline, {name: signer for name, (signer, _) in made.items()})
+            replace_keys(change, offline, {name: signer for name, (signer, _) in made.items()})
             version = repository.current_version(change.session, "root")
             audit.record(change.session, change.now_s, LOCAL_ACTOR, "key.rotate", role, version=version)
         for name, (_, path) in made.items():
@@ -101,7 +101,8 @@ def rotate(installation: Installation, role: str, offline: OfflineKeys) -> Renew
     return _renewed(installation, "root")
 
 
-def _replace_keys(change: Change, offline: OfflineKeys, signers: dict[str, CryptoSigner]) -> None:
+def replace_keys(change: Change, offline: OfflineKeys, signers: dict[str, CryptoSigner]) -> None:
+    """Add a root, signed with the offline keys, that names these keys instead of the roles' old ones."""
     current = repository.current_root(change.session)
     for role in OFFLINE_ROLES:
         if role in signers and len(current.signed.roles[role].keyids) > 1:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from oscirc.options import Seconds, json_option
+from oscirc.options import Duration, Seconds, json_option
 from oscirc.output import human_bytes, print_json, progress, say, warn
 from oscirc.server_options import log_options
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from oscirc_server.mirroring.pruning import Pruned
     from oscirc_server.mirroring.syncing import SyncReport
 
-_DAY_S = 86_400.0
 _from_option = click.option(
     "--from", "others", multiple=True, metavar="URL", help="Another address of the same repository to read from."
 )
@@ -56,12 +55,7 @@ def open_directory(directory: Path, remote: str, others: tuple[str, ...]) -> Mir
 @click.option("--verify", is_flag=True, help="Read all that is stored first, and fetch again what is damaged.")
 @click.option("--prune", is_flag=True, help="Remove what nothing names any more.")
 @click.option(
-    "--grace",
-    type=click.FloatRange(0, 3650),
-    default=7.0,
-    show_default=True,
-    metavar="DAYS",
-    help="How long after it was first found so.",
+    "--grace", type=Duration(), default="7d", show_default=True, help="How long after that was first found so."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched and removed, and do neither.")
 @json_option
@@ -77,7 +71,7 @@ def sync(
     no_accelerators: bool,
     verify: bool,
     prune: bool,
-    grace: float,
+    grace: int,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -113,7 +107,7 @@ def sync(
             verify_stored=verify,
             progress=syncing.Progress(bar.reset, bar.update, bar.set_postfix_str),
         )
-        pruned = pruning.prune(opened, state, selection, grace_s=grace * _DAY_S) if prune else None
+        pruned = pruning.prune(opened, state, selection, grace_s=grace) if prune else None
     _report(opened, report, pruned, as_json=as_json)
     problem = syncing.worst(report)
     if problem is not None:

@@ -12,6 +12,7 @@ import click
 
 from oscirc.commands.backing_up import backup, restore
 from oscirc.commands.collecting import gc, scrub
+from oscirc.commands.importing import import_
 from oscirc.commands.recovering import adopt, recover
 from oscirc.commands.working import work
 from oscirc.job_options import job_settings, jobs_option, policy_options
@@ -459,3 +460,4 @@ serve.add_command(gc)
 serve.add_command(scrub)
 serve.add_command(recover)
 serve.add_command(adopt)
+serve.add_command(import_)
