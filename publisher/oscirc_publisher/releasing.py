@@ -223,6 +223,11 @@ class Signatory:
             return [self.key.private]
         named = {keys.fingerprint(key) for key in joint.keys}
         private = [key.private for key in self._signing if key.fingerprint in named]
+        if not private:
+            raise SignatureRefusedError(
+                f"the key {self.key.name} is none of those that {self.publisher} is delegated to",
+                hint="use another key (oscirc key list), or have yours added: oscirc publisher rotate … --keep-old",
+            )
         if len(private) < joint.threshold:
             request = role_request(self._repository, self.publisher, payload, role.raw, joint, indexes, previous, draft)
             raise awaits(request, private, joint.threshold - len(private))

@@ -17,8 +17,9 @@ FAR = 1 << 31
 
 
 def online_key(data: Path, role: str) -> Ed25519PrivateKey:
-    """A server's own key, as whoever reads its disk has it."""
-    return keys.load_private((data / "keys" / f"{role}.pem").read_bytes(), None, role)
+    """A server's own key, as whoever reads its disk has it; after a rotation it has a longer name."""
+    (path,) = (data / "keys").glob(f"{role}*.pem")
+    return keys.load_private(path.read_bytes(), None, role)
 
 
 def signed(payload, *private: Ed25519PrivateKey) -> bytes:

@@ -203,18 +203,21 @@ def rotate(
 
 @publisher.command()
 @click.argument("name", metavar="[REMOTE:]NAME")
-@click.argument("fingerprints", metavar="FINGERPRINT…", nargs=-1, required=True)
+@click.argument("gone", metavar="FINGERPRINT|PUBKEY-FILE…", nargs=-1, required=True)
 @_threshold_option
 @_change_options
-def revoke(name: str, fingerprints: tuple[str, ...], *, threshold: int | None, **options: object) -> None:
-    """Take one of several keys from a publisher, by its fingerprint (oscirc publisher list) or the beginning of it.
+def revoke(name: str, gone: tuple[str, ...], *, threshold: int | None, **options: object) -> None:
+    """Take one of several keys from a publisher: by its file, its fingerprint (oscirc publisher list) or a beginning.
 
     \b
     Example:
       oscirc publisher revoke alice 3fa9c1d2 --keys /media/offline-keys
     """
+    from oscirc.ceremony_files import read_public_key
+    from oscirc_blockstore import keys
     from oscirc_publisher import administration
 
+    fingerprints = [keys.fingerprint(read_public_key(Path(item))) if Path(item).is_file() else item for item in gone]
     change = _change(options)
     facts = change.make(name, lambda plain: administration.revoking(plain, fingerprints, threshold))
     if facts is not None and change.as_json:

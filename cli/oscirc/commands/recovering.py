@@ -11,6 +11,7 @@ import click
 
 from oscirc.options import json_option, passphrase, passphrase_file_option
 from oscirc.output import print_json, print_table, say
+from oscirc.server_options import blocks_option, data_option, database_option
 
 if TYPE_CHECKING:
     from oscirc_server.recovery import RoleHistory
@@ -56,13 +57,8 @@ def _tell(found: tuple[RoleHistory, ...], back_to: dict[str, int]) -> None:
 
 
 @click.command()
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("oscirc-data"),
-    show_default=True,
-    help="The server's data directory.",
-)
+@click.argument("signature_files", metavar="[SIGNATURE]…", nargs=-1, type=_FILE)
+@data_option
 @click.option(
     "--keys",
     "keys_directory",
@@ -70,14 +66,13 @@ def _tell(found: tuple[RoleHistory, ...], back_to: dict[str, int]) -> None:
     help="Directory of the root key, which signs the new root.",
 )
 @click.option("--ceremony", "request_file", type=_FILE, help="Instead: a signed request of ceremony root.")
-@click.option("--signature", "signature_files", type=_FILE, multiple=True, help="A signature of it. Repeatable.")
 @click.option(
     "--back-to", "back_to_given", multiple=True, metavar="ROLE=VERSION", help="Forget what is above. Repeatable."
 )
 @click.option("--before-jumps", is_flag=True, help="Go back to before every jump.")
 @click.option("--dry-run", is_flag=True, help="Show versions and jumps; change nothing.")
-@click.option("--database", help="Database URL (default: SQLite in the data directory).")
-@click.option("--blocks", help="Block storage URL (default: the data directory).")
+@database_option
+@blocks_option
 @passphrase_file_option
 @json_option
 def recover(
@@ -135,15 +130,9 @@ def recover(
 
 @click.command()
 @click.argument("source", metavar="URL|DIRECTORY")
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("oscirc-data"),
-    show_default=True,
-    help="The server's data directory.",
-)
-@click.option("--database", help="Database URL (default: SQLite in the data directory).")
-@click.option("--blocks", help="Block storage URL (default: the data directory).")
+@data_option
+@database_option
+@blocks_option
 @json_option
 def adopt(source: str, *, data: Path, database: str | None, blocks: str | None, as_json: bool) -> int:
     """Take over what readers have seen and both database and store have lost. Stop the server before.

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from oscirc_server.running import ServeMetrics
     from oscirc_server.settings import Listen
 
-_READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _keys_option = click.option(
     "--keys",
@@ -308,6 +307,7 @@ def online_keys(
 
 
 @serve.command()
+@click.argument("signature_files", metavar="[SIGNATURE]…", nargs=-1, type=_file)
 @data_option
 @_keys_option
 @click.option("--public-url", help="The URL under which readers will reach the repository.")
@@ -315,8 +315,7 @@ def online_keys(
 @database_option
 @blocks_option
 @passphrase_file_option
-@click.option("--ceremony", "request_file", type=_READABLE, help="A signed request of oscirc ceremony new.")
-@click.option("--signature", "signature_files", type=_READABLE, multiple=True, help="A signature of it. Repeatable.")
+@click.option("--ceremony", "request_file", type=_file, help="The request of oscirc ceremony new that was signed.")
 @json_option
 def init(
     *,
@@ -338,7 +337,7 @@ def init(
     \b
     Example:
       oscirc serve init --data /srv/oscirc --keys /media/offline --public-url https://images.example/repo
-      oscirc serve init --data /srv/oscirc --ceremony first.request --signature first.3fa9c1d2.signature
+      oscirc serve init --data /srv/oscirc --ceremony first.request first.*.signature
     """
     if request_file is not None:
         _initialise_signed(data, request_file, signature_files, database, blocks, as_json=as_json)
