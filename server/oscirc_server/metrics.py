@@ -7,6 +7,8 @@ collector's (`metrics_of_state`), in the same registry.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from oscirc_server.services.uploads import UploadFacts
@@ -14,6 +16,14 @@ from oscirc_server.services.uploads import UploadFacts
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED = "unmatched"
 SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    requests: Counter
+    seconds: Histogram
+    received: Counter
+    sent: Counter
 
 
 class Metrics:
@@ -38,6 +48,7 @@ class Metrics:
         )
         for kind in ("stored", "present"):
             self._frames.labels(kind)
+        self._series: dict[tuple[str, str, int], _Series] = {}  # looking them up costs more than counting
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"oscirc_server_{name}", text, labels, registry=self.registry)
@@ -51,13 +62,21 @@ class Metrics:
     ) -> None:
         """A request is over; `status` 0 where its client went away before an answer."""
         self._under_way.dec()
-        method = method if method in METHODS else "other"
-        self._requests.labels(route, method, str(status)).inc()
-        self._seconds.labels(route, method).observe(seconds)
+        key = (route, method if method in METHODS else "other", status)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series(
+                self._requests.labels(key[0], key[1], str(status)),
+                self._seconds.labels(key[0], key[1]),
+                self._received.labels(route),
+                self._sent.labels(route),
+            )
+        series.requests.inc()
+        series.seconds.observe(seconds)
         if received_bytes:
-            self._received.labels(route).inc(received_bytes)
+            series.received.inc(received_bytes)
         if sent_bytes:
-            self._sent.labels(route).inc(sent_bytes)
+            series.sent.inc(sent_bytes)
 
     def uploaded(self, facts: UploadFacts) -> None:
         """What became of an upload's body."""

@@ -86,7 +86,7 @@ class Requests:
         told = ""
         if peer is not None and peer[0] in self._proxies.trusted_hosts:
             told = Headers(scope=scope).get(request_ids.HEADER, "")
-        request_ids.enter(told if request_ids.is_request_id(told) else request_ids.made())
+        request_ids.enter(told if request_ids.is_request_id(told) else None)
         await self._proxies(scope, receive, send)  # type: ignore[arg-type]  # its own types
 
     async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,12 +122,14 @@ class Requests:
         return f"{self._api_prefix}{path}" if lacks_prefix else path
 
     async def _marked(self, scope: Scope, passage: _Passage) -> None:
+        request_id = request_ids.current()
+
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("Cache-Control", NO_STORE)
                 headers["X-Content-Type-Options"] = "nosniff"
-                headers[request_ids.HEADER] = request_ids.current()
+                headers[request_ids.HEADER] = request_id
             await passage.send(message)
 
         await self._rest(scope, passage.receive, send)

@@ -74,6 +74,18 @@ def test_the_line_of_a_request_says_who_what_and_how_much(world, http, admin, ca
     assert "secret" not in str(facts)
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_reads_line_has_its_route_and_token_too(http, admin, caplog, method):
+    with caplog.at_level(logging.INFO, "oscirc_server"):
+        admin.call(method, "tokens")
+    (record,) = [record for record in caplog.records if record.message == "request"]
+    assert (vars(record)["method"], vars(record)["route"], bool(vars(record)["token"])) == (
+        method,
+        "/api/v1/tokens",
+        True,
+    )
+
+
 def test_what_a_service_logs_has_the_id_of_its_request(http, monkeypatch, caplog):
     seen = []
 
