@@ -25,7 +25,19 @@ from cells import load
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PAGE = HERE.parent / "docs" / "performance.md"
-BENCHMARKS = ("boot_cold", "update", "warm_boot", "publish", "publish_instance", "warm", "terabyte", "boot")
+BENCHMARKS = (
+    "boot_cold",
+    "update",
+    "warm_boot",
+    "publish",
+    "publish_instance",
+    "warm",
+    "terabyte",
+    "boot",
+    "serving",
+    "many_boots",
+    "publish_again",
+)
 
 
 def purpose(name: str) -> str:

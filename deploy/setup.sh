@@ -15,7 +15,7 @@ packages=(
   postgresql                                                      # tests: a server of their own, beside any that runs
 )
 if [[ "${1:-}" == debian ]]; then
-  packages+=(mmdebstrap debian-archive-keyring casync qemu-block-extra nbdkit libnbd-bin rclone zsync xdelta3)
+  packages+=(mmdebstrap debian-archive-keyring casync qemu-block-extra nbdkit libnbd-bin rclone zsync xdelta3 wrk)
 fi
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
