@@ -153,6 +153,31 @@ def add_to_published(
 
 
 @dataclass(frozen=True, slots=True)
+class AskedPack:
+    """A pack that the server makes in the job of that number; None: it is there already."""
+
+    base: str
+    job: int | None
+
+
+def ask_server(client: RestClient, wanted: VersionReference, base: str) -> AskedPack:
+    """Have the server make a pack, whenever it comes to it."""
+    path = f"images/{wanted.publisher}/{wanted.image}/versions/{base}/deltas/{wanted.version}"
+    job = client.call_json("POST", path).get("job")
+    number = job.get("id") if isinstance(job, dict) else None
+    return AskedPack(base, number if isinstance(number, int) else None)
+
+
+def tell_asked(asked: Sequence[AskedPack]) -> None:
+    """The same, for people."""
+    for each in asked:
+        if each.job is None:
+            say(f"delta pack from {each.base}: was there already")
+        else:
+            say(f"delta pack from {each.base}: asked for; see how it goes: oscirc jobs show {each.job}")
+
+
+@dataclass(frozen=True, slots=True)
 class ListedPack:
     """A pack that the server lists; `base` is empty where no released version is the one it starts from."""
 

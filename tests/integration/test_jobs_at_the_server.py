@@ -141,6 +141,12 @@ def test_a_client_updates_with_a_pack_that_only_the_server_made(alice, somebody)
         assert pack.sha256.hex() == job["result"]["sha256"]
         assert reader.json("pull", f"{alice.image}@2")["fetched_bytes"] < 10 * BLOCK / 4
         made = (alice.repository.tree / pack.path).read_bytes()
+        assert alice.work.json("delta", "make", f"{alice.image}@2", "--at-server")["asked"] == [
+            {"base": "1", "job": None}
+        ]
+        back = alice.work.json("delta", "make", f"{alice.image}@1", "--from", "2", "--at-server")["asked"]
+        until(lambda: alice.find("1", accelerators.DELTA))
+        assert alice.work.json("jobs", "show", back[0]["job"])["version"] == "1"
         alice.work.run("delta", "remove", f"{alice.image}@2", "1")
         alice.work.run("delta", "make", f"{alice.image}@2", "--from", "1")
         (again,) = alice.find("2", accelerators.DELTA)

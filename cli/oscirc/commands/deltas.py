@@ -24,6 +24,7 @@ def delta() -> None:
 )
 @click.option("--level", type=click.IntRange(1, 19), help="Compression level (default: 9).")
 @click.option("--again", is_flag=True, help="Make it although there is one.")
+@click.option("--at-server", is_flag=True, help="Have the server make it, from its own blocks, in the background.")
 @token_file_option
 @json_option
 def make(
@@ -33,6 +34,7 @@ def make(
     last: int | None,
     level: int | None,
     again: bool,
+    at_server: bool,
     token_file: Path | None,
     as_json: bool,
 ) -> None:
@@ -44,6 +46,7 @@ def make(
     Example:
       oscirc delta make alice/debian@12.2 --from 12.1
       oscirc delta make alice/debian@12.2 --last 3
+      oscirc delta make alice/debian@12.2 --from 11.9 --at-server
     """
     from oscirc import composition, packing
     from oscirc_blockstore import pack_bases
@@ -51,12 +54,21 @@ def make(
 
     if bases and last:
         raise UsageError("--from names the versions, --last counts them: one of the two")
+    if at_server and (again or level is not None):
+        raise UsageError("the server makes a pack once, at its usual level: leave --again and --level out")
     wanted = composition.parse_version_reference(reference)
     index = packing.released_index(wanted)
     named = list(bases) or pack_bases.bases(index, wanted.version, None, last or 1)
     if not named:
         raise UsageError(f"{wanted.publisher}/{wanted.image} has no older version than {wanted.version}")
     with composition.rest_client(wanted.remote, token_file) as client:
+        if at_server:
+            asked = [packing.ask_server(client, wanted, base) for base in named]
+            if as_json:
+                print_json({"asked": [asdict(each) for each in asked]})
+            else:
+                packing.tell_asked(asked)
+            return
         added = packing.add_packs(client, wanted, named, level=level, again=again, quiet=as_json)
     if as_json:
         print_json({"packs": [asdict(each) for each in added]})

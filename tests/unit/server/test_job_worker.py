@@ -318,9 +318,16 @@ def test_what_was_made_while_the_job_was_cancelled_is_not_listed(installation, p
 
 def test_a_process_ends_when_whoever_started_it_is_gone(world, published, tmp_path):
     order = Order(
-        Wanted(DELTA_JOB, "alice", "debian", "2.0", "1.0"), str(world.data), None, None, str(tmp_path), 1,
-        2 << 30, 1 << 30, 0,
-    )  # fmt: skip
+        Wanted(DELTA_JOB, "alice", "debian", "2.0", "1.0"),
+        str(world.data),
+        world.settings.database_url,
+        world.settings.blocks_url,
+        str(tmp_path),
+        threads=1,
+        memory_bytes=2 << 30,
+        file_bytes=1 << 30,
+        niceness=0,
+    )
     command = [sys.executable, "-m", "oscirc_server.job_process"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdin.write(order.line())
