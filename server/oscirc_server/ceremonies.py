@@ -32,7 +32,7 @@ from oscirc_blockstore.errors import (
 from oscirc_blockstore.repository_facts import TARGET, RepositoryFacts
 from oscirc_blockstore.signing_request import PartSignature, RequestPart, SigningRequest
 from oscirc_blockstore.trust import DAY_S, ROOT_LIFETIME_S, TARGETS_LIFETIME_S
-from oscirc_server.delegations import MAX_KEYS, check_targets, key_fingerprint, with_repository_facts
+from oscirc_server.delegations import MAX_KEYS, check_form, check_targets, key_fingerprint, with_repository_facts
 from oscirc_server.key_files import OFFLINE_ROLES
 from oscirc_server.metadata import (
     TOP_LEVEL,
@@ -139,7 +139,7 @@ def targets_request(
 
 def keys_of(root_raw: bytes, role: str) -> KeySet:
     """The keys that a root names for a role."""
-    root = parse(root_raw, Root, "the root in force").signed
+    root = _stated_root(root_raw)
     named = root.roles[role]
     public = (Ed25519PublicKey.from_public_bytes(bytes.fromhex(root.keys[k].keyval["public"])) for k in named.keyids)
     return KeySet(tuple(public), named.threshold)
@@ -151,6 +151,7 @@ def judge(request: SigningRequest, now_s: float) -> None:
         if part.role == "root":
             _judge_root(part, now_s)
         elif part.role == "targets":
+            _root_for(request, part)
             new, current = payload_of(part, Targets), current_of(part, Targets)
             _require_next("targets", new.version, current)
             check_targets(new, now_s)
@@ -183,7 +184,7 @@ def requirements(request: SigningRequest) -> tuple[Requirement, ...]:
             root = _root_for(request, part)
             found.append(_required("targets", "the targets keys", root, root.roles["targets"]))
         else:
-            delegator = parse(part.delegator, Targets, "the targets role").signed
+            delegator = _stated_targets(part.delegator)
             role = (delegator.delegations.roles or {}).get(part.role) if delegator.delegations else None
             if role is None or delegator.delegations is None:
                 raise TrustError(f"the targets role delegates to no publisher {part.role}")
@@ -227,11 +228,7 @@ def assemble(request: SigningRequest, signatures: Iterable[PartSignature]) -> di
             made["root"] = stored("root", root.signed, root.to_bytes())
         else:
             role = signed_metadata(payload_of(part, Targets), _chosen(request, given, part.role))
-            delegator: Root | Targets
-            if part.role == "targets":
-                delegator = _root_for(request, part)
-            else:
-                delegator = parse(part.delegator, Targets, "the targets role").signed
+            delegator = _root_for(request, part) if part.role == "targets" else _stated_targets(part.delegator)
             verify(delegator, part.role, role, f"the {part.role} role")
             made[part.role] = stored(part.role, role.signed, role.to_bytes())
     return made
@@ -252,7 +249,14 @@ def payload_of(part: RequestPart, kind: type[_Payload]) -> _Payload:
 
 def current_of(part: RequestPart, kind: type[_Payload]) -> _Payload | None:
     """The role in force as the request states it, None when there is none yet."""
-    return parse(part.current, kind, f"the {part.role} role in force").signed if part.current else None
+    if not part.current:
+        return None
+    current = parse(part.current, kind, f"the {part.role} role in force").signed
+    if isinstance(current, Root):
+        _check_root_form(current)
+    elif part.role == "targets":
+        check_form(current)
+    return current
 
 
 def _judged(request: SigningRequest, now_s: float) -> SigningRequest:
@@ -289,7 +293,7 @@ def _root_for(request: SigningRequest, part: RequestPart) -> Root:
     root = request.part("root")
     if root is not None:
         return payload_of(root, Root)
-    return parse(part.delegator, Root, "the root in force").signed
+    return _stated_root(part.delegator)
 
 
 def _chosen(request: SigningRequest, given: Sequence[PartSignature], role: str) -> dict[str, bytes]:
@@ -308,6 +312,13 @@ def _require_next(role: str, version: int, current: Root | Targets | None) -> No
 def _judge_root(part: RequestPart, now_s: float) -> None:
     root, current = payload_of(part, Root), current_of(part, Root)
     _require_next("root", root.version, current)
+    _check_root_form(root)
+    expires_s = root.expires.timestamp()
+    if not now_s < expires_s <= now_s + ROOT_LIFETIME_S + DAY_S:
+        raise TrustError("the root must expire in the future, within five years")
+
+
+def _check_root_form(root: Root) -> None:
     if set(root.roles) != set(TOP_LEVEL) or not root.consistent_snapshot:
         raise TrustError("the root must name the four roles and consistent snapshots, as this project's do")
     prints: dict[str, set[str]] = {}
@@ -320,6 +331,17 @@ def _judge_root(part: RequestPart, now_s: float) -> None:
     online = prints["snapshot"] | prints["timestamp"]
     if any(online & prints[role] for role in OFFLINE_ROLES):
         raise TrustError("a key that a server holds may not be a root or targets key")
-    expires_s = root.expires.timestamp()
-    if not now_s < expires_s <= now_s + ROOT_LIFETIME_S + DAY_S:
-        raise TrustError("the root must expire in the future, within five years")
+
+
+def _stated_root(raw: bytes) -> Root:
+    """A root that a request states as the one in force: believed in nothing, and of the form of one."""
+    root = parse(raw, Root, "the root in force").signed
+    _check_root_form(root)
+    return root
+
+
+def _stated_targets(raw: bytes) -> Targets:
+    """The like of it for a targets role."""
+    targets = parse(raw, Targets, "the targets role in force").signed
+    check_form(targets)
+    return targets

@@ -96,8 +96,8 @@ def _check_delegated(role: DelegatedRole, keys: dict[str, Key]) -> None:
         raise TrustError(f"the delegation to {name} asks for {role.threshold} of {len(role.keyids)} keys")
 
 
-def check_targets(targets: Targets, now_s: float) -> None:
-    """Raise a `TrustError` unless the role keeps the rules above; signatures and versions are judged elsewhere."""
+def check_form(targets: Targets) -> None:
+    """Raise a `TrustError` unless the role keeps rules 1 to 3."""
     facts = targets.targets.get(TARGET)
     if set(targets.targets) != {TARGET} or facts is None:
         raise TrustError(f"the targets role must name {TARGET} and nothing else")
@@ -109,6 +109,11 @@ def check_targets(targets: Targets, now_s: float) -> None:
         raise TrustError(f"{TARGET}: {error}") from None
     for role in _roles(targets).values():
         _check_delegated(role, _keys(targets))
+
+
+def check_targets(targets: Targets, now_s: float) -> None:
+    """Raise a `TrustError` unless the role keeps the rules above; signatures and versions are judged elsewhere."""
+    check_form(targets)
     expires_s = targets.expires.timestamp()
     if not now_s < expires_s <= now_s + TARGETS_LIFETIME_S + DAY_S:
         raise TrustError("the targets role must expire in the future, within a year")

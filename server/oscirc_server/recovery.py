@@ -85,7 +85,11 @@ def recover(
     """See above. Give `offline` keys to sign the root here, or the `signed_root` of a ceremony over new online keys."""
     with installation.database.read() as session:
         found = _numbers(session, installation.storage)
+        row = repository.in_force(session, "root")
         before = repository.current_root(session).signed
+        snapshot = repository.current_version(session, "snapshot")
+    if signed_root == row.raw:  # asked for again: an answer may have been lost
+        return Recovered(before.version, snapshot, dict(back_to), ())
     dropped = {role: _dropped(role, version, found.get(role, set())) for role, version in sorted(back_to.items())}
     with repository.changing(installation) as change:
         session = change.session

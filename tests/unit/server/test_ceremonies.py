@@ -1,11 +1,17 @@
 """Roles that several people sign: whose signatures count, what is refused before it is signed, what clients make of it."""
 
+import contextlib
+import copy
 import itertools
+import json
 import time
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from securesystemslib.formats import encode_canonical
 from tuf.api.metadata import Metadata, Root, Targets
 
 from oscirc_blockstore import keys
@@ -299,3 +305,64 @@ def test_what_becomes_of_publishers_is_told(together, people, clock):
     )
     assert "publisher alice is removed" in ceremony_facts.describe(gone)[0].changes[0]
     assert Metadata[Targets].from_bytes(together.roles_in_force()[1]).signed.delegations is not None
+
+
+def places(document, path=()):
+    """Every place in a JSON document."""
+    yield path
+    items = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    for key, value in items:
+        yield from places(value, (*path, key))
+
+
+def with_another(document, path, value):
+    """The document with `value` at a place (`...`: nothing there any more)."""
+    if not path:
+        return value
+    changed = copy.deepcopy(document)
+    inner = changed
+    for key in path[:-1]:
+        inner = inner[key]
+    if value is ...:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    return changed
+
+
+STRANGE = [..., None, True, -1, 1 << 70, "", "x", "\u202e", [], {}, [{}], {"a": []}, "9999-12-31T00:00:00Z"]
+
+
+@pytest.fixture
+def honest(together, clock):
+    """Requests of several kinds."""
+    in_force = together.roles_in_force()
+    return [
+        ceremonies.root_request(*in_force, clock(), "it", targets_keys=KeySet((Holder().public,), 1)),
+        ceremonies.targets_request(*in_force, clock(), "it", facts=RepositoryFacts("Renamed")),
+    ]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_hostile_request_is_refused_in_words_wherever_it_was_changed(honest, clock, data):
+    """A holder reads what others wrote: no change to any of its documents may end in anything but a refusal."""
+    request = data.draw(st.sampled_from(honest))
+    at = data.draw(st.integers(0, len(request.parts) - 1))
+    part = request.parts[at]
+    name = data.draw(st.sampled_from([name for name in ("payload", "current", "delegator") if getattr(part, name)]))
+    document = json.loads(getattr(part, name))
+    path = data.draw(st.sampled_from(list(places(document))))
+    value = data.draw(st.sampled_from(STRANGE))
+    raw = json.dumps(None if value is ... and not path else with_another(document, path, value)).encode()
+    if name == "payload" and isinstance(json.loads(raw), dict):
+        with contextlib.suppress(Exception):  # as TUF signs it, where it is TUF metadata at all
+            raw = encode_canonical(json.loads(raw)).encode()
+    parts = [replace(item, **{name: raw}) if item is part else item for item in request.parts]
+    hostile = replace(request, parts=tuple(parts))
+    with contextlib.suppress(OscircError):
+        ceremonies.judge(hostile, clock())
+        ceremony_facts.describe(hostile)
+        ceremonies.requirements(hostile)

@@ -5,12 +5,15 @@ import time
 import pytest
 from support import thief
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, Snapshot, Timestamp
+from tuf.api.metadata import Metadata, Root, Snapshot, Timestamp
 
+from oscirc_blockstore import keys
 from oscirc_blockstore.errors import NotFoundError, UsageError
-from oscirc_server import recovery, repository
+from oscirc_blockstore.signing_request import read_signatures, sign_request
+from oscirc_server import ceremonies, recovery, repository
 from oscirc_server.app import create_app
 from oscirc_server.disavowed import disavowed, next_unused
+from oscirc_server.offline_signing import OfflineKeys, next_root
 from oscirc_server.reconciling import reconcile
 
 from .in_process import client_of
@@ -144,9 +147,11 @@ def test_recovery_without_the_root_key_changes_nothing(now_world, alice, tmp_pat
             now_world.administration.recover(back_to, keys_dir, passphrase)
     with now_world.open() as installation, pytest.raises(UsageError, match="who signs"):
         recovery.recover(installation, back_to)
-    root = now_world.administration.roles_in_force()[0]
+    offline = OfflineKeys(now_world.keys, PASSPHRASE)
+    current = Metadata[Root].from_bytes(now_world.administration.roles_in_force()[0])
+    kept = next_root(current, offline, now_world.clock()).raw
     with pytest.raises(UsageError, match="keeps a snapshot key"):
-        now_world.administration.recover(back_to, None, None, signed_root=root)
+        now_world.administration.recover(back_to, None, None, signed_root=kept)
     assert {path: path.read_bytes() for path in now_world.tree.rglob("*.json")} == tree
 
 
@@ -176,6 +181,24 @@ def test_a_publisher_whose_first_role_was_the_thiefs_starts_anew(now_world, tmp_
     now_world.administration.recover({"bob": 0, **snapshots(now_world)}, now_world.keys, PASSPHRASE)
     assert release(now_world, bob, "1").status_code == 200
     assert release(now_world, bob, "2").json()["role_version"] == 2
+
+
+def test_the_same_signed_root_again_changes_nothing(now_world, alice):
+    jump(now_world, alice)
+    back_to = {"alice": 2, **snapshots(now_world)}
+    current = Metadata[Root].from_bytes(now_world.administration.roles_in_force()[0])
+    made = now_world.administration.online_keys(new=True)
+    request = ceremonies.root_request(
+        current.to_bytes(), now_world.administration.roles_in_force()[1], time.time(), "it", online=made
+    )
+    root = keys.load_private((now_world.keys / "root.pem").read_bytes(), PASSPHRASE, "root")
+    signatures = read_signatures(request, sign_request(request, [(root, ("root",))]), "it")
+    raw = ceremonies.assemble(request, signatures)["root"].raw
+    done = now_world.administration.recover(back_to, None, None, signed_root=raw)
+    tree = {path: path.read_bytes() for path in now_world.tree.rglob("*.json")}
+    again = now_world.administration.recover(back_to, None, None, signed_root=raw)
+    assert (again.root_version, again.snapshot_version) == (done.root_version, done.snapshot_version)
+    assert {path: path.read_bytes() for path in now_world.tree.rglob("*.json")} == tree
 
 
 def test_numbers_that_were_used_up_are_passed_over():
