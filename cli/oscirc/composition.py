@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from oscirc import hoarding
 from oscirc.fetching_ahead import AS_PREFERRED
 from oscirc.options import passphrase, token
+from oscirc.output import warn
 from oscirc_blockstore.errors import BusyError, OscircError, TransportError, UsageError
 from oscirc_blockstore.names import check_publisher
 from oscirc_remote import paths, references
@@ -114,6 +115,12 @@ def signatory(
         ring.show(name)  # an unknown name is said before a passphrase is asked for
     loaded = [ring.load(name, passphrase(passphrase_file, what=f"the key {name}")) for name in names]
     with rest_client(wanted.remote, token_file) as client:
+        elsewhere = [url for url in loaded[0].repositories(wanted.publisher) if url != client.url]
+        if elsewhere:
+            warn(
+                f"the key {names[0]} signs for {wanted.publisher} in {elsewhere[0]}, too: what it signs for one can be "
+                "offered in the other by whoever has a token there. Use a key for one repository only."
+            )
         try:
             yield Signatory(
                 client,

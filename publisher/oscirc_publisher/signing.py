@@ -65,6 +65,11 @@ class PublisherKey:
         """The highest role version known to be signed for this publisher in this repository; 0 for none."""
         return _read_memory(self._memory).get(_memory_key(repository, publisher), 0)
 
+    def repositories(self, publisher: str) -> Sequence[str]:
+        """Where this key is known to have signed as this publisher, sorted."""
+        entries = (entry.rpartition(" ") for entry in _read_memory(self._memory))
+        return sorted(repository for repository, _, name in entries if name == publisher)
+
     def remember(self, repository: str, publisher: str, version: int) -> None:
         """Never lowers what is remembered."""
         with _locked(self._memory):

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from oscirc_blockstore import keys
 from oscirc_blockstore.errors import LocalError, NameRefusedError, NotFoundError, UsageError
 from oscirc_publisher import signing
-from oscirc_publisher.signing import KeyRing
+from oscirc_publisher.signing import KeyRing, PublisherKey
 
 
 @pytest.fixture
@@ -132,3 +132,11 @@ def test_two_processes_remember_side_by_side(ring):
     for pid in children:
         os.waitpid(pid, 0)
     assert [key.remembered(f"http://{number}", "alice") for number in range(4)] == [9] * 4
+
+
+def test_a_key_knows_in_which_repositories_it_signed_as_a_publisher(tmp_path):
+    key = PublisherKey("work", keys.generate(), tmp_path / "work.json")
+    assert key.repositories("alice") == []
+    for repository, publisher in (("https://b.example/r", "alice"), ("https://a.example/r", "alice"), ("x", "bob")):
+        key.remember(repository, publisher, 3)
+    assert key.repositories("alice") == ["https://a.example/r", "https://b.example/r"]
