@@ -63,7 +63,8 @@ def signers_for(directory: Path, role_name: str, role: Role, passphrase: str | N
     paths = key_paths(directory, role_name)
     if not paths:
         raise NotFoundError(
-            f"no {role_name} key in {directory}", hint="say with --keys where it is, or sign where it is and upload"
+            f"no {role_name} key in {directory}",
+            hint="say with --keys where it is, or have those sign who hold it: oscirc ceremony",
         )
     return choose_signers((load_signer(path, passphrase) for path in paths), role_name, role, str(directory))
 
@@ -72,7 +73,10 @@ def choose_signers(signers: Iterable[CryptoSigner], role_name: str, role: Role, 
     """Those signers whose keys `role` names; raise `UsageError` when they are fewer than its threshold."""
     chosen = {signer.public_key.keyid: signer for signer in signers if signer.public_key.keyid in role.keyids}
     if len(chosen) < role.threshold:
-        raise UsageError(f"{where} holds {len(chosen)} of the {role.threshold} {role_name} keys that the root asks for")
+        hint = f"several people sign together: oscirc ceremony {role_name}" if role_name in OFFLINE_ROLES else ""
+        raise UsageError(
+            f"{where} holds {len(chosen)} of the {role.threshold} {role_name} keys that the root asks for", hint=hint
+        )
     return list(chosen.values())
 
 

@@ -15,6 +15,7 @@ from oscirc_server.app import create_app
 from oscirc_server.disavowed import disavowed, next_unused
 from oscirc_server.offline_signing import OfflineKeys, next_root
 from oscirc_server.reconciling import reconcile
+from oscirc_server.storage import DirectoryStorage
 
 from .in_process import client_of
 from .server_world import PASSPHRASE, Api, MovableClock, Publisher, block, make_world
@@ -181,6 +182,30 @@ def test_a_publisher_whose_first_role_was_the_thiefs_starts_anew(now_world, tmp_
     now_world.administration.recover({"bob": 0, **snapshots(now_world)}, now_world.keys, PASSPHRASE)
     assert release(now_world, bob, "1").status_code == 200
     assert release(now_world, bob, "2").json()["role_version"] == 2
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+@pytest.mark.parametrize("where", ["replace", "remove"])
+def test_a_crash_after_the_commit_is_healed_at_the_next_start(now_world, alice, tmp_path, monkeypatch, where):
+    jump(now_world, alice)
+    seen(now_world, tmp_path / "victim")
+    back_to = {"alice": 2, **snapshots(now_world)}
+
+    def die(*_arguments):
+        raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DirectoryStorage, where, die)
+        with pytest.raises(Crash):
+            now_world.administration.recover(back_to, now_world.keys, PASSPHRASE)
+    with now_world.open() as installation:
+        reconcile(installation)
+    trusted, info = seen(now_world, tmp_path / "victim")
+    assert (trusted.root.version, info.length) == (2, len(alice.indexes["debian"].serialise()))
+    assert not list((now_world.tree / "metadata").glob(f"{thief.FAR}*"))
 
 
 def test_the_same_signed_root_again_changes_nothing(now_world, alice):
