@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from oscirc_blockstore.accelerators import Accelerator
 from oscirc_blockstore.digests import Digest, parse_hex
 from oscirc_blockstore.errors import UsageError
+from oscirc_server.accelerator_bounds import limit_bytes
 from oscirc_server.api.bodies import body_chunks, documented_raw, raw_body
 from oscirc_server.api.context import CurrentInstallation, context_of
 from oscirc_server.api.security import Caller
@@ -85,7 +86,7 @@ async def put_accelerator(
 
     def limit() -> int:
         with installation.database.read() as session:
-            return accelerators.limit_bytes(accelerators.manifest_of(session, *names)[1], kind)
+            return limit_bytes(accelerators.manifest_of(session, *names)[1], kind)
 
     hashed = hashlib.sha256()
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as file:

@@ -41,7 +41,7 @@ from oscirc_server.online_keys import make_online_keys
 from oscirc_server.reconciling import reconcile
 from oscirc_server.renewal import replace_keys
 from oscirc_server.repository import Change
-from oscirc_server.services import audit
+from oscirc_server.services import accelerators, audit, lengths
 from oscirc_server.tree_paths import target_path
 from oscirc_server.tuf_api import CryptoSigner, Root, SSlibKey
 
@@ -101,6 +101,12 @@ def import_tree(
         _take_over_all(installation, source, offer, replacing, report)
     progress.say("accelerators")
     report.accelerators += accelerators_too.copy(installation, source, offer, report.taken_over)
+    for version in offer.versions:
+        if version.publisher in report.taken_over and version.digest in here:
+            lengths.make(installation, version.digest)
+    for role in offer.roles:
+        if role.publisher in report.taken_over:
+            accelerators.follow(installation, role.publisher, role.indexes)
     with installation.database.write(durable=True) as session:
         detail = {"relation": relation, "blocks": report.blocks.stored, "publishers": sorted(report.taken_over)}
         audit.record(session, installation.now_s(), LOCAL_ACTOR, "import", "repository", **detail)

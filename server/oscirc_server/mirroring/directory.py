@@ -11,13 +11,17 @@ Two syncs never run at once (`only_sync`). A sync and a server that fetches on d
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from filelock import FileLock, Timeout
 
 from oscirc_blockstore.digests import Digest
-from oscirc_blockstore.errors import BusyError, LocalError, NotFoundError, UsageError
+from oscirc_blockstore.errors import BusyError, LocalError, NotFoundError, StoreFullError, UsageError
 from oscirc_remote.fetching import HttpDocumentSource
 from oscirc_remote.remotes import Remote, Remotes
 from oscirc_remote.sources import OpenDocuments
@@ -85,6 +89,20 @@ class MirrorDirectory:
             self.root / "publish.lock", _PUBLISH_WAIT_S, f"another process writes the metadata of {self.root}"
         ):
             yield
+
+    @contextlib.contextmanager
+    def scratch_file(self, size_bytes: int) -> Iterator[IO[bytes]]:
+        """A file without a name on the tree's file system, with room for that much; `StoreFullError` without."""
+        try:
+            with tempfile.TemporaryFile(dir=self.root / "tmp") as file:
+                os.posix_fallocate(file.fileno(), 0, size_bytes)
+                yield file
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise StoreFullError(
+                    f"no space left in {self.root} for {size_bytes} bytes", hint="free space on that disk"
+                ) from None
+            raise LocalError(f"cannot write in {self.root}: {error.strerror}") from None
 
     @property
     def condemned_file(self) -> Path:

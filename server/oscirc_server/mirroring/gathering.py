@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from oscirc_blockstore import image_index
-from oscirc_blockstore.digests import Digest, parse_hex
+from oscirc_blockstore.digests import Digest, digest_of, parse_hex
 from oscirc_blockstore.errors import IntegrityError, NotServedError
 from oscirc_blockstore.image_index import MAX_INDEX_BYTES, ImageIndex, index_target
 from oscirc_blockstore.repository_facts import MAX_BYTES, TARGET
@@ -46,12 +46,13 @@ class State:
     notes: list[str] = field(default_factory=list)
 
     def wanted(self, selection: Selection) -> list[Wanted]:
-        """The selected versions, each disk once."""
-        found: dict[Digest, Wanted] = {}
+        """The selected versions, each disk of an image once."""
+        found: dict[tuple[str, str, Digest], Wanted] = {}
         for index in self.indexes:
             for version in selection.versions_of(index):
                 reference = f"{index.publisher}/{index.image}@{version.label}"
-                found.setdefault(version.manifest, Wanted(reference, index.publisher, index.image, version.manifest))
+                key = (index.publisher, index.image, version.manifest)
+                found.setdefault(key, Wanted(reference, *key))
         return list(found.values())
 
 
@@ -128,7 +129,7 @@ def _index(
     path = target_path(index_target(publisher, image), digest)
     raw = directory.storage.get(path, MAX_INDEX_BYTES)
     try:
-        if raw is None or len(raw) > MAX_INDEX_BYTES:
+        if raw is None or digest_of(raw) != digest:
             raw = upstream.named(path, digest, MAX_INDEX_BYTES)
             if raw is None:
                 return f"no source has the index of {publisher}/{image}"

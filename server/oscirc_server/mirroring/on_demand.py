@@ -7,7 +7,6 @@ none answers. What the disk has no room for is returned instead of being stored.
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -24,7 +23,9 @@ from oscirc_blockstore.errors import (
     OscircError,
 )
 from oscirc_blockstore.image_index import MAX_INDEX_BYTES
+from oscirc_blockstore.manifest import MAX_MANIFEST_BYTES, Manifest, manifest_path, parse_verified
 from oscirc_remote.rate_limits import RateLimit
+from oscirc_server.accelerator_bounds import limit_bytes
 from oscirc_server.metadata import MAX_ROLE_BYTES
 from oscirc_server.mirroring import older_roots
 from oscirc_server.mirroring.directory import MirrorDirectory
@@ -61,7 +62,9 @@ class OnDemand:
         self._verified: VerifiedMetadata | None = None
         self._lock = threading.Lock()
         self._unkept: OrderedDict[Digest, bytes] = OrderedDict()
-        self._accelerators: OrderedDict[Digest, Accelerator] = OrderedDict()
+        self._accelerators: OrderedDict[Digest, tuple[Accelerator, Digest]] = (
+            OrderedDict()
+        )  # and the disk that it is of
         self._listings_read = False
         self._roots_copied = False
 
@@ -156,13 +159,13 @@ class OnDemand:
                         continue
             with self._lock:
                 found = self._accelerators.get(digest)
-        return found
+        return None if found is None else found[0]
 
     def _know(self, listings: tuple[Listing, ...]) -> None:
         with self._lock:
             for listing in listings:
                 for each in listing.accelerators:
-                    self._accelerators[each.sha256] = each
+                    self._accelerators[each.sha256] = (each, listing.manifest)
             while len(self._accelerators) > _KNOWN_ACCELERATORS:
                 self._accelerators.popitem(last=False)
 
@@ -170,15 +173,24 @@ class OnDemand:
         listed = self.listed(digest)
         if listed is None:
             raise NotServedError(f"no listing names accel/{digest.hex()}")
+        with self._lock:
+            disk = self._accelerators[digest][1]
+        if listed.length > limit_bytes(self._manifest(disk), listed.kind):
+            raise DocumentRefusedError(f"{listed.path} is listed longer than one of that disk can be")
         if self._quota.limit_bytes is not None and listed.length > self._quota.limit_bytes // 2:
             raise NotServedError(f"{listed.path} is too long for this mirror's quota")
-        with tempfile.TemporaryFile(dir=self.directory.root / "tmp") as file:
-            try:
-                self._upstream.accelerator(listed, file)
-            except OSError as error:
-                raise LocalError(f"cannot write {listed.path}: {error.strerror}") from None
+        with self.directory.scratch_file(listed.length) as file:
+            self._upstream.accelerator(listed, file)
             self.directory.storage.replace_from(listed.path, file)
         self._quota.added(listed.length)
+
+    def _manifest(self, digest: Digest) -> Manifest:
+        raw = self.directory.storage.get(manifest_path(digest), MAX_MANIFEST_BYTES)
+        if raw is None:
+            raw = self._upstream.named(manifest_path(digest), digest, MAX_MANIFEST_BYTES)
+        if raw is None:
+            raise NotServedError(f"no source has the manifest {digest.hex()}")
+        return parse_verified(raw, digest)
 
     def _store(self, path: str, raw: bytes) -> bytes | None:
         try:

@@ -94,11 +94,10 @@ def sync(
         copier = Copier(frames, upstream, jobs, progress.step)
         held.callback(copier.close)
         held.callback(called_off.cancel, "the sync has ended")
-        listings = _Copying(directory, upstream, copier, report, progress).run(
-            state.wanted(selection), with_accelerators=with_accelerators
-        )
+        copying = _Copying(directory, upstream, copier, report, progress)
+        copying.run(state.wanted(selection))
         if with_accelerators:
-            _copy_hints(directory, upstream, state, selection, listings)
+            copying.accelerate(state, selection)
         report.published = publish(directory, state.verified, state.roles)
         report.snapshot_version = state.verified.snapshot_version
         report.blocks, report.block_bytes = frames.kept, frames.kept_bytes
@@ -115,8 +114,8 @@ class _Copying:
     report: SyncReport
     progress: Progress
 
-    def run(self, wanted: list[Wanted], *, with_accelerators: bool) -> dict[Digest, Listing]:
-        """Copy what is lacking; returns the listings of what is complete."""
+    def run(self, wanted: list[Wanted]) -> None:
+        """Copy the versions that are lacking."""
         self.report.versions = len(wanted)
         manifests: list[tuple[Wanted, Manifest, bytes]] = []
         for each in wanted:
@@ -132,16 +131,23 @@ class _Copying:
                 self.directory.storage.sync()
                 self.directory.note_complete(each.manifest)
                 self.report.completed += 1
-        listings: dict[Digest, Listing] = {}
+
+    def accelerate(self, state: State, selection: Selection) -> None:
+        """Copy accelerators of what is complete, then listings, then hints."""
         files = AcceleratorCopier(self.directory, self.upstream)
-        for each in wanted if with_accelerators else ():
-            if self.directory.is_complete(each.manifest):
-                listing = files.copy(each.manifest)
-                if listing is not None:
-                    listings[each.manifest] = listing
+        listings: dict[Digest, Listing] = {}
+        for each in state.wanted(selection):
+            self.progress.say(f"accelerators of {each.reference}")
+            with contextlib.suppress(IntegrityError, NotServedError):  # told when its blocks were to be copied
+                if self.directory.is_complete(each.manifest):
+                    listing = files.copy(each.manifest, self._manifest(each)[0])
+                    if listing is not None:
+                        listings[each.manifest] = listing
+        for index in state.indexes:
+            if selection.takes(index.publisher, index.image):
+                files.copy_hint(index.publisher, index.image, listings)
         self.report.notes += files.refused
         self.report.accelerators, self.report.accelerator_bytes = files.copied, files.copied_bytes
-        return listings
 
     @contextlib.contextmanager
     def _told(self, wanted: Wanted) -> Iterator[None]:
@@ -172,19 +178,6 @@ class _Copying:
         if found is None:
             raise NotServedError(f"no source has the manifest of {wanted.reference}")
         return found
-
-
-def _copy_hints(
-    directory: MirrorDirectory,
-    upstream: Upstream,
-    state: State,
-    selection: Selection,
-    listings: dict[Digest, Listing],
-) -> None:
-    files = AcceleratorCopier(directory, upstream)
-    for index in state.indexes:
-        if selection.takes(index.publisher, index.image):
-            files.copy_hint(index.publisher, index.image, listings)
 
 
 def worst(report: SyncReport) -> OscircError | None:

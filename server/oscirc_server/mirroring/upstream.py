@@ -67,6 +67,10 @@ class Upstream:
         """That many seconds from now, or until the work is called off."""
         return Deadline.after(seconds, self.cancellation)
 
+    def check_wanted(self) -> None:
+        """Raise where the work has been called off."""
+        self.deadline(1.0).check("the copy")
+
     def refresh(self) -> VerifiedMetadata:
         """The newest metadata that a source has, by TUF's rules; raises what a session raises."""
         with Session(self._remote, sources=self._sources, deadline=self.deadline(REFRESH_S), now=self._now) as session:
@@ -91,15 +95,14 @@ class Upstream:
         return self._blocks.fetch(digest, raw_size, self.deadline(seconds))
 
     def accelerator(self, accelerator: Accelerator, file: IO[bytes]) -> None:
-        """Write a whole accelerator to `file`, verified, or raise what the last source did."""
+        """Write a whole accelerator over `file`, verified, or raise what the last source did."""
         problem: TransportError | IntegrityError = NotServedError(f"no source has {accelerator.path}")
         for url in self._sources:
             file.seek(0)
-            file.truncate()
             try:
                 self._stream(url, accelerator, file)
             except (TransportError, IntegrityError) as error:
-                self.deadline(1).check("the copy")
+                self.check_wanted()
                 problem = error
             else:
                 return

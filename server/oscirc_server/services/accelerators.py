@@ -34,7 +34,6 @@ from oscirc_blockstore.accelerators import (
 )
 from oscirc_blockstore.digests import Digest, digest_of, parse_hex
 from oscirc_blockstore.errors import DocumentRefusedError, NotFoundError, OscircError, UsageError
-from oscirc_blockstore.frame import max_frame_bytes
 from oscirc_blockstore.image_index import ImageIndex
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.manifest import parse as parse_manifest
@@ -70,15 +69,6 @@ def manifest_of(session: Session, publisher: str, image: str, version: str) -> t
         if known.label == version:
             return known.manifest, parse_manifest(session.get_one(ManifestRow, known.manifest).raw)
     raise NotFoundError(f"{publisher}/{image} has no version {version[:63]!r}")
-
-
-def limit_bytes(manifest: Manifest, kind: str) -> int:
-    """How long a file of that kind may be for a version."""
-    if kind == PROFILE:
-        return profile.MAX_PROFILE_BYTES
-    if kind == DELTA:
-        return delta.MAX_INDEX_BYTES + manifest.data_blocks * max_frame_bytes(manifest.geometry.block_size)
-    return bundle.bounds(manifest.geometry, manifest.data_blocks).length
 
 
 def put(

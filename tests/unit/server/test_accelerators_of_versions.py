@@ -12,9 +12,9 @@ from oscirc_blockstore.bundle import Entry
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.image_index import Yank
 from oscirc_blockstore.profile import Profile
+from oscirc_server.accelerator_bounds import limit_bytes
 from oscirc_server.models import AcceleratorRow
 from oscirc_server.reconciling import reconcile
-from oscirc_server.services import accelerators
 
 from .server_world import BLOCK, block
 
@@ -139,7 +139,7 @@ def test_a_body_that_was_damaged_on_its_way_is_refused(world, api, disk):
 def test_a_body_longer_than_any_of_that_kind_is_refused_while_it_comes(api, disk, monkeypatch):
     monkeypatch.setattr(profile, "MAX_PROFILE_BYTES", 1000)
     refused(put(api, PROFILE, "boot", bytes(1001)), 413, "BodyTooLargeError")
-    longest = accelerators.limit_bytes(disk.manifest, BUNDLE)
+    longest = limit_bytes(disk.manifest, BUNDLE)
     assert longest < 8 * BLOCK  # three blocks, one node
     refused(put(api, BUNDLE, "boot", bytes(longest + 1)), 413, "BodyTooLargeError")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import os
 import random
@@ -396,6 +397,18 @@ async def test_a_wrong_accelerator_is_never_passed_on(world):
         assert (await asked.get(profile.path)).status_code == 404
         assert profile.path not in world.tree(mirror)
         assert list((mirror.root / "tmp").iterdir()) == []
+
+
+@asking
+async def test_an_accelerator_longer_than_one_can_be_is_not_even_asked_for(world):
+    digest = world.publish()
+    listing = world.accelerate("alice", "debian", digest)
+    huge = dataclasses.replace(listing.accelerators[0], length=1 << 39)
+    world.repository.files[listing_path(digest)] = dataclasses.replace(listing, accelerators=(huge,)).serialise()
+    async with Asked(world.mirror()) as asked:
+        await asked.get(listing_path(digest))
+        assert (await asked.get(huge.path)).status_code == 404
+        assert world.server.count(huge.path) == 0
 
 
 @asking

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from oscirc_blockstore.errors import (
     UnreachableError,
     UsageError,
 )
+from oscirc_blockstore.image_index import ImageIndex, ImageVersion
 from oscirc_blockstore.manifest import manifest_path
 from oscirc_remote.deadlines import Cancellation
 from oscirc_server.mirroring import syncing
@@ -316,6 +318,71 @@ def test_accelerators_come_whole_or_are_not_listed(world):
     world.sync(mirror)
     here = parse_listing(world.tree(mirror)[listing_path(digest)])
     assert len(here.accelerators) == 2
+
+
+def test_an_accelerator_longer_than_one_can_be_is_not_even_asked_for(world):
+    digest = world.publish()
+    listing = world.accelerate("alice", "debian", digest)
+    huge = replace(listing.accelerators[0], length=1 << 40)
+    world.repository.files[listing_path(digest)] = replace(listing, accelerators=(huge,)).serialise()
+    world.server.forget()
+    report = world.sync()
+    assert world.server.count(huge.path) == 0
+    assert any("longer" in note for note in report.notes)
+    assert report.published
+
+
+def test_a_source_that_fails_at_accelerators_alone_holds_nothing_up(world):
+    for version in "123":
+        world.accelerate("alice", "debian", world.publish(version=version, content=disk(version)))
+    world.server.inject("accel/*", status(500))
+    report = world.sync()
+    assert report.published
+    assert report.completed == 3
+    assert world.server.count("accel/*") == 1  # the rest is left to the next run
+    world.server.heal()
+    assert world.sync().accelerators == 3
+
+
+def test_who_lists_the_disk_of_another_image_keeps_nobody_from_having_it(world):
+    digest = world.publish("zoe", "debian")
+    world.publish("aaron", "own")
+    index = ImageIndex("aaron", "stolen", (ImageVersion("1", digest, "2026-01-01T00:00:00Z"),))
+    world.repository.put_index(index)
+    mirror = world.mirror()
+    report = world.sync(mirror)
+    assert [name for name, _ in report.refused] == ["aaron/stolen@1"]
+    assert manifest_path(digest) in world.tree(mirror)
+
+
+def test_an_index_that_rotted_in_the_tree_is_fetched_again(world):
+    world.publish()
+    mirror = world.mirror()
+    world.sync(mirror)
+    (victim,) = (mirror.tree / "targets" / "alice").iterdir()
+    good = victim.read_bytes()
+    victim.write_bytes(good.replace(b"stable", b"staple"))
+    report = world.sync(mirror)
+    assert report.versions == 1
+    assert victim.read_bytes() == good
+
+
+def test_a_workstation_takes_from_another_source_what_a_partial_replica_lacks_and_blames_nobody(world):
+    from oscirc_remote.opening import open_source
+    from oscirc_remote.pull import pull
+
+    world.publish()
+    world.publish("bob", "arch")
+    mirror = world.mirror()
+    world.sync(mirror, ["alice"])
+    manifest = world.repository.manifests[world.manifests["bob/arch@1"]]
+    with served(world, mirror) as replica:
+        source = open_source([replica.url, world.server.url], world.directory / "cache")
+        assert pull(manifest, source, patience_s=20).positions == BLOCKS
+        partial, _ = source.mirror_status()
+        assert not partial.lied
+        assert not partial.demoted
+        source.close()
 
 
 def test_a_power_cut_under_a_run_makes_the_next_one_verify_what_it_had_written(world, monkeypatch):
