@@ -32,7 +32,7 @@ from oscirc_blockstore.errors import (
 from oscirc_blockstore.repository_facts import TARGET, RepositoryFacts
 from oscirc_blockstore.signing_request import PartSignature, RequestPart, SigningRequest
 from oscirc_blockstore.trust import DAY_S, ROOT_LIFETIME_S, TARGETS_LIFETIME_S
-from oscirc_server.delegations import MAX_KEYS, check_form, check_targets, key_fingerprint, with_repository_facts
+from oscirc_server.delegations import CLOCK, MAX_KEYS, check_form, check_targets, key_fingerprint, with_repository_facts
 from oscirc_server.key_files import OFFLINE_ROLES
 from oscirc_server.metadata import (
     TOP_LEVEL,
@@ -315,7 +315,7 @@ def _judge_root(part: RequestPart, now_s: float) -> None:
     _check_root_form(root)
     expires_s = root.expires.timestamp()
     if not now_s < expires_s <= now_s + ROOT_LIFETIME_S + DAY_S:
-        raise TrustError("the root must expire in the future, within five years")
+        raise TrustError("the root must expire in the future, within five years", hint=CLOCK)
 
 
 def _check_root_form(root: Root) -> None:

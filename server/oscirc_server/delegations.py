@@ -29,6 +29,7 @@ from oscirc_blockstore.trust import DAY_S, TARGETS_LIFETIME_S, publisher_paths
 from oscirc_server.tuf_api import DelegatedRole, Delegations, Key, SSlibKey, TargetFile, Targets
 
 MAX_KEYS = 32
+CLOCK = "look at this machine's clock, then begin anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def check_targets(targets: Targets, now_s: float) -> None:
     check_form(targets)
     expires_s = targets.expires.timestamp()
     if not now_s < expires_s <= now_s + TARGETS_LIFETIME_S + DAY_S:
-        raise TrustError("the targets role must expire in the future, within a year")
+        raise TrustError("the targets role must expire in the future, within a year", hint=CLOCK)
 
 
 def with_repository_facts(targets: Targets, facts: RepositoryFacts) -> tuple[Targets, bytes]:

@@ -114,3 +114,7 @@ class AlreadyInitialisedError(LocalError):
 
 class StoppingError(TransportError):
     """The server is stopping; another one, or the same one in a moment, will answer."""
+
+
+class OnlineKeyMissingError(LocalError):
+    """This server cannot sign what is current; another one may."""

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from oscirc_blockstore.errors import OscircError
+from oscirc_blockstore.errors import NotFoundError, OscircError, UsageError
 from oscirc_blockstore.trust import ONLINE_LIFETIME_S, ONLINE_RENEWAL_S
 from oscirc_server import pending_files
 from oscirc_server.database import insert_new
 from oscirc_server.disavowed import disavowed, next_unused
-from oscirc_server.errors import NotInitialisedError, SupersededError
+from oscirc_server.errors import NotInitialisedError, OnlineKeyMissingError, SupersededError
 from oscirc_server.installation import Installation
 from oscirc_server.key_files import ONLINE_ROLES, signers_for
 from oscirc_server.locks import RESIGNER, WRITER, Held
@@ -28,7 +28,7 @@ from oscirc_server.metadata import SignedMetadata, expiry, parse, sign_snapshot,
 from oscirc_server.models import Document, ManifestRow, SignedRole
 from oscirc_server.projection import Projected, project, project_all
 from oscirc_server.tree_paths import TIMESTAMP_PATH
-from oscirc_server.tuf_api import Metadata, Root, Targets
+from oscirc_server.tuf_api import CryptoSigner, Metadata, Root, Targets
 
 CLOCK_SLACK_S = 300
 LAGGING_S = 60
@@ -139,17 +139,27 @@ class Change:
             self.snapshot_version,
             expires,
             roles,
-            signers_for(self._keys, "snapshot", root.roles["snapshot"], None),
+            self._online_signers(root, "snapshot"),
         )
         self.add_role(snapshot)
         timestamp = sign_timestamp(
             self._timestamp_version,
             expires,
             snapshot,
-            signers_for(self._keys, "timestamp", root.roles["timestamp"], None),
+            self._online_signers(root, "timestamp"),
         )
         self.add_role(timestamp)
         return self._new
+
+    def _online_signers(self, root: Root, role: str) -> list[CryptoSigner]:
+        """The server's own fault when it has none, whoever asked for the change."""
+        try:
+            return signers_for(self._keys, role, root.roles[role], None)
+        except (NotFoundError, UsageError):
+            raise OnlineKeyMissingError(
+                f"this server lacks the {role} key that the root in force names",
+                hint=f"copy {self._keys} from a server that has it, or make new ones: oscirc serve rotate online",
+            ) from None
 
 
 @contextlib.contextmanager

@@ -130,3 +130,15 @@ def test_of_one_publishers_two_machines_only_one_wins(installation, api, alice):
     assert sorted(codes) == [200, 409]
     with installation.database.read() as session:
         assert session.scalar(select(func.count()).where(SignedRole.role == "alice")) == 1
+
+
+def test_a_server_without_the_online_keys_says_that_it_is_its_own_fault(world, alice, api):
+    """Of several servers one was forgotten when keys were rotated: whoever publishes there tries another."""
+    for role in ("snapshot", "timestamp"):
+        (world.data / "keys" / f"{role}.pem").rename(world.data / "keys" / f"{role}.elsewhere")
+    answer = api.publish(alice, "debian", "1", alice.build("debian", [block("a")]))
+    assert (answer.status_code, answer.json()["type"]) == (503, "OnlineKeyMissingError")
+    assert str(world.data) not in answer.text
+    for role in ("snapshot", "timestamp"):
+        (world.data / "keys" / f"{role}.elsewhere").rename(world.data / "keys" / f"{role}.pem")
+    assert api.publish(alice, "debian", "1", alice.build("debian", [block("a")])).status_code == 200
