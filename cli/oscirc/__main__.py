@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "yank": ("lifecycle", "yank", "Withdraw a version, saying why."),
     "restore": ("lifecycle", "restore", "Offer a withdrawn version again."),
     "delete": ("lifecycle", "delete", "Delete versions, or a whole image, for ever."),
+    "retention": ("retaining", "retention", "Which versions of an image are kept (set, plan, apply)."),
     "images": ("images", "images", "Search the catalogs of your remotes."),
     "show": ("images", "show", "What a reference resolves to, verified."),
     "diff": ("diff", "diff", "What changed between two versions, and what that costs to fetch."),

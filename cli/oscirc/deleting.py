@@ -9,16 +9,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from oscirc.output import human_bytes, print_json, say
-from oscirc_blockstore.errors import NotFoundError, TransportError, UsageError
+from oscirc_blockstore.errors import DocumentRefusedError, NotFoundError, TransportError, UsageError
+from oscirc_blockstore.retention import Choice, Policy, choose
 
 if TYPE_CHECKING:
     from oscirc.composition import VersionReference
+    from oscirc_blockstore.image_index import ImageIndex
     from oscirc_publisher.rest import RestClient
 
 
@@ -85,7 +88,7 @@ def freed_by(rest: RestClient, wanted: Wanted) -> Freed | None:
     """What the server says; None when it does not."""
     path = f"images/{wanted.name}/deletion"
     try:
-        answer = rest.call_json("POST", path, {"versions": list(wanted.versions)})
+        answer = rest.call_json("POST", path, {"labels": list(wanted.versions)})
     except (TransportError, NotFoundError):
         return None
     freed, is_exact = answer.get("freed_bytes"), answer.get("is_exact")
@@ -94,40 +97,85 @@ def freed_by(rest: RestClient, wanted: Wanted) -> Freed | None:
     return Freed(freed, is_exact is True)
 
 
-def carry_out(wanted: Wanted, authority: Authority, why: str, *, dry_run: bool, asks: bool, as_json: bool) -> None:
-    """Say what it is, ask, delete."""
+def policy_of(rest: RestClient, wanted: Wanted) -> Policy:
+    """The image's policy as its server keeps it; a server may propose less to keep, and what follows is shown."""
+    answer = rest.call_json("GET", f"images/{wanted.name}/retention")
+    numbers: list[int | None] = []
+    for name in ("keep_last", "keep_days"):
+        value = answer.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise DocumentRefusedError(f"the server's answer states no usable {name}")
+        numbers.append(value)
+    try:
+        return Policy(*numbers)
+    except UsageError as error:
+        raise DocumentRefusedError(f"the server's policy is none: {error}") from None
+
+
+def choices_of(index: ImageIndex, policy: Policy) -> tuple[Choice, ...]:
+    """What the policy keeps of what is signed, now."""
+    return choose(index, policy, datetime.now(UTC))
+
+
+def going(wanted: Wanted, choices: Sequence[Choice]) -> Wanted:
+    """The versions that are not kept."""
+    labels = tuple(each.version.label for each in choices if not each.is_kept)
+    return replace(wanted, versions=labels, whole_image=False)
+
+
+def carry_out(
+    wanted: Wanted,
+    authority: Authority,
+    why: str,
+    *,
+    policy: Policy | None = None,
+    dry_run: bool,
+    asks: bool,
+    as_json: bool,
+) -> None:
+    """Say what it is, ask, delete. With a policy: what that does not keep of the image."""
     from oscirc import composition
     from oscirc_publisher import changing
 
     with composition.signatory(
         wanted.reference, authority.key, authority.passphrase_file, authority.token_file
     ) as signatory:
-        index = signatory.served_index(signatory.served_role(), wanted.reference.image)
-        if wanted.whole_image:
-            wanted = replace(wanted, versions=tuple(version.label for version in index.versions))
-            index.without_all(date="2026-01-01T00:00:00Z")
-        else:
-            index.without_versions(wanted.versions, date="2026-01-01T00:00:00Z")  # what would be refused is, now
-        left = [label for label in wanted.versions if index.tombstone(label) is None]
-        freed = freed_by(signatory.rest, replace(wanted, versions=tuple(left))) if left else None
-        if not as_json and (left or wanted.whole_image):
+        wanted, left = _decided(wanted, signatory.served_index(signatory.served_role(), wanted.reference.image), policy)
+        freed = freed_by(signatory.rest, replace(wanted, versions=left)) if left else None
+        if not as_json:
             _show(wanted, left, freed)
-        if dry_run:
-            if as_json:
-                print_json(_document(wanted, left, freed, changed=False))
-            return
-        if asks and left and not as_json and sys.stdin.isatty():
-            click.confirm("Delete for ever?", abort=True, err=True)
-        elif asks and left:
-            raise UsageError("a deletion cannot be taken back", hint="say --yes, or look with --dry-run")
-        if wanted.whole_image:
-            released = changing.delete_image(signatory, wanted.reference.image, why)
-        else:
-            released = changing.delete(signatory, wanted.reference.image, wanted.versions, why)
+        goes_on = not dry_run and (bool(left) or policy is None)
+        changed = False
+        if goes_on:
+            if asks and left:
+                _ask(as_json=as_json)
+            if wanted.whole_image:
+                changed = changing.delete_image(signatory, wanted.reference.image, why).changed
+            else:
+                changed = changing.delete(signatory, wanted.reference.image, wanted.versions, why).changed
     if as_json:
-        print_json(_document(wanted, left, freed, changed=released.changed))
+        print_json(_document(wanted, left, freed, changed=changed))
+    elif goes_on:
+        say(f"deleted: {', '.join(left) or wanted.name}" if changed else "it was so already: nothing to do")
+
+
+def _decided(wanted: Wanted, index: ImageIndex, policy: Policy | None) -> tuple[Wanted, tuple[str, ...]]:
+    """What is to be deleted, and what of it is still there; raises now what would be refused later."""
+    date = "2026-01-01T00:00:00Z"
+    if policy is not None:
+        wanted = going(wanted, choices_of(index, policy))
+    if wanted.whole_image:
+        wanted = replace(wanted, versions=tuple(version.label for version in index.versions))
+        index.without_all(date=date)
     else:
-        say(f"deleted: {', '.join(left)}" if left else "it was so already: nothing to do")
+        index.without_versions(wanted.versions, date=date)
+    return wanted, tuple(label for label in wanted.versions if index.tombstone(label) is None)
+
+
+def _ask(*, as_json: bool) -> None:
+    if as_json or not sys.stdin.isatty():
+        raise UsageError("a deletion cannot be taken back", hint="say --yes, or look with --dry-run")
+    click.confirm("Delete for ever?", abort=True, err=True)
 
 
 def _show(wanted: Wanted, left: Sequence[str], freed: Freed | None) -> None:

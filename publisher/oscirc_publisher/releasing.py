@@ -11,6 +11,7 @@ way: the change stands there already, and nothing is left to do.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,8 +40,9 @@ from oscirc_publisher.signing import PublisherKey
 from oscirc_publisher.uploading import Accepted, send_role
 
 _CONFLICT = 409
-_MAX_ROUNDS = 8
+_MAX_ROUNDS = 20
 _MAX_VERSION = 1 << 53
+_LONGEST_ASIDE_S = 1.0
 SHOWING_PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 """A release counts from the server's commit and is shown when its files have followed, a moment later: looked again."""
 
@@ -111,8 +113,8 @@ class Signatory:
         when the repository knows no such publisher.
         """
         for pause_s in (*self._pauses_s, None):
+            remembered = self.key.remembered(self._repository, self.publisher)  # first: others here release meanwhile
             version = self._stated_version()
-            remembered = self.key.remembered(self._repository, self.publisher)
             if version < remembered:
                 raise RollbackError(
                     f"the server shows version {version} of the role of {self.publisher}, "
@@ -160,7 +162,8 @@ class Signatory:
         else was first (merge, sign and send again); any other refusal is raised.
         """
         refusal: OscircError | None = None
-        for _ in range(_MAX_ROUNDS):
+        for number in range(_MAX_ROUNDS):
+            self._step_aside(number)
             role = self.served_role()
             old = self.served_index(role, image)
             new = merge(old)
@@ -181,7 +184,8 @@ class Signatory:
     def resign(self) -> int:
         """Sign the same content for another year; the new role version."""
         refusal: OscircError | None = None
-        for _ in range(_MAX_ROUNDS):
+        for number in range(_MAX_ROUNDS):
+            self._step_aside(number)
             try:
                 return self._sign_and_send(self.served_role(), {}, self._put).role_version
             except ServerRefusedError as error:
@@ -189,6 +193,12 @@ class Signatory:
                     raise
                 refusal = error
         raise refusal or AssertionError("a round without refusal returns")
+
+    def _step_aside(self, number: int) -> None:
+        """Before round `number`, from 0: who lost several rounds to others leaves them some time, at random."""
+        if number > 1 and self._pauses_s:
+            longest_s = self._pauses_s[min(number, len(self._pauses_s)) - 1]
+            time.sleep(min(longest_s, _LONGEST_ASIDE_S) * random.random())  # noqa: S311  # not a secret
 
     def _sign_and_send(
         self,
