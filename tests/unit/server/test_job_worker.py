@@ -16,7 +16,8 @@ from oscirc_blockstore.bundle_making import built_bundle
 from oscirc_blockstore.delta_making import Version, made_pack
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.profile import Profile
-from oscirc_server import job_worker
+from oscirc_server import job_worker, repository
+from oscirc_server.collection.collecting import collect
 from oscirc_server.job_process import Order
 from oscirc_server.job_worker import JobWorkers
 from oscirc_server.services import fleet, job_plans, jobs
@@ -24,7 +25,7 @@ from oscirc_server.services.jobs import DELTA_JOB, Wanted
 from oscirc_server.settings import JobSettings
 from oscirc_server.stored_blocks import StoredBlocks
 
-from .server_world import block
+from .server_world import DAY_S, block
 
 pytestmark = pytest.mark.usefixtures("no_block_lengths")
 
@@ -256,6 +257,25 @@ def test_removing_a_fleets_profile_removes_the_bundle_made_of_it(world, api, pub
     assert bundled(world, listed, published[1]) == [0, 1, 2]
     assert api.call("DELETE", f"{VERSIONS}/2.0/accelerators/{PROFILE}/fleet-boot").status_code == 204
     assert bundled(world, listed, published[1]) is None
+
+
+def test_what_was_made_for_a_version_goes_with_it_and_what_was_asked_for_it_fails(
+    world, api, alice, installation, published, working, listed
+):
+    api.call("POST", f"{VERSIONS}/2.0/deltas/1.0")
+    working()
+    path = world.tree / listed(published[0], DELTA, delta.name_for(published[1].digest)).path
+    assert path.exists()
+    index = alice.indexes["debian"].without_versions(["1.0"], date="2027-02-01T00:00:00Z")
+    assert api.call("PUT", "publishers/alice/role", json=alice.offer({"debian": index})).status_code == 200
+    with installation.database.write() as session:
+        jobs.queue(session, Wanted(DELTA_JOB, "alice", "debian", "1.0", "2.0"), int(world.clock()), requested_by="late")
+    assert (working()["delta", "2.0"].state, working()["delta", "2.0"].attempts) == ("failed", 1)
+    world.clock.advance(40 * DAY_S)
+    repository.resign_online(installation)
+    assert collect(installation).manifests_retired == 1
+    assert not path.exists()
+    assert not (world.tree / documents.listing_path(published[0].digest)).exists()
 
 
 @pytest.fixture
