@@ -20,7 +20,11 @@ from oscirc_blockstore.errors import LocalError, OscircError, UsageError
 # starting `oscirc mount` must not cost the import of the server.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "serve": ("serving", "serve", "Run a repository server, or look after one (init, work, status, resign, rotate)."),
-    "mirror": ("mirroring", "mirror", "Replicas of a repository: verified copies, whole or on demand (sync, serve)."),
+    "mirror": (
+        "mirroring",
+        "mirror",
+        "Replicas of a repository: verified copies, whole or on demand (sync, serve, status).",
+    ),
     "remote": ("remotes", "remote", "The repositories that this workstation knows (add, list, remove)."),
     "login": ("remotes", "login", "Store a token for publishing to a remote."),
     "token": ("tokens", "token", "Tokens: make, list and revoke them, and see what yours may do."),

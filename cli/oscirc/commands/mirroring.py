@@ -1,8 +1,9 @@
-"""`oscirc mirror sync | serve`: replicas of a repository, which need no key and cannot lie (ADR 22)."""
+"""`oscirc mirror sync | serve | status`: replicas of a repository, which need no key and cannot lie (ADR 22)."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -166,6 +167,37 @@ def serve_mirror(
         log_level=log_level,
         log_format=log_format,
     )
+
+
+@mirror.command("status")
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@json_option
+def status_of_mirror(directory: Path, *, as_json: bool) -> int:
+    """What a mirror holds, and until when readers take its metadata. Exit code 4 when that is soon over.
+
+    \b
+    Example:
+      oscirc mirror status /srv/mirror
+    """
+    from oscirc_server.mirroring.state import state_of
+
+    found = state_of(directory)
+    if as_json:
+        print_json({**asdict(found), "healthy": not found.alarm})
+        return 0
+    click.echo(f"mirror of {found.mirror_of}")
+    if found.expires_s is not None and found.published_s is not None:
+        dates = [
+            datetime.fromtimestamp(s, UTC).strftime("%Y-%m-%d %H:%M UTC") for s in (found.published_s, found.expires_s)
+        ]
+        click.echo(f"metadata {found.timestamp_version}, here since {dates[0]}, until {dates[1]}")
+    click.echo(
+        f"{found.complete_versions} whole versions; {found.blocks} blocks and nodes, {human_bytes(found.block_bytes)}; "
+        f"accelerators {human_bytes(found.accelerator_bytes)}"
+    )
+    if found.alarm:
+        warn(found.alarm)
+    return 4 if found.alarm else 0
 
 
 def _report_cost(found: Cost, *, as_json: bool) -> None:

@@ -27,7 +27,7 @@ from oscirc_remote.remotes import Remote, Remotes
 from oscirc_remote.sources import OpenDocuments
 from oscirc_server.storage import DirectoryStorage
 
-_REMOTE = "upstream"
+REMOTE = "upstream"
 _PUBLISH_WAIT_S = 60.0
 
 
@@ -55,21 +55,21 @@ class MirrorDirectory:
             root.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
             raise LocalError(f"cannot make {root}: {error.strerror}") from None
-        if not (remotes.base / _REMOTE / "remote.json").exists() and (root / "oscirc.db").exists():
+        if not (remotes.base / REMOTE / "remote.json").exists() and (root / "oscirc.db").exists():
             raise UsageError(
                 f"{root} is the data directory of a server", hint="choose another directory for the mirror"
             )
         try:
-            remotes.add(_REMOTE, line, open_documents=open_documents)
+            remotes.add(REMOTE, line, open_documents=open_documents)
         except UsageError as error:
             with contextlib.suppress(NotFoundError):
-                present = remotes.load(_REMOTE)
+                present = remotes.load(REMOTE)
                 raise UsageError(
                     f"{root} is a mirror of {present.line}",
                     hint="choose another directory; for a new address of the same repository: --from URL",
                 ) from None
             raise error from None
-        return cls(root, remotes.set_mirrors(_REMOTE, tuple(others)))
+        return cls(root, remotes.set_mirrors(REMOTE, tuple(others)))
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -118,9 +118,9 @@ class MirrorDirectory:
         """Whether a sync has stored every block of a version."""
         return (self._complete / manifest.hex()).exists()
 
-    def has_complete(self) -> bool:
-        """Whether any version is."""
-        return any(self._complete.iterdir())
+    def complete_versions(self) -> int:
+        """How many versions a sync has stored."""
+        return sum(1 for _ in self._complete.iterdir())
 
     def note_complete(self, manifest: Digest) -> None:
         """A sync has."""

@@ -54,7 +54,7 @@ def serve(
     stop: threading.Event | None = None,
 ) -> None:
     """Serve until a signal comes or `stop` is set. `ready` is called with the real address."""
-    if quota_bytes is not None and directory.has_complete():
+    if quota_bytes is not None and directory.complete_versions():
         raise UsageError(
             f"{directory.root} holds whole versions that a sync made: a quota would take them apart",
             hint="give no --quota, or another directory",

@@ -93,3 +93,16 @@ def test_prune_says_what_went_and_what_waits(home, server, repository, capsys):
     said = capsys.readouterr().err
     assert "removed 0 files" not in said
     assert "0 (0 B) that nothing names" in said
+
+
+def test_status_tells_what_there_is_and_warns_of_its_end(home, server, repository, capsys):
+    line = repository.line(server.url)
+    assert main(["mirror", "status", str(home / "m")]) == 3
+    assert main(["mirror", "sync", line, str(home / "m")]) == 0
+    capsys.readouterr()
+    assert main(["mirror", "status", str(home / "m")]) == 0
+    assert "1 whole versions; 7 blocks and nodes" in capsys.readouterr().out
+    assert main(["mirror", "status", str(home / "m"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["healthy"]
+    (home / "m" / "tree" / "metadata" / "timestamp.json").unlink()
+    assert main(["mirror", "status", str(home / "m")]) == 4

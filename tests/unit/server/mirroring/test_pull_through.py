@@ -269,15 +269,15 @@ async def test_versions_that_begin_anew_under_new_online_keys_are_served(world):
 
 
 def test_without_its_source_it_answers_what_it_has_and_503_else(world, monkeypatch):
-    monkeypatch.setattr("oscirc_server.mirroring.on_demand.BLOCK_S", 0.2)
-    asyncio.run(_without_its_source(world))
+    asyncio.run(_without_its_source(world, monkeypatch))
 
 
-async def _without_its_source(world):
+async def _without_its_source(world, monkeypatch):
     world.publish()
     path, other = paths(world, "blocks/")[:2]
     async with Asked(world.mirror()) as asked:
         await asked.get("metadata/timestamp.json", path)
+        monkeypatch.setattr("oscirc_server.mirroring.on_demand.BLOCK_S", 0.2)
         world.server.close()
         asked.clock.now += 100
         assert (await asked.get("metadata/timestamp.json")).status_code == 200
@@ -305,6 +305,7 @@ def test_while_its_source_is_away_one_request_tries_and_the_others_fail_at_once(
             assert {answer.status_code for answer in answers} == {503}
             assert [bool(world.server.count(path)) for path in (one, two, three)] == [True, False, False]
             world.server.heal()
+            monkeypatch.undo()
             asked.clock.now += 3
             assert (await asked.get(two)).status_code == 200
             assert {answer.status_code for answer in await asked.get(one, three)} == {200}
