@@ -92,6 +92,11 @@ class Administration:
         with self._signing() as installation:
             return renewal.resign(installation, role, self._offline(keys_dir, passphrase))
 
+    def check_rotation(self, role: str, keys_dir: Path | None, passphrase: str | None) -> Renewed:
+        """What `rotate` would make, if the keys at hand can sign it; changes nothing."""
+        with self._reading() as installation:
+            return renewal.check_rotation(installation, role, self._offline(keys_dir, passphrase))
+
     def rotate(self, role: str, keys_dir: Path | None, passphrase: str | None) -> Renewed:
         """A new key for one of the four roles, or for both `online` ones; returns the root that names it."""
         with self._signing() as installation:
@@ -119,11 +124,11 @@ class Administration:
         with self._reading() as installation:
             return recovery.histories(installation)
 
-    def adopt(self, source: str) -> Brought:
+    def adopt(self, source: str, *, dry_run: bool = False) -> Brought:
         """Bring what a mirror, a copy or a reader has and this store lacks; taken over once it is complete."""
         with self._reading() as installation, contextlib.closing(elsewhere(source)) as found:
-            brought = bring(installation, found)
-            if brought.complete:
+            brought = bring(installation, found, dry_run=dry_run)
+            if brought.complete and not dry_run:
                 reconcile(installation)
             return brought
 

@@ -43,13 +43,23 @@ class Brought:
         return not any(path.startswith(("metadata/", "targets/")) for path in self.missing)
 
 
-def bring(installation: Installation, source: Elsewhere, root: Metadata[Root] | None = None) -> Brought:
-    """Put into the store what `source` has and it lacks; changes nothing else. `root` is trusted, else ours is."""
-    return _Bringing(installation, source, root).run()
+def bring(
+    installation: Installation, source: Elsewhere, root: Metadata[Root] | None = None, *, dry_run: bool = False
+) -> Brought:
+    """Put into the store what `source` has and it lacks (with `dry_run` only count it); changes nothing else.
+
+    `root` is trusted, else ours is.
+    """
+    return _Bringing(installation, source, root, dry_run=dry_run).run()
 
 
 class _Bringing:
-    def __init__(self, installation: Installation, source: Elsewhere, root: Metadata[Root] | None) -> None:
+    def __init__(
+        self, installation: Installation, source: Elsewhere, root: Metadata[Root] | None, *, dry_run: bool
+    ) -> None:
+        self._dry_run = dry_run
+        self._brought = Brought(0)
+        self._counted: set[str] = set()
         self._storage: Storage = installation.storage
         self._source = source
         if root is None:
@@ -65,7 +75,7 @@ class _Bringing:
         timestamp = metadata.parse(raw, Timestamp, "the source's timestamp")
         metadata.verify(self._root.signed, "timestamp", timestamp, "the source's timestamp")
         version = timestamp.signed.snapshot_meta.version
-        self._brought = Brought(version)
+        self._brought.snapshot_version = version
         snapshot_raw = self._source.read(role_path("snapshot", version), MAX_SNAPSHOT_BYTES)
         if snapshot_raw is None:
             raise NotFoundError(f"the source lacks snapshot {version}, which its timestamp names")
@@ -87,11 +97,14 @@ class _Bringing:
             metadata.verify_root_successor(self._root, root)
             if root.signed.version != version:
                 return
-            self._storage.put_if_absent(role_path("root", version), raw)
+            self._put(role_path("root", version), raw)
             self._root = root
 
     def _put(self, path: str, raw: bytes) -> None:
-        if self._storage.put_if_absent(path, raw):
+        if self._dry_run:
+            self._brought.files += path not in self._counted and self._storage.size(path) is None
+            self._counted.add(path)
+        elif self._storage.put_if_absent(path, raw):
             self._brought.files += 1
 
     def _get(self, path: str, max_bytes: int) -> bytes | None:

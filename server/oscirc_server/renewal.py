@@ -11,7 +11,7 @@ has reached this server's own database or store, see `recovery`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,14 +77,27 @@ def resign_online(installation: Installation, above: int = 0) -> Renewed:
     return _renewed(installation, "snapshot")
 
 
+def check_rotation(installation: Installation, role: str, offline: OfflineKeys) -> Renewed:
+    """What `rotate` would make, after everything that can refuse it has been asked; nothing is written."""
+    _require_rotatable(role)
+    with installation.database.read() as session:
+        root = repository.current_root(session)
+        targets = repository.current_targets(session).signed
+    _require_one_holder(root.signed, (role,))
+    now_s = installation.now_s()
+    new = next_root(root, offline, now_s)
+    if role == "targets":
+        next_targets(root.signed, targets, offline, now_s)
+    return Renewed("root", new.version, new.expires_s)
+
+
 def rotate(installation: Installation, role: str, offline: OfflineKeys) -> Renewed:
     """A new key for one of the four roles, or for both `online` ones, and one root that names it.
 
     It is signed by the root key in force. Clients forget the snapshots and timestamps that they have seen when both
     online keys change in one root, which is what helps after these were stolen.
     """
-    if role not in (*OFFLINE_ROLES, *ONLINE_ROLES, ONLINE):
-        raise UsageError(f"there is no role {role!r}", hint="root, targets, snapshot and timestamp have keys")
+    _require_rotatable(role)
     roles = ONLINE_ROLES if role == ONLINE else (role,)
     with contextlib.ExitStack() as stack:
         made: dict[str, tuple[CryptoSigner, Path]] = {}
@@ -101,15 +114,24 @@ def rotate(installation: Installation, role: str, offline: OfflineKeys) -> Renew
     return _renewed(installation, "root")
 
 
-def replace_keys(change: Change, offline: OfflineKeys, signers: dict[str, CryptoSigner]) -> None:
-    """Add a root, signed with the offline keys, that names these keys instead of the roles' old ones."""
-    current = repository.current_root(change.session)
+def _require_rotatable(role: str) -> None:
+    if role not in (*OFFLINE_ROLES, *ONLINE_ROLES, ONLINE):
+        raise UsageError(f"there is no role {role!r}", hint="root, targets, snapshot and timestamp have keys")
+
+
+def _require_one_holder(root: Root, roles: Collection[str]) -> None:
     for role in OFFLINE_ROLES:
-        if role in signers and len(current.signed.roles[role].keyids) > 1:
+        if role in roles and len(root.roles[role].keyids) > 1:
             raise UsageError(
                 f"the {role} keys of several people are not replaced by one of them",
                 hint=f"make the next root together: oscirc ceremony root --{role} KEY.pub …",
             )
+
+
+def replace_keys(change: Change, offline: OfflineKeys, signers: dict[str, CryptoSigner]) -> None:
+    """Add a root, signed with the offline keys, that names these keys instead of the roles' old ones."""
+    current = repository.current_root(change.session)
+    _require_one_holder(current.signed, signers)
 
     def edit(root: Root) -> None:
         for role, signer in signers.items():

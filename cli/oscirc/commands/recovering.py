@@ -133,8 +133,9 @@ def recover(
 @data_option
 @database_option
 @blocks_option
+@click.option("--dry-run", is_flag=True, help="Say what would be brought and what is missing; change nothing.")
 @json_option
-def adopt(source: str, *, data: Path, database: str | None, blocks: str | None, as_json: bool) -> int:
+def adopt(source: str, *, data: Path, database: str | None, blocks: str | None, dry_run: bool, as_json: bool) -> int:
     """Take over what readers have seen and both database and store have lost. Stop the server before.
 
     SOURCE is a mirror's URL, a copy of the tree, or what a reader keeps of this remote
@@ -147,17 +148,18 @@ def adopt(source: str, *, data: Path, database: str | None, blocks: str | None, 
     """
     from oscirc_server.administration import Administration
 
-    brought = Administration(data, database_url=database, blocks_url=blocks).adopt(source)
+    brought = Administration(data, database_url=database, blocks_url=blocks).adopt(source, dry_run=dry_run)
     missing = [path for path in brought.missing if path.startswith(("metadata/", "targets/"))]
     parts = len(brought.missing) - len(missing)
     if as_json:
-        print_json({**asdict(brought), "complete": brought.complete})
+        print_json({**asdict(brought), "complete": brought.complete, "dry_run": dry_run})
     else:
-        say(f"{brought.files} files brought, up to snapshot {brought.snapshot_version}")
+        verb = "would be brought" if dry_run else "brought"
+        say(f"{brought.files} files {verb}, up to snapshot {brought.snapshot_version}")
         for path in missing:
             say(f"still missing: {path}")
         if parts:
             say(f"{parts} manifests and blocks are missing, too: bring them from a mirror that has them")
-        if brought.complete:
+        if brought.complete and not dry_run:
             say("taken over: readers find what they have seen, and the next numbers are above it")
     return 0 if brought.complete else 3

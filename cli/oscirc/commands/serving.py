@@ -422,6 +422,7 @@ def resign(
 @database_option
 @blocks_option
 @passphrase_file_option
+@click.option("--dry-run", is_flag=True, help="See whether the keys at hand can sign it; change nothing.")
 @json_option
 def rotate(
     role: str,
@@ -431,6 +432,7 @@ def rotate(
     database: str | None,
     blocks: str | None,
     passphrase_file: Path | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Replace a role's key by a new one (online: snapshot's and timestamp's at once), signed with the root key.
@@ -444,9 +446,16 @@ def rotate(
     from oscirc import serving_text
 
     secret = passphrase(passphrase_file, what="the root key")
-    renewed = _administration(data, database, blocks).rotate(role, keys_directory, secret)
+    administration = _administration(data, database, blocks)
+    made = administration.check_rotation if dry_run else administration.rotate
+    renewed = made(role, keys_directory, secret)
     if as_json:
-        print_json(serving_text.renewed_document(renewed))
+        print_json({**serving_text.renewed_document(renewed), "dry_run": dry_run})
+        return
+    if dry_run:
+        say(
+            f"the keys at hand can sign root version {renewed.version}, which would replace {role}; nothing was changed"
+        )
         return
     word = "snapshot and timestamp have new keys" if role == "online" else f"{role} has a new key"
     say(f"{word}: root version {renewed.version}, until {serving_text.date(renewed.expires_s)}")

@@ -106,6 +106,13 @@ def test_what_readers_have_seen_is_taken_over_and_no_number_used_again(lost, sou
         assert (again.complete, again.files) == (True, 0)
 
 
+def test_what_would_be_brought_is_said_first(lost):
+    tree = {path: path.read_bytes() for path in lost.world.tree.rglob("*") if path.is_file()}
+    planned = lost.world.administration.adopt(str(lost.mirror), dry_run=True)
+    assert {path: path.read_bytes() for path in lost.world.tree.rglob("*") if path.is_file()} == tree
+    assert lost.world.administration.adopt(str(lost.mirror)) == planned
+
+
 def test_what_is_missing_is_said_and_nothing_taken_over_until_another_source_has_it(lost):
     before = lost.world.administration.status()
     role = lost.mirror / "metadata/3.alice.json"

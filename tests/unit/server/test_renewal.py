@@ -191,3 +191,18 @@ def test_keys_inside_the_data_directory_are_used_when_no_other_place_is_named(tm
     administration = Administration(world.data, clock=world.clock)
     assert administration.resign("targets", None, PASSPHRASE).version == 2
     assert world.keys == world.data / "keys"
+
+
+@pytest.mark.parametrize("role", ["root", "targets", "snapshot", "online"])
+def test_a_rotation_is_tried_without_changing_anything(world, tmp_path, role):
+    before = {path: path.read_bytes() for path in world.data.parent.rglob("*") if path.is_file()}
+    found = world.administration.check_rotation(role, world.keys, PASSPHRASE)
+    assert (found.role, found.version) == ("root", 2)
+    for place, passphrase, error in ((world.keys, "wrong", UsageError), (tmp_path, PASSPHRASE, NotFoundError)):
+        with pytest.raises(error):
+            world.administration.check_rotation(role, place, passphrase)
+    with pytest.raises(UsageError):
+        world.administration.check_rotation("alice", world.keys, PASSPHRASE)
+    changed = {path for path, raw in before.items() if path.read_bytes() != raw}
+    assert not {path for path in changed if "oscirc.db" not in path.name and path.suffix != ".lock"}
+    assert world.administration.rotate(role, world.keys, PASSPHRASE).version == 2
