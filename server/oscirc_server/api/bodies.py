@@ -76,5 +76,5 @@ def documented(model: type[BaseModel]) -> dict[str, Any]:
 
 def documented_raw(media_type: str) -> dict[str, Any]:
     """The same for a body of bytes."""
-    schema = {"type": "string", "format": "binary"}
+    schema = {"type": "object"} if media_type == "application/json" else {"type": "string", "format": "binary"}
     return {"requestBody": {"required": True, "content": {media_type: {"schema": schema}}}}

@@ -3,7 +3,7 @@
 A route states what is its own: parameters, models, the refusals that only it has (`refusals`), media types that are
 not JSON (`produces`). Everything else follows here, for every route alike, so that nobody forgets it:
 
-- a token (`security.authenticated` anywhere among its dependencies): 401, 403, 429 (wrong tokens too often);
+- a token (`security.authenticated` anywhere among its dependencies): 401, 403, 429, 429 (wrong tokens too often);
 - names in its path: 404; anything that is asked: 400 and 422;
 - a body: 408, 413, 415; an answer with a body: 406; a read: 304 and a validator; everything: 503;
 - examples, from `examples` by name of field.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from importlib.resources import files
@@ -61,6 +62,11 @@ _MEANINGS = {
     503: "The server cannot now; `Retry-After` says when.",
     507: "The store is full.",
 }
+_NAME, _LABEL = "^[a-z0-9][a-z0-9.-]{0,62}$", "^[a-z0-9][a-z0-9.+_-]{0,62}$"
+PATTERNS = dict.fromkeys(("publisher", "image", "channel", "profile", "user", "robot", "name"), _NAME) | dict.fromkeys(
+    ("version", "other", "target"), _LABEL
+)
+"""What names in paths look like; services hold them to it (400)."""
 _PROBLEM_REFERENCE = {"$ref": "#/components/schemas/Problem"}
 
 
@@ -76,7 +82,7 @@ def refusals(*statuses: int) -> dict[int | str, Json]:
 
 def produces(media_type: str, description: str, *, status: int = 200) -> dict[int | str, Json]:
     """For a route's `responses`: a good answer that is no JSON."""
-    schema = {"type": "string", "format": "binary"}
+    schema = {"type": "object"} if media_type == media.JSON else {"type": "string", "format": "binary"}
     return {status: {"description": description, "content": {media_type: {"schema": schema}}}}
 
 
@@ -138,7 +144,10 @@ def _complete(operation: Json, method: str, route: APIRoute, schemas: Json) -> N
         answers.setdefault(str(int(status)), _problem(int(status)))
     _add_headers(operation, method, answers)
     for parameter in parameters:
-        examples.annotate_parameter(parameter)
+        _describe(parameter)
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        content["schema"] = _hoisted(content["schema"], schemas)
+        examples.annotate(content["schema"])
     for part in (operation.get("requestBody", {}), *answers.values()):
         for media_type, content in part.get("content", {}).items():
             if media_type == media.JSON and "example" not in content:
@@ -148,8 +157,25 @@ def _complete(operation: Json, method: str, route: APIRoute, schemas: Json) -> N
     operation["responses"] = dict(sorted(answers.items()))
 
 
+def _describe(parameter: Json) -> None:
+    if parameter["in"] == "path" and parameter["name"] in PATTERNS:
+        parameter["schema"].setdefault("pattern", PATTERNS[parameter["name"]])
+    examples.annotate_parameter(parameter)
+
+
+def _hoisted(schema: Json, schemas: Json) -> Json:
+    """A body's schema whose own definitions stand among those of the document."""
+    moved: Json = json.loads(json.dumps(schema).replace("#/$defs/", "#/components/schemas/"))
+    for name, inner in moved.pop("$defs", {}).items():
+        examples.annotate(inner)
+        schemas.setdefault(name, inner)
+    return moved
+
+
 def _implied(operation: Json, route: APIRoute, *, authorised: bool) -> list[HTTPStatus]:
     implied = [HTTPStatus.SERVICE_UNAVAILABLE]
+    if authorised and "POST" in (route.methods or ()):
+        implied.append(HTTPStatus.CONFLICT)
     places = {parameter["in"] for parameter in operation["parameters"]}
     body = bool(media.consumed(route))
     if places or body:

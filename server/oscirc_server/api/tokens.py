@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from oscirc_server.api.bodies import documented, json_body
 from oscirc_server.api.context import CurrentInstallation
+from oscirc_server.api.document import refusals
 from oscirc_server.api.security import Caller
 from oscirc_server.clock import date_text
 from oscirc_server.services import tokens
@@ -72,7 +73,12 @@ def _document(facts: TokenFacts) -> TokenDocument:
     )
 
 
-@router.post("", status_code=HTTPStatus.CREATED, openapi_extra=documented(NewToken))
+@router.post(
+    "",
+    status_code=HTTPStatus.CREATED,
+    openapi_extra=documented(NewToken),
+    responses=refusals(HTTPStatus.NOT_FOUND),
+)
 def create_token(
     principal: Caller, body: Annotated[NewToken, Depends(json_body(NewToken))], installation: CurrentInstallation
 ) -> CreatedToken:
