@@ -2,6 +2,7 @@
 
 - After a reboot of the machine, uploaded frames that no release had synced yet lose their rows: a power cut may have
   taken their bytes. The next upload verifies the files where they stand.
+- A database that was copied before blocks were deleted loses the rows of what is not there any more.
 - A store that is ahead of the database (restored from an older copy) is believed as far as signatures reach
   (`adoption`). Version numbers that were seen there are never used again.
 - Whatever the database holds and the tree lacks is written again.
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 from oscirc_blockstore.errors import IntegrityError
 from oscirc_server import repository
 from oscirc_server.adoption import adopt, ahead
+from oscirc_server.collection import serial
 from oscirc_server.database import get_fact, set_fact
 from oscirc_server.disavowed import Disavowed, disavowed
 from oscirc_server.installation import Installation
@@ -39,6 +41,7 @@ _log = logging.getLogger(__name__)
 def reconcile(installation: Installation) -> None:
     """Bring database and store to agree; afterwards the tree is complete and its timestamp is the database's."""
     _forget_unsynced(installation)
+    serial.check(installation)
     with installation.database.read() as session:
         in_store, timestamp = _newest_in_store(installation.storage, disavowed(session))
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import BusyError
-from oscirc_server.collection import block_files, marking, roots, sweeping, tree_files
+from oscirc_server.collection import block_files, marking, roots, serial, sweeping, tree_files
 from oscirc_server.collection.marks import PARTS, Marks
 from oscirc_server.collection.report import Report
 from oscirc_server.collection.sweeping import Sweeper
@@ -79,7 +80,7 @@ def _collect(
             on_manifest=lambda done, total: on_progress("marking", done, total),
         )
         report.manifests, report.nodes = marked.manifests, marked.nodes
-        sweeper = Sweeper(installation, held, started_s, report)
+        sweeper = Sweeper(installation, held, started_s, report, partial(serial.count_up, installation))
         for part in range(PARTS):
             if stopped():
                 return report

@@ -48,7 +48,16 @@ class Row:
 class Sweeper:
     """For one collection, which began at `started_s`; `held` is the collector's lock."""
 
-    def __init__(self, installation: Installation, held: Held, started_s: int, report: Report) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        held: Held,
+        started_s: int,
+        report: Report,
+        before_deleting: Callable[[], None],
+    ) -> None:
+        self._before_deleting = before_deleting
+        self._announced = False
         self._installation = installation
         self._held = held
         self._started_s = started_s
@@ -110,6 +119,7 @@ class Sweeper:
                 self._report.condemned.add(row.stored_length)
 
     def _delete(self, rows: Sequence[Row]) -> None:
+        self._announce()
         now_s = self._installation.now_s()
         begun = time.monotonic()
         with self._excluding() as session:
@@ -122,6 +132,8 @@ class Sweeper:
 
     def delete_orphans(self, found: Sequence[tuple[Digest, int]]) -> None:
         """(digest, length) of files without a row: those that nobody leases are given one, and deleted."""
+        if found:
+            self._announce()
         for chunk in chunks(found):
             begun = time.monotonic()
             with self._excluding() as session:
@@ -138,6 +150,12 @@ class Sweeper:
                 self._report.orphans.add(length)
             if not self._report.dry_run:
                 self._remove([digest for digest, _ in free], begun)
+
+    def _announce(self) -> None:
+        """Once, before the first deletion of a collection (`serial`)."""
+        if not self._announced and not self._report.dry_run:
+            self._before_deleting()
+            self._announced = True
 
     @contextlib.contextmanager
     def _excluding(self) -> Iterator[Session]:

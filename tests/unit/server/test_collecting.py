@@ -1,5 +1,6 @@
 """Collections: what is needed stays, what nothing needs goes in two steps, and whoever comes in between is heard."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +11,25 @@ from oscirc_blockstore.digests import block_path, digest_of
 from oscirc_blockstore.errors import BusyError
 from oscirc_blockstore.manifest import manifest_path
 from oscirc_server import repository
+from oscirc_server.administration import Administration
+from oscirc_server.app import create_app
 from oscirc_server.collection import collecting, marking
 from oscirc_server.collection.collecting import collect, look_after
+from oscirc_server.collection.scrubbing import scrub
 from oscirc_server.errors import UnreadableRootError
+from oscirc_server.initialising import initialise
+from oscirc_server.installation import Installation
 from oscirc_server.locks import COLLECTOR
 from oscirc_server.models import BlockRow, Document, Draft, Lease, ManifestRow, SignedRole
+from oscirc_server.object_storage import ObjectStorage
+from oscirc_server.reconciling import reconcile
 from oscirc_server.services import blocks
 from oscirc_server.services.blocks import claim
+from oscirc_server.settings import CollectionSettings, Settings
 from oscirc_server.storage import DirectoryStorage
 
-from .server_world import DAY_S, block
+from .in_process import client_of
+from .server_world import DAY_S, PASSPHRASE, Api, MovableClock, Publisher, block
 from .test_releases import refused
 
 TOLD_S = 38 * DAY_S
@@ -457,3 +467,82 @@ def test_drafts_and_leases_of_what_was_released_end(installation, world, api, al
     collect(installation)
     with installation.database.read() as session:
         assert session.scalar(select(func.count()).select_from(Draft)) == 0
+
+
+def test_a_database_that_was_copied_before_blocks_were_deleted_does_not_promise_them(world, alice, template):
+    with world.open() as installation:
+        reconcile(installation)
+        with client_of(create_app(installation)) as http:
+            disk = condemned_disk(installation, world, Api(http, template[2]), alice)
+    shutil.copytree(world.data, world.data.with_name("copy"))
+    world.clock.advance(2 * DAY_S)
+    with world.open() as installation:
+        assert collect(installation).deleted.number == 3
+    for path in world.data.glob("oscirc.db*"):
+        path.unlink()
+    for path in world.data.with_name("copy").glob("oscirc.db*"):
+        shutil.copy(path, world.data)
+    with world.open() as installation:
+        assert state_of(installation, disk.blocks[0].digest) == "condemned"
+        reconcile(installation)
+        assert state_of(installation, disk.blocks[0].digest) is None
+        with client_of(create_app(installation)) as http:
+            api = Api(http, template[2])
+            assert set(api.missing(api.draft("alice", "debian", "1"), everything_of(disk))) == everything_of(disk)
+
+
+@pytest.fixture
+def elsewhere(postgresql, s3, tmp_path, monkeypatch):
+    """A repository on PostgreSQL and an S3 server."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    database, clock = postgresql.create(), MovableClock()
+    urls = {"database_url": postgresql.url(database), "blocks_url": s3.url(s3.bucket())}
+    made = initialise(tmp_path / "data", tmp_path / "keys", PASSPHRASE, "http://r.test", "test", clock=clock, **urls)
+    publisher = Publisher("alice", clock=clock)
+    here = Administration(tmp_path / "data", clock=clock, **urls)
+    here.add_publisher("alice", [publisher.public_pem], tmp_path / "keys", PASSPHRASE)
+    real = ObjectStorage.files
+
+    def files(storage, prefix):
+        for file in real(storage, prefix):
+            yield replace(file, modified_s=clock() - 2 * DAY_S)
+
+    monkeypatch.setattr(ObjectStorage, "files", files)
+    settings = Settings(data_dir=tmp_path / "data", collection=CollectionSettings(every_s=0), **urls)
+    with Installation.open(settings, clock) as installation:
+        reconcile(installation)
+        with client_of(create_app(installation)) as http:
+            yield installation, Api(http, made.admin_token), publisher
+    postgresql.drop(database)
+
+
+def test_on_postgresql_and_a_bucket_the_same_holds(elsewhere):
+    installation, api, alice = elsewhere
+    clock = installation.clock
+    old, new = two_versions(api, alice)
+    only_old = everything_of(old) - everything_of(new)
+    loose = alice.build("debian", [block("loose"), block("shared")])
+    draft = api.stage(alice, "debian", "3", loose)
+    delete_version(api, alice, "1")
+    clock.advance(TOLD_S)
+    renew(installation)
+    dry = collect(installation, dry_run=True)
+    report = collect(installation)
+    assert (report.condemned.number, report.drafts_expired) == (len(only_old) + 2, 1)
+    assert dry.condemned == report.condemned
+    again = api.draft("alice", "debian", "3")
+    assert again != draft
+    assert api.missing(again, everything_of(loose)) == []
+    clock.advance(2 * DAY_S)
+    strange = orphan(installation, "strange")
+    report = collect(installation)
+    assert (report.deleted.number, report.orphans.number) == (len(only_old), 1)
+    assert not any(stored(installation, digest) for digest in only_old | {strange})
+    assert all(stored(installation, digest) for digest in everything_of(new) | everything_of(loose))
+    being_deleted(installation, [loose.blocks[0].digest])
+    refused(api.upload(again, loose.records), 409, "BlocksBeingDeletedError")
+    look_after(installation)
+    assert api.upload(again, loose.records).status_code == 200
+    scrubbed = scrub(installation)
+    assert (scrubbed.damaged, scrubbed.missing, scrubbed.complete) == (0, 0, True)
