@@ -2,9 +2,9 @@
 
 Must show: the second costs at most 0.3 of the first, in bytes sent and in time; what is said about which blocks are
 missing is under 1 % of the bytes of the first upload. Bytes are counted at the server, by its own metrics. Time is that
-of the whole command: with the same work as for the first (`--deltas 0 --level 2`), the median of three repositories,
-which the bound is held against; and in one of them with what `publish` does by default so that readers fetch less: an update is
-compressed harder, and a delta pack is made, for which this publisher, who kept nothing, fetches the first version.
+of the whole command with the same work as for the first (`--deltas 0 --level 2`), the median of three repositories. In
+one of them also with what `publish` does by default so that readers fetch less: an update is compressed harder, and a
+delta pack is made, for which this publisher, who kept nothing, fetches the first version.
 """
 
 from __future__ import annotations

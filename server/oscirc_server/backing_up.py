@@ -145,7 +145,8 @@ def url_without_password(url: URL) -> tuple[str, dict[str, str]]:
     """For PostgreSQL's own programs: the URL as they know it, and the environment that its password goes into."""
     secret = {} if url.password is None else {"PGPASSWORD": str(url.password)}
     public = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
-    return public.render_as_string(hide_password=False), secret
+    text = public.render_as_string(hide_password=False)
+    return text.replace("+", "%20"), secret  # SQLAlchemy's word for a space, which libpq takes for a plus
 
 
 def _url_of(settings: Settings) -> URL:

@@ -9,25 +9,15 @@ import click
 
 from oscirc.options import Duration, json_option
 from oscirc.output import print_json, progress
+from oscirc.server_options import blocks_option, data_option, database_option
 
 _INTEGRITY = 7
 
 
-_data_option = click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("oscirc-data"),
-    show_default=True,
-    help="The server's data directory.",
-)
-_database_option = click.option("--database", help="Database URL (default: SQLite in the data directory).")
-_blocks_option = click.option("--blocks", help="Block storage URL (default: the data directory).")
-
-
 @click.command()
-@_data_option
-@_database_option
-@_blocks_option
+@data_option
+@database_option
+@blocks_option
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted; change nothing.")
 @click.option(
     "--told-for", type=Duration(), default="30d", show_default=True, help="How long after it expired metadata counts."
@@ -77,9 +67,9 @@ def gc(
 
 
 @click.command()
-@_data_option
-@_database_option
-@_blocks_option
+@data_option
+@database_option
+@blocks_option
 @click.option("--mirror", "mirrors", multiple=True, metavar="URL", help="Take good blocks from there. Repeatable.")
 @click.option("--rate", default="50M", show_default=True, help="Read at most so many bytes a second.")
 @click.option("--from-start", is_flag=True, help="Begin anew where an earlier scrub was interrupted.")

@@ -143,5 +143,6 @@ def test_a_password_is_in_the_environment_of_postgresqls_programs_and_not_among_
     assert text.startswith("postgresql://oscirc@db:5433/oscirc?")
     assert "passfile=" in text
     assert "word" not in text
+    assert "+" not in text  # libpq knows no space but %20
     assert secret == {"PGPASSWORD": "pass@word"}
     assert url_without_password(parse_url("postgresql://oscirc@db/oscirc"))[1] == {}
