@@ -52,12 +52,11 @@ class UniformAnswers:
         request = Headers(scope=scope)
         kept = NO_STORE if "authorization" in request or "cookie" in request else VALIDATED
         answer = _Answer(send, request.get("if-none-match", ""), kept, is_head=method == "HEAD")
-        scope["method"] = "GET"
-        scope[IS_HEAD] = method == "HEAD"
+        inner = {**scope, "method": "GET", IS_HEAD: method == "HEAD"}  # a copy: the server looks at its own method
         try:
-            await self._app(scope, receive, answer.send)
+            await self._app(inner, receive, answer.send)
         finally:
-            scope["method"] = method
+            scope.update({name: value for name, value in inner.items() if name not in scope})  # the route, for the log
 
 
 def _marked(send: Send, word: str) -> Send:

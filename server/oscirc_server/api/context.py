@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 
 from oscirc_server.admission import Admission
 from oscirc_server.installation import Installation
+from oscirc_server.services.downloads import Turns
 from oscirc_server.services.guessing import Guessing
 from oscirc_server.services.uploads import Uploader
 
@@ -21,6 +22,7 @@ class Context:
     uploader: Uploader
     sharing: Admission
     guessing: Guessing
+    downloads: Turns = field(default_factory=Turns)
 
 
 def attach(app: FastAPI, context: Context) -> None:
