@@ -93,6 +93,9 @@ class JobWorkers:
             except (OscircError, SQLAlchemyError) as error:
                 _log.error("jobs cannot be looked for", extra={"error": str(error)[:300]})
                 busy = False
+            except Exception:  # noqa: BLE001  # a mistake of ours ends a job (its lease runs out), never a worker
+                _log.exception("a job was left")
+                busy = False
             if not busy:
                 self._stop.wait(self._poll_s)
 
@@ -142,8 +145,7 @@ class JobWorkers:
             except subprocess.TimeoutExpired:
                 raise JobCrashedError("its process said all and did not end") from None
         if code:
-            text = errors.read_bytes()[-_TOLD_CHARS:].decode(errors="replace").strip()
-            raise JobCrashedError(f"its process ended with {code}: {text or 'it said nothing'}")
+            raise JobCrashedError(f"its process ended with {code}: {_last_words(errors) or 'it said nothing'}")
         try:
             outcome = Outcome.parse(raw)
         except (ValueError, TypeError):
@@ -233,6 +235,13 @@ class JobWorkers:
         for place in found:
             if place.name.partition("-")[0] not in running:
                 shutil.rmtree(place, ignore_errors=True)
+
+
+def _last_words(errors: Path) -> str:
+    """The end of what a process said of its errors, however much that was."""
+    with errors.open("rb") as told:
+        told.seek(max(0, told.seek(0, os.SEEK_END) - _TOLD_CHARS))
+        return told.read(_TOLD_CHARS).decode(errors="replace").strip()
 
 
 def _tell(process: subprocess.Popen[bytes], line: bytes) -> None:

@@ -196,7 +196,8 @@ def test_a_worker_of_its_own_does_the_jobs_of_a_server_that_does_none(alice):
     assert "--jobs N" in alice.work.refused(*command, "--jobs", "off", code=2)
 
 
-def test_what_a_fleet_shares_becomes_a_bundle_that_a_cold_client_fetches(alice, somebody):
+@pytest.mark.fuse
+def test_what_a_fleet_shares_becomes_a_bundle_that_cold_clients_fetch(alice, somebody, tmp_path):
     wanted = [7, 3, 40, 41, 9, 20]
     with alice.serving():
         alice.share(wanted)
@@ -207,6 +208,18 @@ def test_what_a_fleet_shares_becomes_a_bundle_that_a_cold_client_fetches(alice, 
         cold = somebody("cold").json("pull", f"{alice.image}@1", "--profile-only")
         assert cold["profile_blocks"] == len(wanted) + 1  # and the table's one node
         assert bundle.length <= cold["fetched_bytes"] < bundle.length + BLOCK
+        mounting, place = somebody("mounting"), tmp_path / "mountpoint"
+        place.mkdir()
+        mounting.run("mount", f"{alice.image}@1", place)
+        try:
+            until(lambda: mounting.json("status", place)["profile_blocks_cached"] == len(wanted) + 1)
+            facts = mounting.json("status", place)
+            assert (facts["profile_blocks"], facts["prefetched_blocks"] >= len(wanted)) == (len(wanted) + 1, True)
+            with (place / "disk.raw").open("rb") as disk:
+                disk.seek(40 * BLOCK)
+                assert disk.read(BLOCK) == content("1")[40 * BLOCK : 41 * BLOCK]
+        finally:
+            mounting.run("umount", place)
 
 
 def test_a_fleet_that_lies_costs_its_readers_no_more_than_the_publishers_word_allows(alice, somebody):

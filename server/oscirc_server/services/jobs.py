@@ -125,10 +125,10 @@ def _is(wanted: Wanted) -> tuple[ColumnElement[bool], ...]:
 def queue(session: Session, wanted: Wanted, now_s: int, *, requested_by: str, priority: int = ASKED_FOR) -> JobFacts:
     """Have it done, within a transaction of the caller's; the one that waits already is the answer where there is one.
 
-    `ConflictError` where too many of this publisher wait; a plan, of which an image has one, always has room.
+    `ConflictError` where too many that were asked for wait for this publisher; what policy wants is bounded by itself.
     """
-    if wanted.kind != PLAN:
-        waiting = (JobRow.publisher == wanted.publisher, JobRow.state == JOB_QUEUED, JobRow.kind != PLAN)
+    if priority == ASKED_FOR:
+        waiting = (JobRow.publisher == wanted.publisher, JobRow.state == JOB_QUEUED, JobRow.priority == ASKED_FOR)
         if (session.scalar(select(func.count()).select_from(JobRow).where(*waiting)) or 0) >= MAX_WAITING:
             raise ConflictError(
                 f"{MAX_WAITING} jobs of {wanted.publisher} are waiting already", hint="see them: oscirc jobs list"

@@ -8,6 +8,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
 
 from oscirc_blockstore import accelerators as documents
 from oscirc_blockstore import bundle, delta, delta_making
@@ -20,6 +21,7 @@ from oscirc_server import job_worker, repository
 from oscirc_server.collection.collecting import collect
 from oscirc_server.job_process import Order
 from oscirc_server.job_worker import JobWorkers
+from oscirc_server.models import JobRow
 from oscirc_server.services import fleet, job_plans, jobs
 from oscirc_server.services.jobs import DELTA_JOB, Wanted
 from oscirc_server.settings import JobSettings
@@ -363,3 +365,26 @@ def test_what_dead_workers_left_is_swept_and_what_runs_is_not(installation, publ
     left.mkdir()
     started._tidy()
     assert [place.name.partition("-")[0] for place in installation.layout.scratch.iterdir()] == [str(mine.id)]
+
+
+def test_a_mistake_of_ours_ends_no_worker(installation, published, listed, monkeypatch, caplog):
+    plan, failed = job_plans.plan, threading.Event()
+
+    def mistaken(*names):
+        if not failed.is_set():
+            failed.set()
+            raise ZeroDivisionError
+        return plan(*names)
+
+    monkeypatch.setattr(job_plans, "plan", mistaken)
+    installation.settings = replace(installation.settings, jobs=JobSettings(at_once=1))
+    workers = JobWorkers(installation, poll_s=0.01)
+    workers.start()
+    assert failed.wait(30)
+    with installation.database.write() as session:  # its lease runs out
+        session.execute(update(JobRow).values(lease_s=0))
+    until = threading.Event()
+    while listed(published[1], DELTA, delta.name_for(published[0].digest)) is None:
+        assert not until.wait(0.05)
+    workers.stop()
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["a job was left"]

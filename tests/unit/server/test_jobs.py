@@ -138,14 +138,15 @@ def test_a_plan_that_is_done_leaves_nothing_behind(installation, queue):
         state(installation, job.id)
 
 
-def test_no_publisher_fills_the_queue_and_plans_always_have_room(installation, queue, monkeypatch):
+def test_no_publisher_fills_the_queue_and_what_policy_wants_always_has_room(installation, queue, monkeypatch):
     monkeypatch.setattr(jobs, "MAX_WAITING", 2)
     queue(DELTA)
     queue(BUNDLE)
     with pytest.raises(ConflictError):
         queue(Wanted(DELTA_JOB, "alice", "debian", "3.0", "2.0"))
     queue(Wanted(DELTA_JOB, "bob", "debian", "3.0", "2.0"))
-    queue(Wanted(PLAN, "alice", "debian"))
+    queue(Wanted(PLAN, "alice", "debian"), priority=BY_POLICY)
+    queue(Wanted(DELTA_JOB, "alice", "debian", "3.0", "2.0"), priority=BY_POLICY)
 
 
 def test_ended_jobs_are_forgotten_after_a_month_or_when_there_are_many(installation, world, queue, monkeypatch):
