@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from oscirc_blockstore import repository_facts
 from oscirc_blockstore.digests import Digest, digest_of, parse_hex
-from oscirc_blockstore.errors import LocalError, NotFoundError, UsageError
+from oscirc_blockstore.errors import LocalError, NotFoundError, OscircError, UsageError
 from oscirc_blockstore.repository_facts import TARGET
 from oscirc_server import adoption, repository
 from oscirc_server.bringing import bring
@@ -35,7 +36,7 @@ from oscirc_server.initialising import API_PATH, LOCAL_ACTOR, PUBLIC_URL
 from oscirc_server.installation import Installation
 from oscirc_server.key_files import ONLINE_ROLES, key_paths, load_signer, signers_for
 from oscirc_server.metadata import stored
-from oscirc_server.models import Document, SignedRole
+from oscirc_server.models import Document, ImageRow, SignedRole
 from oscirc_server.offline_signing import OfflineKeys
 from oscirc_server.online_keys import make_online_keys
 from oscirc_server.reconciling import reconcile
@@ -43,7 +44,7 @@ from oscirc_server.renewal import replace_keys
 from oscirc_server.repository import Change
 from oscirc_server.services import accelerators, audit, lengths
 from oscirc_server.tree_paths import target_path
-from oscirc_server.tuf_api import CryptoSigner, Root, SSlibKey
+from oscirc_server.tuf_api import CryptoSigner, RepositoryError, Root, SSlibKey
 
 Relation = Literal["new", "same", "other"]
 DEFAULT_JOBS = 4
@@ -188,12 +189,37 @@ def _take_over_all(
         # before the start, which removes files that no row names: they may be those of this very tree
         report.accelerators = accelerators_too.copy(installation, source, offer, _publishers(offer))
     reconcile(installation)
+    _list_images(installation, offer)
     with installation.database.read() as session:
         for role in offer.roles:
             version = repository.current_version(session, role.publisher)
             report.taken_over[role.publisher] = version
             if version < role.version:
                 report.not_taken_over[role.publisher] = f"version {role.version} could not take force"
+
+
+def _list_images(installation: Installation, offer: Offer) -> None:
+    """What a role in force names and an earlier import could not find: an image is listed once it is whole."""
+    with installation.database.read() as session:
+        roles = [role for role in offer.roles if _lacks_images(session, role)]
+    if not roles:
+        return
+    with repository.changing(installation) as change:
+        for role in roles:
+            try:
+                with change.session.begin_nested():
+                    adoption.adopt_named(installation.storage, change, role.publisher, role.metadata.signed)
+            except (RepositoryError, OscircError) as error:
+                _log.warning("images are not whole", extra={"publisher": role.publisher, "error": str(error)})
+
+
+def _lacks_images(session: Session, role: OfferedRole) -> bool:
+    current = repository.current(session, role.publisher)
+    if role.problem or current is None or current.raw != role.raw:
+        return False
+    rows = [session.get(ImageRow, (role.publisher, image)) for image in role.indexes]
+    paths = [path for _, path, _ in role.indexes.values()]
+    return [None if row is None else row.index_path for row in rows] != paths
 
 
 def _publishers(offer: Offer) -> set[str]:

@@ -24,6 +24,7 @@ from oscirc_server.importing.administration import run_import
 from oscirc_server.installation import Installation
 from oscirc_server.models import Draft
 from oscirc_server.reconciling import reconcile
+from oscirc_server.services import tokens
 from oscirc_server.settings import Settings
 
 from .in_process import client_of
@@ -362,6 +363,30 @@ def test_a_mirror_is_a_source_as_well(old, fresh, tmp_path):
             syncing.sync(mirror, Selection())
     report = imported(world, mirror.root, fresh).report
     assert report.taken_over == {"alice": 2, "bob": 1}
+
+
+def test_from_a_partial_replica_comes_what_it_has_and_the_rest_from_another_source(old, fresh, tmp_path):
+    from oscirc_server.services import catalog
+
+    world, _, bob = old
+    shutil.copytree(world.tree, tmp_path / "partial")
+    lacking = manifest_path(disk_of(bob, "1", "arch").digest)
+    (tmp_path / "partial" / lacking).unlink()
+    report = imported(world, tmp_path / "partial", fresh).report
+    assert report.missing == [lacking]
+
+    def listed():
+        with opened(world, fresh) as installation, installation.database.read() as session:
+            return [f"{each.publisher}/{each.image}" for each in catalog.images(session).images]
+
+    assert listed() == ["alice/debian"]
+    report = imported(world, world.data, fresh).report
+    assert (report.relation, report.missing, report.incomplete) == ("same", [], [])
+    assert listed() == ["alice/debian", "bob/arch"]
+    CONTENTS["3"] = ["a", "x", "z"]
+    with opened(world, fresh) as installation:
+        token = tokens.create(installation, ["publish:bob"], "bob", None, actor="test")[1]
+    publish(replace(world, data=fresh), bob, "3", "arch", token=token)
 
 
 def test_an_old_copy_of_the_tree_makes_readers_refuse_and_not_be_fooled(old, fresh, tmp_path):
