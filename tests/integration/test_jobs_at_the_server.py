@@ -180,6 +180,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_job_finishes_it_when_it_is_b
         assert len(alice.find("2", accelerators.DELTA)) == 1
 
 
+@pytest.mark.long
 def test_a_worker_of_its_own_does_the_jobs_of_a_server_that_does_none(alice):
     with alice.serving(jobs="off"):
         alice.publish("2")
@@ -222,6 +223,7 @@ def test_what_a_fleet_shares_becomes_a_bundle_that_cold_clients_fetch(alice, som
             mounting.run("umount", place)
 
 
+@pytest.mark.long
 def test_a_fleet_that_lies_costs_its_readers_no_more_than_the_publishers_word_allows(alice, somebody):
     recorded = Profile(ZERO_DIGEST, "boot", 1, (1, 2, 3, 4))
     with alice.serving():

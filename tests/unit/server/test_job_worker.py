@@ -221,6 +221,7 @@ def test_what_a_fleet_shares_becomes_a_bundle_and_again_when_it_changed_enough(
     assert (world.tree / before.path).exists()  # somebody may be reading it
 
 
+@pytest.mark.long
 def test_a_fleets_file_is_gone_once_two_others_have_followed_it(world, published, working, listed, share):
     files = []
     for positions in ((0, 1, 2), (3, 4, 5), (6, 7, 8)):
