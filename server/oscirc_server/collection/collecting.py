@@ -86,6 +86,7 @@ def _collect(
                 return report
             on_progress("sweeping", part, PARTS)
             _part(installation, sweeper, report, part, marks.part(part))
+        sweeper.finish()
     on_progress("sweeping", PARTS, PARTS)
     tree_files.remove_files(installation, held, report)
     report.complete = True

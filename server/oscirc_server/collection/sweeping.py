@@ -58,6 +58,8 @@ class Sweeper:
     ) -> None:
         self._before_deleting = before_deleting
         self._announced = False
+        self._condemned: list[Row] = []
+        self._due: list[Row] = []
         self._installation = installation
         self._held = held
         self._started_s = started_s
@@ -81,8 +83,7 @@ class Sweeper:
         """Judge a page's rows by marks that were made after `started_s`."""
         report, grace_s = self._report, self._installation.settings.collection.condemned_for_s
         revived: list[Row] = []
-        condemned: list[Row] = []
-        due: list[Row] = []
+        condemned, due = self._condemned, self._due
         for row in page:
             if row.state == BLOCK_CONDEMNED:
                 if row.digest in marked:
@@ -97,10 +98,19 @@ class Sweeper:
                 condemned.append(row)
         for chunk in chunks(revived):
             self._revive(chunk)
-        for chunk in chunks(condemned):
-            self._condemn(chunk)
-        for chunk in chunks(due):
-            self._delete(chunk)
+        self._work_off(CHUNK)
+
+    def finish(self) -> None:
+        """What was judged and not done yet."""
+        self._work_off(1)
+
+    def _work_off(self, least: int) -> None:
+        """In chunks of many parts, so that few transactions are needed; what is left is less than `least`."""
+        for rows, act in ((self._condemned, self._condemn), (self._due, self._delete)):
+            while len(rows) >= least:
+                chunk = rows[:CHUNK]
+                del rows[:CHUNK]
+                act(chunk)
 
     def _revive(self, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -122,7 +132,7 @@ class Sweeper:
         self._announce()
         now_s = self._installation.now_s()
         begun = time.monotonic()
-        with self._excluding() as session:
+        with self._excluding(durable=True) as session:
             moved = self._move(session, rows, (BLOCK_CONDEMNED,), BLOCK_DELETING, now_s)
         for row in rows:
             if row.digest in moved:
@@ -136,7 +146,7 @@ class Sweeper:
             self._announce()
         for chunk in chunks(found):
             begun = time.monotonic()
-            with self._excluding() as session:
+            with self._excluding(durable=True) as session:
                 wanted = [digest for digest, _ in chunk]
                 taken = set(session.scalars(select(Lease.digest).where(Lease.digest.in_(wanted))))
                 taken.update(session.scalars(select(BlockRow.digest).where(BlockRow.digest.in_(wanted))))
@@ -158,13 +168,13 @@ class Sweeper:
             self._announced = True
 
     @contextlib.contextmanager
-    def _excluding(self) -> Iterator[Session]:
+    def _excluding(self, *, durable: bool = False) -> Iterator[Session]:
         """A transaction of our own, in which nobody leases; a dry run looks only."""
         if self._report.dry_run:
             with self._installation.database.read() as session:
                 yield session
             return
-        with self._installation.database.write(durable=True) as session:
+        with self._installation.database.write(durable=durable) as session:
             yield session
 
     def _move(

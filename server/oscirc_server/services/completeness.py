@@ -7,6 +7,8 @@ on the server's own disk is forgotten, so that the publisher's next attempt uplo
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,6 +35,35 @@ class Completeness:
     stored_bytes: int
     staged: tuple[Digest, ...]
     sizes: Mapping[Digest, int]
+    is_synced: bool = False
+
+
+class Remembered:
+    """What was found complete by a release that then lost a race for the role's next version, by draft.
+
+    Who lost asks again at once, and would lose the next race too if all was walked and synced anew. The leases hold
+    meanwhile. Each is given once, within a minute. Safe for threads.
+    """
+
+    KEEP_S = 60.0
+    MOST = 8
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[tuple[str, Digest], tuple[float, Completeness]] = {}
+
+    def take(self, draft_id: str, manifest: Digest) -> Completeness | None:
+        """What was remembered, and is not any more."""
+        with self._lock:
+            at, found = self._found.pop((draft_id, manifest), (0.0, None))
+        return found if time.monotonic() - at < self.KEEP_S else None
+
+    def put(self, draft_id: str, manifest: Digest, found: Completeness) -> None:
+        """Remember it; the oldest makes room."""
+        with self._lock:
+            self._found[(draft_id, manifest)] = (time.monotonic(), found)
+            while len(self._found) > self.MOST:
+                del self._found[next(iter(self._found))]
 
 
 def check_complete(installation: Installation, manifest: Manifest, draft_id: str) -> Completeness:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
@@ -16,13 +16,14 @@ from oscirc_blockstore.digests import Digest, digest_of
 from oscirc_blockstore.errors import TrustError
 from oscirc_blockstore.manifest import parse as parse_manifest
 from oscirc_server import repository
-from oscirc_server.errors import ConflictError, MissingBlocksError
+from oscirc_server.errors import ConflictError, MissingBlocksError, RoleConflictError
 from oscirc_server.installation import Installation
 from oscirc_server.models import DRAFT_RELEASED, Draft
 from oscirc_server.services import accelerators, acceptance, audit, blocks, drafts, jobs, quotas
 from oscirc_server.services.acceptance import Accepted, Offer
-from oscirc_server.services.completeness import AGAIN, check_complete
+from oscirc_server.services.completeness import AGAIN, Completeness, Remembered, check_complete
 
+_remembered = Remembered()
 _log = logging.getLogger(__name__)
 
 
@@ -74,12 +75,24 @@ def _release(
 ) -> Released:
     draft_id = draft.id
     manifest, digest = parse_manifest(raw), digest_of(raw)
-    complete = check_complete(installation, manifest, draft_id)
+    complete = _remembered.take(draft_id, digest) or check_complete(installation, manifest, draft_id)
     offer = Offer(draft.publisher, role, indexes, {digest: manifest})
-    with installation.database.read() as session:
-        _judge(session, offer, draft, installation.now_s())
-    if complete.staged:
-        installation.storage.sync()
+    try:
+        with installation.database.read() as session:
+            _judge(session, offer, draft, installation.now_s())
+        if complete.staged and not complete.is_synced:
+            installation.storage.sync()
+            complete = replace(complete, is_synced=True)
+        return _take_force(installation, draft_id, raw, complete, offer, actor)
+    except RoleConflictError:
+        _remembered.put(draft_id, digest, complete)
+        raise
+
+
+def _take_force(
+    installation: Installation, draft_id: str, raw: bytes, complete: Completeness, offer: Offer, actor: str
+) -> Released:
+    digest = digest_of(raw)
     with repository.changing(installation) as change:
         draft = drafts.find_open(change.session, draft_id)
         accepted = _judge(change.session, offer, draft, change.now_s)
@@ -91,15 +104,15 @@ def _release(
         quotas.settle(change.session, draft.publisher, draft_id, complete.sizes)
         acceptance.apply(change, accepted, brought=frozenset((digest,)))
         draft.state = DRAFT_RELEASED
-        draft.role_digest = digest_of(role)
+        draft.role_digest = digest_of(offer.role)
         draft.role_version = accepted.signature.version
         draft.snapshot_version = change.snapshot_version
         # Its leases stay until a collection has begun that sees the manifest (`collection.marking`).
         draft.expires_s = change.now_s + installation.settings.draft_lifetime_s
-        jobs.note(change.session, draft.publisher, indexes, change.now_s)
+        jobs.note(change.session, draft.publisher, offer.indexes, change.now_s)
         subject = f"{draft.publisher}/{draft.image}@{draft.version}"
         audit.record(change.session, change.now_s, actor, "release", subject, manifest=digest.hex())
-    accelerators.follow(installation, draft.publisher, indexes)
+    accelerators.follow(installation, draft.publisher, offer.indexes)
     _log.info("released", extra={"version": subject, "snapshot": change.snapshot_version})
     return Released(accepted.signature.version, change.snapshot_version, digest)
 

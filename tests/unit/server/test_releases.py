@@ -13,6 +13,7 @@ from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.image_index import ImageIndex, ImageVersion, Yank
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_server.models import ManifestRow
+from oscirc_server.services import releases
 
 from .server_world import BLOCK, DAY_S, Api, Publisher, block, fork, offer_of, signed
 
@@ -386,6 +387,19 @@ def test_two_releases_from_one_state_are_a_conflict_for_the_second(api, alice, d
     assert problem["current_version"] == 1
     merged = {**alice.indexes, **indexes}
     assert release(api, draft, alice.offer(merged)).status_code == 200
+
+
+def test_who_lost_a_race_is_not_made_to_wait_for_another_walk_of_the_table(api, alice, disk, monkeypatch):
+    walked = []
+    real = releases.check_complete
+    monkeypatch.setattr(releases, "check_complete", lambda *given: walked.append(given) or real(*given))
+    draft = api.stage(alice, "debian", "1.0", disk)
+    indexes = {"debian": alice.index_with("debian", "1.0", disk.digest)}
+    ahead = alice.role(indexes)
+    ahead.version += 1
+    refused(release(api, draft, alice.offer(indexes, ahead)), 409, "RoleConflictError")
+    assert release(api, draft, alice.offer(indexes)).status_code == 200
+    assert len(walked) == 1
 
 
 def test_a_publisher_who_is_not_delegated_to_can_release_nothing(world, http, admin, api, alice, draft, indexes):
