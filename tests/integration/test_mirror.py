@@ -152,7 +152,7 @@ def test_killed_at_any_moment_the_tree_can_be_served_and_the_next_run_goes_on(tm
         for release in range(3):
             content = b"".join(random.Random(f"{release}-{n}").randbytes(BLOCK_SIZE) for n in range(BLOCKS))
             repository.publish("alice", "debian", str(release), content)
-            for attempt in range(2):
+            for attempt in range(2 if seed else 1):  # the everyday suite has less time
                 server.forget()
                 process = subprocess.Popen(
                     [sys.executable, "-m", "oscirc", "mirror", "sync", line, str(mirror), "--jobs", "3"],
@@ -167,7 +167,7 @@ def test_killed_at_any_moment_the_tree_can_be_served_and_the_next_run_goes_on(tm
             assert done.returncode == 0, done.stderr
             assert json.loads(done.stdout)["published"]
             consistent(mirror / "tree", repository, tmp_path / f"reader-{release}")
-    assert killed >= 3
+    assert killed >= (3 if seed else 1)
     tree = files(mirror / "tree", "")
     assert {p: r for p, r in tree.items() if p.startswith("blocks/")} == {
         p: r for p, r in repository.files.items() if p.startswith("blocks/")
