@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "robot": ("users", "robot", "Robots of a publisher: accounts of pipelines and machines."),
     "jobs": ("jobs", "jobs", "A server's background jobs: packs and bundles (list, show, retry, cancel)."),
     "quota": ("quotas", "quota", "What publishers keep on a server, and how much they may."),
+    "oidc": ("oidc", "oidc", "CI pipelines that publish with a JWT of their own."),
     "key": ("keys", "key", "Your publisher keys (create, list, show, export)."),
     "publisher": (
         "publishers",

@@ -83,11 +83,14 @@ def trusted_roles(remote: Remote) -> tuple[bytes, bytes]:
 
 
 @contextlib.contextmanager
-def rest_client(remote: Remote, token_file: Path | None, *, authorised: bool = True) -> Iterator[RestClient]:
-    """A client of the remote's REST API, with the stored token unless another is given."""
+def rest_client(
+    remote: Remote, token_file: Path | None, *, authorised: bool = True, bearer: str | None = None
+) -> Iterator[RestClient]:
+    """A client of the remote's REST API, with the stored token unless another is given (`bearer`: this very one)."""
     from oscirc_publisher.rest import RestClient
 
-    bearer = token(remote.token(), remote.name, token_file) if authorised else None
+    if authorised and bearer is None:
+        bearer = token(remote.token(), remote.name, token_file)
     with RestClient(remote.url, api_url=remote.api_url(), token=bearer) as client:
         yield client
 
@@ -100,6 +103,7 @@ def signatory(
     token_file: Path | None,
     *,
     also_trusted: Sequence[Ed25519PublicKey] = (),
+    bearer: str | None = None,
 ) -> Iterator[Signatory]:
     """A publisher with its key, ready to sign in the remote that a reference names.
 
@@ -114,7 +118,7 @@ def signatory(
     for name in names:
         ring.show(name)  # an unknown name is said before a passphrase is asked for
     loaded = [ring.load(name, passphrase(passphrase_file, what=f"the key {name}")) for name in names]
-    with rest_client(wanted.remote, token_file) as client:
+    with rest_client(wanted.remote, token_file, bearer=bearer) as client:
         elsewhere = [url for url in loaded[0].repositories(wanted.publisher) if url != client.url]
         if elsewhere:
             warn(

@@ -14,6 +14,7 @@ from oscirc_server.api import application
 from oscirc_server.api.application import API_PREFIX
 from oscirc_server.api.context import Context, attach
 from oscirc_server.installation import Installation
+from oscirc_server.issuer_keys import IssuerKeys
 from oscirc_server.job_worker import JobWorkers
 from oscirc_server.metrics import Metrics
 from oscirc_server.metrics_of_state import StateCollector
@@ -36,7 +37,8 @@ def create_app(installation: Installation, metrics: Metrics | None = None) -> AS
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         uploader = Uploader(installation, counted.uploaded)
         sharing = Admission(fleet.EACH_NETWORK, fleet.ALL_NETWORKS, installation.clock())
-        attach(app, Context(installation, uploader, sharing, Guessing(installation)))
+        keys = IssuerKeys(installation.clock)
+        attach(app, Context(installation, uploader, sharing, Guessing(installation), keys))
         stop = asyncio.Event()
         upkeep = asyncio.gather(keep_up(installation, stop), keep_collected(installation, stop))
         workers = JobWorkers(installation)

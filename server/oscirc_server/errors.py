@@ -64,6 +64,14 @@ class UnauthenticatedError(TrustError):
     """No token, or one that is unknown, expired or revoked."""
 
 
+class IdentityRefusedError(UnauthenticatedError):
+    """A pipeline's JWT that is not what it should be, or that no rule lets in."""
+
+
+class IssuerUnreachableError(TransportError):
+    """The keys of a pipeline's issuer cannot be had at the moment."""
+
+
 class ScopeError(TrustError):
     """The token does not allow this."""
 

@@ -343,6 +343,41 @@ class RetentionRow(Base):
     updated_s: Mapped[int] = mapped_column(BigInteger)
 
 
+class OidcIssuer(Base):
+    """Whose JWTs can be exchanged for tokens; `jwks_url` empty: found by discovery."""
+
+    __tablename__ = "oidc_issuers"
+
+    url: Mapped[str] = mapped_column(String(255), primary_key=True)
+    jwks_url: Mapped[str] = mapped_column(String(255))
+    created_s: Mapped[int] = mapped_column(BigInteger)
+
+
+class OidcRule(Base):
+    """Which JWTs of an issuer may publish for a publisher; `claims` is JSON as `services.oidc_rules` checks it."""
+
+    __tablename__ = "oidc_rules"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    publisher: Mapped[str] = mapped_column(String(63))
+    name: Mapped[str] = mapped_column(String(63))
+    issuer: Mapped[str] = mapped_column(String(255))
+    claims: Mapped[str] = mapped_column(Text)
+    lifetime_s: Mapped[int] = mapped_column(Integer)
+    created_s: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (Index("oidc_rules_of", "publisher", "issuer"),)
+
+
+class OidcUse(Base):
+    """A JWT that was exchanged, by the SHA-256 of its issuer and `jti`, until it expires."""
+
+    __tablename__ = "oidc_uses"
+
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    expires_s: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
 class Token(Base):
     """A bearer token, by the SHA-256 of its text; `scopes` is a space-separated list.
 

@@ -12,6 +12,7 @@ import click
 
 from oscirc.options import json_option, key_option, passphrase_file_option, recording_options, token_file_option
 from oscirc.output import human_bytes, progress, warn
+from oscirc.pipelines import oidc_options
 
 if TYPE_CHECKING:
     from oscirc.instance_publishing import OpenedInstance
@@ -45,6 +46,7 @@ class _Shown:
 @key_option
 @passphrase_file_option
 @token_file_option
+@oidc_options
 @click.option("--channel", default="stable", show_default=True, help="Channel to point at this version.")
 @click.option("--no-channel", is_flag=True, help="Move no channel.")
 @click.option(
@@ -98,6 +100,8 @@ def publish(  # one parameter for each option
     key: str,
     passphrase_file: Path | None,
     token_file: Path | None,
+    oidc_token_file: Path | None,
+    oidc_token_env: str | None,
     channel: str,
     no_channel: bool,
     declared: str | None,
@@ -146,6 +150,7 @@ def publish(  # one parameter for each option
         composition,
         instance_publishing,
         packing,
+        pipelines,
         publishing_text,
         recording,
     )
@@ -185,7 +190,9 @@ def publish(  # one parameter for each option
         if made is not None and dry_run:
             publishing_text.report_dry(made, as_json=as_json)
             return
-        signatory = held.enter_context(composition.signatory(wanted, key, passphrase_file, token_file))
+        jwt = pipelines.jwt_of(oidc_token_file, oidc_token_env)
+        bearer = None if jwt is None else pipelines.token_for(wanted.remote, wanted.publisher, jwt)
+        signatory = held.enter_context(composition.signatory(wanted, key, passphrase_file, token_file, bearer=bearer))
         if recorded_here:
             signatory.served_role()  # what would be refused is refused before minutes are spent
             profiles += accelerating.record_before_release(

@@ -11,6 +11,7 @@ import click
 from oscirc.commands.mirrors import mirrors
 from oscirc.options import json_option, token_file_option
 from oscirc.output import print_json, print_table, say
+from oscirc.pipelines import oidc_options
 
 if TYPE_CHECKING:
     from oscirc_remote.remotes import Remote
@@ -86,20 +87,36 @@ remote.add_command(mirrors)
 @click.command()
 @click.argument("name", metavar="REMOTE")
 @token_file_option
-def login(name: str, *, token_file: Path | None) -> None:
+@oidc_options
+@click.option("--publisher", help="As whom to publish, with a pipeline's JWT.")
+def login(
+    name: str,
+    *,
+    token_file: Path | None,
+    oidc_token_file: Path | None,
+    oidc_token_env: str | None,
+    publisher: str | None,
+) -> None:
     """Store a token for publishing to a remote: asked for, or read from --token-file (- is standard input).
 
     \b
     Example:
       oscirc login example
+      oscirc login example --publisher debian --oidc-token-env CI_JWT
     """
+    from oscirc import pipelines
     from oscirc.options import token
     from oscirc_blockstore import token_text
     from oscirc_blockstore.errors import UsageError
     from oscirc_remote.remotes import Remotes
 
     known = Remotes().load(name)
-    if token_file is None and sys.stdin.isatty():
+    jwt = pipelines.jwt_of(oidc_token_file, oidc_token_env)
+    if jwt is not None:
+        if publisher is None:
+            raise UsageError("as whom does the pipeline publish?", hint="give --publisher NAME")
+        text = pipelines.token_for(known, publisher, jwt)
+    elif token_file is None and sys.stdin.isatty():
         text = str(click.prompt(f"Token for {name}", hide_input=True, err=True))
     else:
         text = token(None, name, token_file if token_file is not None else Path("-"))

@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI, Request
 
 from oscirc_server.admission import Admission
 from oscirc_server.installation import Installation
+from oscirc_server.issuer_keys import IssuerKeys
 from oscirc_server.services.downloads import Turns
 from oscirc_server.services.guessing import Guessing
 from oscirc_server.services.uploads import Uploader
@@ -22,6 +23,7 @@ class Context:
     uploader: Uploader
     sharing: Admission
     guessing: Guessing
+    issuer_keys: IssuerKeys
     downloads: Turns = field(default_factory=Turns)
 
 

@@ -39,6 +39,7 @@ TAGS = {
     "publishers": "Who publishes here, and their signed roles.",
     "metadata": "Signed roles as they are, and `repository.json`.",
     "accounts": "Users, members of publishers, robots.",
+    "pipelines": "CI pipelines that publish with a JWT of their own.",
     "quotas": "What publishers keep, and how much they may.",
     "administration": "Tokens, roles above the publishers, audit.",
     "jobs": "Work of the server in the background.",
