@@ -101,7 +101,8 @@ def _version(facts: VersionFacts) -> VersionDocument:
     )
 
 
-def _document(facts: ImageFacts) -> ImageDocument:
+def image_document(facts: ImageFacts) -> ImageDocument:
+    """One image, as it is answered."""
     return ImageDocument(
         publisher=facts.publisher,
         image=facts.image,
@@ -132,11 +133,11 @@ def list_images(
     if page.after is not None:
         query = urlencode({"q": q, "limit": limit, "after": page.after})
         response.headers["Link"] = f'<images?{query}>; rel="next"'
-    return ImageList(images=[_document(facts) for facts in page.images], next=page.after)
+    return ImageList(images=[image_document(facts) for facts in page.images], next=page.after)
 
 
 @router.get("/{publisher}/{image}")
 def get_image(publisher: str, image: str, installation: CurrentInstallation) -> ImageDocument:
     """One image with all its versions."""
     with installation.database.read() as session:
-        return _document(catalog.image(session, publisher, image))
+        return image_document(catalog.image(session, publisher, image))

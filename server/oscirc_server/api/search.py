@@ -11,7 +11,7 @@ from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.api.paging import CurrentPage, link_next
 from oscirc_server.api.versions import VersionResource, resource
 from oscirc_server.services import search
-from oscirc_server.services.search import MAX_VALUES, Question, Sort
+from oscirc_server.services.search import MAX_VALUES, Found, Question, Sort
 
 MAX_TEXT_CHARS = 200
 router = APIRouter(tags=["catalog"])
@@ -77,6 +77,11 @@ def search_images(
     with installation.database.read() as session:
         found = search.search(session, Question(q, chosen, sort), after=page.after, limit=page.limit)
     link_next(request, response, found.after)
+    return document(found)
+
+
+def document(found: Found) -> SearchDocument:
+    """What was found, as it is answered."""
     return SearchDocument(
         total=found.total,
         images=[

@@ -73,6 +73,12 @@ def page(
     return rows[:limit], rows[limit - 1].label if len(rows) > limit else None
 
 
+def newest_releases(session: Session, limit: int) -> list[VersionRow]:
+    """The versions released last among those that are searched, the newest first."""
+    statement = select(VersionRow).where(VersionRow.searched.is_(True))
+    return list(session.scalars(statement.order_by(VersionRow.released.desc(), VersionRow.name).limit(limit)))
+
+
 def index_of(session: Session, publisher: str, image: str) -> ImageIndex:
     """The signed index in force of a listed image, or `NotFoundError`."""
     return accelerators.index_of(session, publisher, image)

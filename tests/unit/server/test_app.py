@@ -9,6 +9,7 @@ from oscirc_blockstore import errors
 from oscirc_server.api.problems import STATUS, status_of
 from oscirc_server.errors import RoleConflictError
 from oscirc_server.services import catalog, drafts
+from oscirc_server.web.rendering import asset_path
 
 from .server_world import DAY_S, Api
 
@@ -126,7 +127,7 @@ def test_answers_are_not_stored_by_caches_unless_they_say_so(http, admin):
         answer = http.get(path, headers={"Authorization": f"Bearer {admin.token}"})
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
         assert answer.headers["x-content-type-options"] == "nosniff"
-    assert "max-age" in http.get("/assets/style.css").headers["cache-control"]
+    assert "max-age" in http.get(f"/{asset_path('catalog.css')}").headers["cache-control"]
 
 
 def test_the_interface_describes_itself(http):

@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
 
 import pytest
 from sqlalchemy import delete
@@ -10,7 +11,8 @@ from oscirc_blockstore.errors import UsageError
 from oscirc_blockstore.image_index import Yank
 from oscirc_server.models import Fact
 from oscirc_server.services import catalog
-from oscirc_server.web.pages import human_size
+from oscirc_server.web import catalog_pages
+from oscirc_server.web.rendering import asset_path, human_size
 
 from .server_world import BLOCK, block
 
@@ -123,30 +125,89 @@ class Page(HTMLParser):
         self.links += [value for name, value in attrs if name in ("href", "src", "action")]
 
 
-def test_the_page_shows_what_the_api_shows_without_scripts_or_strangers(world, http, two_versions):
-    answer = http.get("/")
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    policy = answer.headers["content-security-policy"]
-    assert policy.startswith("default-src 'none'; style-src 'self'")
-    assert "unsafe" not in policy
-    page = Page(answer.text)
-    assert not {"script", "style", "img", "iframe"} & set(page.tags)
-    assert not [name for name in page.attributes if name == "style" or name.startswith("on")]
-    assert not [link for link in page.links if re.match(r"[a-z]+:|/", link)]
-    for text in ("alice/debian", "oscirc boot alice/debian", "2.0", "1.0", "stable", "256 KiB", "1024 MiB", "UEFI"):
-        assert text in answer.text
-    assert f"oscirc remote add test-repository {world.made.remote_url}" in answer.text
-    assert http.get("/assets/style.css").headers["content-type"].startswith("text/css")
-    assert http.head("/").status_code == 200
+def test_the_pages_are_of_this_server_alone_and_need_no_script(world, http, two_versions):
+    for path, up in (("/", ""), ("/images/alice/debian", "../../")):
+        answer = http.get(path)
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'")
+        assert "unsafe" not in policy
+        page = Page(answer.text)
+        assert page.tags.count("script") == 1
+        assert not {"style", "img", "iframe", "base"} & set(page.tags)
+        assert not [name for name in page.attributes if name == "style" or name.startswith("on")]
+        assert not [link for link in page.links if re.match(r"/", link)]
+        strangers = [link for link in page.links if re.match(r"[a-z]+:", link)]
+        assert all(link.startswith(world.made.remote_url.partition("#")[0]) for link in strangers)
+        assert f"{up}{asset_path('catalog.css')}" in page.links
+        assert f"oscirc remote add test-repository &#39;{world.made.remote_url}&#39;" in answer.text
+        assert http.head(path).status_code == 200
 
 
-def test_an_images_own_page_shows_every_version_and_what_changed(http, two_versions):
-    answer = http.get("/images/alice/debian")
-    assert answer.status_code == 200
-    assert "what is new in 1.0" in answer.text
-    assert "../../assets/style.css" in Page(answer.text).links
+def test_an_asset_is_kept_for_good_under_the_name_that_its_content_gives(http):
+    for name, kind in (("catalog.css", "text/css"), ("catalog.js", "text/javascript")):
+        answer = http.get(f"/{asset_path(name)}")
+        assert answer.headers["content-type"].startswith(kind)
+        assert "immutable" in answer.headers["cache-control"]
+    gone = http.get("/assets/catalog.0000000000000000.css")
+    assert (gone.status_code, gone.headers["cache-control"]) == (404, "no-store")
+
+
+def test_the_list_shows_what_an_image_is_and_costs(http, two_versions):
+    text = http.get("/").text
+    for expected in ("images/alice/debian", "by alice", "2.0", "UEFI", "1024 MiB", "1 image"):
+        assert expected in text
+    table = http.get("/", params={"view": "table"}).text
+    assert "<table>" in table
+    assert "alice/debian" in table
+
+
+def test_the_list_as_json_is_the_answer_of_the_search(http, two_versions):
+    params = {"q": "debian", "firmware": "uefi"}
+    answer = http.get("/", params=params, headers={"Accept": "application/json"})
+    assert answer.headers["content-type"] == "application/json"
+    assert "Accept" in answer.headers["vary"]
+    assert answer.json() == http.get("/api/v1/search", params={**params, "limit": 30}).json()
+    image = http.get("/images/alice/debian", headers={"Accept": "application/json"})
+    assert image.json() == http.get("/api/v1/images/alice/debian").json()
+
+
+def test_a_facet_says_how_many_images_choosing_it_gives(http, two_versions):
+    text = http.get("/", params={"firmware": "uefi"}).text
+    assert re.search(r'name="firmware" value="uefi" checked>.*?<span class="count">1</span>', text)
+    assert "Firmware: <bdi" in text
+    assert 'href="./"' in text
+
+
+def test_an_empty_answer_offers_the_search_without_one_of_its_conditions(http, two_versions):
+    text = http.get("/", params={"q": "debian", "architecture": "aarch64"}).text
+    assert "No image matches all of this" in text
+    assert re.search(r'<a href="\./\?q=debian">Without .*?</a>: 1 image', text)
+    assert re.search(r'<a href="\./\?architecture=aarch64">Without .*?</a>: 0 images', text)
+
+
+def test_an_images_own_page_says_how_to_run_it_what_it_costs_and_how_to_check_it(world, http, two_versions):
+    text = http.get("/images/alice/debian").text
+    assert "oscirc boot test-repository:alice/debian" in text
+    assert "qemu-system-x86_64 -accel kvm -accel tcg" in text
+    assert "versions/2.0/disk.qcow2" in text
+    assert two_versions.digest.hex() in text
+    assert world.made.remote_url.partition("#sha256=")[2] in text
+    assert "what is new in 1.0" in text
+    assert text.count("<rect") == 2
+    assert "No boot of this version was recorded" in text
     missing = http.get("/images/alice/nothing")
     assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
+
+
+def test_the_feed_has_the_newest_releases(http, two_versions):
+    answer = http.get("/feed.atom")
+    assert answer.headers["content-type"].startswith("application/atom+xml")
+    feed = ET.fromstring(answer.text)  # noqa: S314  # our own
+    atom = "{http://www.w3.org/2005/Atom}"
+    titles = {entry.findtext(f"{atom}title") for entry in feed.iter(f"{atom}entry")}
+    assert titles == {"alice/debian 2.0", "alice/debian 1.0"}
+    assert feed.findtext(f"{atom}updated") == max(each.findtext(f"{atom}updated") for each in feed.iter(f"{atom}entry"))
 
 
 def test_what_publishers_write_is_escaped(api, alice, http):
@@ -161,10 +222,11 @@ def test_what_publishers_write_is_escaped(api, alice, http):
 def test_an_empty_catalog_says_so(http):
     assert "Nothing has been published here yet" in http.get("/").text
     assert "No image matches" in http.get("/", params={"q": "x"}).text
+    assert "<entry>" not in http.get("/feed.atom").text
 
 
 def test_the_list_of_the_page_goes_on(http, many, monkeypatch):
-    monkeypatch.setattr(catalog.images, "__kwdefaults__", {"limit": 3, "after": ""})
+    monkeypatch.setattr(catalog_pages, "PAGE_IMAGES", 3)
     first = http.get("/", params={"q": "image"})
     (more,) = [link for link in Page(first.text).links if "after=" in link]
     assert "image-03" in http.get("/" + more.removeprefix("./")).text

@@ -1,0 +1,155 @@
+"""The list of images: words, facets, sort and view in its address; and the newest releases as a feed.
+
+What is counted and found is `services.search`'s; here it becomes links. An empty answer offers the search without one
+of its conditions, with the number of images that each gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
+
+from oscirc_server.api.context import CurrentInstallation
+from oscirc_server.api.search import MAX_TEXT_CHARS, document
+from oscirc_server.services import search
+from oscirc_server.services.search import MAX_VALUES, Found, Question, Sort
+from oscirc_server.services.versions import newest_releases
+from oscirc_server.web import rendering
+
+View = Literal["cards", "table"]
+PAGE_IMAGES: Final = 30
+FEED_RELEASES: Final = 50
+OPEN_VALUES: Final = 8
+FACET_LABELS: Final = {
+    "family": "System",
+    "version": "System version",
+    "architecture": "Processor",
+    "firmware": "Firmware",
+    "publisher": "Publisher",
+}
+_MAX_PLACE_CHARS = 200
+
+router = APIRouter(include_in_schema=False)
+
+Values = Annotated[list[str], Query(max_length=MAX_VALUES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A state of the list; `link` gives the address of it with something else in it."""
+
+    text: str
+    chosen: Mapping[str, Sequence[str]]
+    sort: Sort
+    view: View
+
+    def link(self, **changes: str) -> str:
+        """This list with another sort, view or place; the beginning of it unless a place is given."""
+        plain = {"q": self.text, "sort": self.sort, "view": self.view, "after": ""} | changes
+        standard = {"q": "", "sort": "name", "view": "cards", "after": ""}
+        pairs = [(name, value) for name, value in plain.items() if value != standard[name]]
+        pairs += [(facet, value) for facet, values in self.chosen.items() for value in values]
+        return f"./?{urlencode(pairs)}" if pairs else "./"
+
+    def without(self, facet: str, value: str) -> Address:
+        """The same with one value less."""
+        kept = [other for other in self.chosen[facet] if other != value]
+        return Address(self.text, {**self.chosen, facet: kept}, self.sort, self.view)
+
+    def without_text(self) -> Address:
+        """The same without its words."""
+        return Address("", self.chosen, self.sort, self.view)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One thing that the list was narrowed by, and the list without it; `images` is known where nothing was found."""
+
+    name: str
+    value: str
+    link: str
+    images: int | None
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+def catalog_page(
+    request: Request,
+    installation: CurrentInstallation,
+    q: Annotated[str, Query(max_length=MAX_TEXT_CHARS)] = "",
+    family: Values = [],  # noqa: B006  # FastAPI copies it
+    version: Values = [],  # noqa: B006
+    architecture: Values = [],  # noqa: B006
+    firmware: Values = [],  # noqa: B006
+    publisher: Values = [],  # noqa: B006
+    sort: Sort = "name",
+    view: View = "cards",
+    after: Annotated[str, Query(max_length=_MAX_PLACE_CHARS)] = "",
+) -> Response:
+    """The list of images, or the same as JSON."""
+    chosen = {
+        "family": family,
+        "version": version,
+        "architecture": architecture,
+        "firmware": firmware,
+        "publisher": publisher,
+    }
+    address = Address(q, {facet: values for facet, values in chosen.items() if values}, sort, view)
+    with installation.database.read() as session:
+        found = search.search(session, Question(q, address.chosen, sort), after=after, limit=PAGE_IMAGES)
+        if rendering.wants_json(request):
+            return JSONResponse(document(found).model_dump(), headers={"Vary": "Accept"})
+        conditions = _conditions(session, address, empty=not found.total)
+        values = rendering.common(session, request, "")
+    return rendering.page("catalog.html", {**values, **_listed(found, address), "conditions": conditions})
+
+
+def _listed(found: Found, address: Address) -> dict[str, object]:
+    return {
+        "address": address,
+        "found": found,
+        "query": address.text,
+        "facets": [(facet, FACET_LABELS[facet], found.facets[facet]) for facet in FACET_LABELS if found.facets[facet]],
+        "open_values": OPEN_VALUES,
+        "next_link": None if found.after is None else address.link(after=found.after),
+    }
+
+
+def _conditions(session: Session, address: Address, *, empty: bool) -> list[Condition]:
+    """What the list is narrowed by."""
+
+    def condition(name: str, value: str, less: Address) -> Condition:
+        question = Question(less.text, less.chosen, less.sort)
+        images = search.search(session, question, limit=1).total if empty else None
+        return Condition(name, value, less.link(), images)
+
+    found = [condition("words", address.text, address.without_text())] if address.text else []
+    for facet, values in address.chosen.items():
+        found += [condition(FACET_LABELS[facet], value, address.without(facet, value)) for value in values]
+    return found
+
+
+@router.api_route("/feed.atom", methods=["GET", "HEAD"])
+def feed(request: Request, installation: CurrentInstallation) -> Response:
+    """The newest releases of all images, as Atom (RFC 4287)."""
+    with installation.database.read() as session:
+        releases = newest_releases(session, FEED_RELEASES)
+        values = rendering.common(session, request, "")
+        base = str(values["remote"]).partition("#")[0].rstrip("/") + "/"
+        body = rendering.text("feed.xml", {**values, "base": base, "releases": releases})
+    return Response(body, media_type="application/atom+xml", headers={"Cache-Control": "public, max-age=300"})
+
+
+@router.api_route("/assets/{name}", methods=["GET", "HEAD"])
+def asset(name: str) -> Response:
+    """The stylesheet and the script, by names that hold their digests."""
+    for known, kind in rendering.ASSETS.items():
+        if rendering.asset_path(known) == f"assets/{name}":
+            headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+            return Response(rendering.asset(known), media_type=kind, headers=headers)
+    return Response("not here\n", 404, media_type="text/plain", headers={"Cache-Control": "no-store"})

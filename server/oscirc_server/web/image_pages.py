@@ -1,0 +1,127 @@
+"""The page of one image: how to run it, what that costs, who signed it and how to check that by hand, its versions."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
+
+from oscirc_blockstore import accelerators
+from oscirc_blockstore.digests import parse_hex
+from oscirc_server.api.context import CurrentInstallation
+from oscirc_server.api.images import image_document
+from oscirc_server.initialising import API_PATH
+from oscirc_server.models import AcceleratorRow
+from oscirc_server.services import catalog
+from oscirc_server.services.catalog import ImageFacts, PublisherFacts, VersionFacts
+from oscirc_server.web import rendering
+from oscirc_server.web.drawings import Bar, scaled_bars
+
+_PROFILE: Final = "boot"
+_OVMF: Final = "/usr/share/ovmf/OVMF.fd"
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to run an image: a tab with commands, each with what it does, and addresses to fetch by hand."""
+
+    key: str
+    label: str
+    note: str
+    steps: tuple[tuple[str, str], ...]
+    links: tuple[tuple[str, str], ...] = ()
+
+
+@router.api_route("/images/{publisher}/{image}", methods=["GET", "HEAD"])
+def image_page(publisher: str, image: str, request: Request, installation: CurrentInstallation) -> Response:
+    """One image with all its versions, or the same as JSON."""
+    with installation.database.read() as session:
+        facts = catalog.image(session, publisher, image)
+        if rendering.wants_json(request):
+            return JSONResponse(image_document(facts).model_dump(), headers={"Vary": "Accept"})
+        signer = catalog.publisher(session, publisher)
+        shown = next((version for version in facts.versions if version.label == facts.shown), None)
+        boot_bytes = None if shown is None else _boot_bytes(session, shown)
+        values = rendering.common(session, request, "../../")
+    base, _, root = str(values["remote"]).partition("#sha256=")
+    found = {**values, "image": facts, "signer": signer, "shown": shown, "boot_bytes": boot_bytes}
+    found["bars"] = [] if shown is None else _bars(shown, boot_bytes)
+    found["ways"] = [] if shown is None else ways(facts, shown, base.rstrip("/"), str(values["local_name"]))
+    found["checks"] = [] if shown is None else checks(facts, shown, signer, base.rstrip("/"), root)
+    return rendering.page("image.html", found)
+
+
+def _boot_bytes(session: Session, version: VersionFacts) -> int | None:
+    """What a recorded boot fetches: its bundle's length; None where none was recorded."""
+    row = session.get(AcceleratorRow, (parse_hex(version.manifest), accelerators.BUNDLE, _PROFILE))
+    return None if row is None else row.length
+
+
+def _bars(version: VersionFacts, boot_bytes: int | None) -> list[Bar]:
+    sizes = [
+        ("to boot it", boot_bytes),
+        ("to hold all of it", version.download_bytes),
+        ("the disk's size", version.disk_size),
+    ]
+    return scaled_bars([(label, size) for label, size in sizes if size is not None])
+
+
+def ways(image: ImageFacts, version: VersionFacts, base: str, local_name: str) -> list[Way]:
+    """How to run a version; every word that comes from elsewhere is quoted for a shell."""
+    disk = f"{base}/{API_PATH}/images/{image.publisher}/{image.image}/versions/{version.label}/disk"
+    file = f"{image.publisher}-{image.image}-{version.label}"
+    memory = max(version.system.minimum_memory_mib, 1024)
+    firmware = f" -bios {_OVMF}" if version.system.firmware == "uefi" else ""
+    qemu = (
+        f"qemu-system-{version.system.architecture} -accel kvm -accel tcg -smp 2 -m {memory}{firmware}"
+        f" -drive {shlex.quote(f'file={file}.qcow2,if=virtio,format=qcow2')} -nic user,model=virtio"
+    )
+    here = f"{local_name}:{image.reference}"
+    return [
+        Way(
+            "oscirc",
+            "oscirc",
+            "Boots before it is downloaded, fetches only what is read, verifies every block.",
+            (("boots it, once this repository is known", f"oscirc boot {here}"),),
+        ),
+        Way(
+            "qemu",
+            "plain QEMU",
+            "The whole disk first. Nothing of it is verified but by the connection.",
+            (
+                ("downloads the disk", f"curl -fo {shlex.quote(file)}.qcow2 {shlex.quote(disk + '.qcow2')}"),
+                ("boots it", qemu),
+            ),
+        ),
+        Way(
+            "download",
+            "download",
+            "Every byte as the virtual machine sees it; zeros cost nothing in qcow2.",
+            (("fetches and verifies the raw disk", f"oscirc pull {here}"),),
+            (("qcow2", f"{disk}.qcow2"), ("raw", f"{disk}.raw")),
+        ),
+    ]
+
+
+def checks(
+    image: ImageFacts, version: VersionFacts, signer: PublisherFacts, base: str, root: str
+) -> list[tuple[str, str, str]]:
+    """(what, what it must be, the command that shows it) of what can be checked without this program."""
+    return [
+        ("the root of trust", root, f"curl -fs {shlex.quote(f'{base}/roots/{root}.json')} | sha256sum"),
+        (
+            f"the manifest of {version.label}",
+            version.manifest,
+            f"curl -fs {shlex.quote(f'{base}/manifests/{version.manifest}.json')} | sha256sum",
+        ),
+        *(
+            (f"a key of {image.publisher}, as its owner tells it", fingerprint, "oscirc key show NAME")
+            for fingerprint in signer.fingerprints
+        ),
+    ]
