@@ -13,7 +13,6 @@ network (`oscirc_blockstore.signing_request` is the file between the machines). 
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,15 +28,14 @@ from oscirc_blockstore.errors import (
     TrustError,
     UsageError,
 )
-from oscirc_blockstore.repository_facts import TARGET, RepositoryFacts
+from oscirc_blockstore.repository_facts import TARGET
 from oscirc_blockstore.signing_request import PartSignature, RequestPart, SigningRequest
-from oscirc_blockstore.trust import DAY_S, ROOT_LIFETIME_S, TARGETS_LIFETIME_S
-from oscirc_server.delegations import CLOCK, MAX_KEYS, check_form, check_targets, key_fingerprint, with_repository_facts
+from oscirc_blockstore.trust import DAY_S, ROOT_LIFETIME_S
+from oscirc_server.delegations import CLOCK, MAX_KEYS, check_form, check_targets, key_fingerprint
 from oscirc_server.key_files import OFFLINE_ROLES
 from oscirc_server.metadata import (
     TOP_LEVEL,
     SignedMetadata,
-    expiry,
     parse,
     role_facts,
     signed_metadata,
@@ -45,19 +43,9 @@ from oscirc_server.metadata import (
     verify,
     verify_root_successor,
 )
-from oscirc_server.offline_signing import EditTargets
-from oscirc_server.online_keys import OnlineKeys
 from oscirc_server.tuf_api import Metadata, Role, Root, SSlibKey, Targets
 
 _Payload = TypeVar("_Payload", Root, Targets)
-
-
-@dataclass(frozen=True, slots=True)
-class KeySet:
-    """Keys of which `threshold` have to sign."""
-
-    keys: tuple[Ed25519PublicKey, ...]
-    threshold: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,76 +61,6 @@ class Requirement:
         """The fingerprints of those that have signed, sorted."""
         keyids = {SSlibKey.from_crypto(item.key).keyid for item in signatures if item.role == self.role}
         return tuple(sorted(mark for keyid, mark in self.fingerprints.items() if keyid in keyids))
-
-
-def first_request(
-    facts: RepositoryFacts, online: OnlineKeys, root_keys: KeySet, targets_keys: KeySet, now_s: float
-) -> SigningRequest:
-    """The first root and targets role of a repository whose server made `online`."""
-    root = Root(version=1, expires=expiry(now_s, ROOT_LIFETIME_S))
-    _name_keys(root, "root", root_keys)
-    _name_keys(root, "targets", targets_keys)
-    _name_online(root, online)
-    empty = Targets(version=1, expires=expiry(now_s, TARGETS_LIFETIME_S))
-    targets, document = with_repository_facts(empty, facts)
-    parts = (_part("root", root), _part("targets", targets))
-    return _judged(SigningRequest(facts.name, parts, {TARGET: document}), now_s)
-
-
-def root_request(
-    root_raw: bytes,
-    targets_raw: bytes,
-    now_s: float,
-    repository: str,
-    *,
-    root_keys: KeySet | None = None,
-    targets_keys: KeySet | None = None,
-    online: OnlineKeys | None = None,
-) -> SigningRequest:
-    """The next root, with other keys where they are given. Other targets keys sign the targets role anew, beside it."""
-    current = parse(root_raw, Root, "the root in force")
-    root = copy.deepcopy(current.signed)
-    root.version += 1
-    root.expires = expiry(now_s, ROOT_LIFETIME_S)
-    for role, chosen in (("root", root_keys), ("targets", targets_keys)):
-        if chosen is not None:
-            _name_keys(root, role, chosen)
-    if online is not None:
-        _name_online(root, online)
-    parts = [_part("root", root, root_raw, root_raw)]
-    if targets_keys is not None:
-        targets = copy.deepcopy(parse(targets_raw, Targets, "the targets role in force").signed)
-        targets.version += 1
-        targets.expires = expiry(now_s, TARGETS_LIFETIME_S)
-        parts.append(_part("targets", targets, targets_raw))
-    return _judged(SigningRequest(repository, tuple(parts)), now_s)
-
-
-def targets_request(
-    root_raw: bytes,
-    targets_raw: bytes,
-    now_s: float,
-    repository: str,
-    edit: EditTargets = lambda targets: targets,
-    facts: RepositoryFacts | None = None,
-) -> SigningRequest:
-    """The next targets role: edited, and with another `repository.json` when `facts` are given."""
-    current = parse(targets_raw, Targets, "the targets role in force").signed
-    targets = edit(copy.deepcopy(current))
-    documents: dict[str, bytes] = {}
-    if facts is not None:
-        targets, documents[TARGET] = with_repository_facts(targets, facts)
-    targets.version = current.version + 1
-    targets.expires = expiry(now_s, TARGETS_LIFETIME_S)
-    return _judged(SigningRequest(repository, (_part("targets", targets, targets_raw, root_raw),), documents), now_s)
-
-
-def keys_of(root_raw: bytes, role: str) -> KeySet:
-    """The keys that a root names for a role."""
-    root = _stated_root(root_raw)
-    named = root.roles[role]
-    public = (Ed25519PublicKey.from_public_bytes(bytes.fromhex(root.keys[k].keyval["public"])) for k in named.keyids)
-    return KeySet(tuple(public), named.threshold)
 
 
 def judge(request: SigningRequest, now_s: float) -> None:
@@ -259,30 +177,6 @@ def current_of(part: RequestPart, kind: type[_Payload]) -> _Payload | None:
     return current
 
 
-def _judged(request: SigningRequest, now_s: float) -> SigningRequest:
-    judge(request, now_s)
-    return request
-
-
-def _part(role: str, payload: _Payload, current: bytes = b"", delegator: bytes = b"") -> RequestPart:
-    return RequestPart(role, signed_metadata(payload, {}).signed_bytes, current, delegator)
-
-
-def _name_keys(root: Root, role: str, chosen: KeySet) -> None:
-    if not 1 <= chosen.threshold <= len(chosen.keys) <= MAX_KEYS:
-        raise UsageError(f"{chosen.threshold} of {len(chosen.keys)} {role} keys cannot sign")
-    for keyid in list(root.roles[role].keyids):
-        root.revoke_key(keyid, role)
-    for key in chosen.keys:
-        root.add_key(SSlibKey.from_crypto(key), role)
-    root.roles[role].threshold = chosen.threshold
-
-
-def _name_online(root: Root, online: OnlineKeys) -> None:
-    _name_keys(root, "snapshot", KeySet((online.snapshot,), 1))
-    _name_keys(root, "timestamp", KeySet((online.timestamp,), 1))
-
-
 def _required(role: str, whose: str, root: Root, named: Role) -> Requirement:
     prints = {keyid: key_fingerprint(root.keys[keyid]) for keyid in named.keyids}
     return Requirement(role, whose, prints, named.threshold)
@@ -293,7 +187,7 @@ def _root_for(request: SigningRequest, part: RequestPart) -> Root:
     root = request.part("root")
     if root is not None:
         return payload_of(root, Root)
-    return _stated_root(part.delegator)
+    return stated_root(part.delegator)
 
 
 def _chosen(request: SigningRequest, given: Sequence[PartSignature], role: str) -> dict[str, bytes]:
@@ -333,7 +227,7 @@ def _check_root_form(root: Root) -> None:
         raise TrustError("a key that a server holds may not be a root or targets key")
 
 
-def _stated_root(raw: bytes) -> Root:
+def stated_root(raw: bytes) -> Root:
     """A root that a request states as the one in force: believed in nothing, and of the form of one."""
     root = parse(raw, Root, "the root in force").signed
     _check_root_form(root)

@@ -18,7 +18,7 @@ from oscirc.output import print_json, say
 
 if TYPE_CHECKING:
     from oscirc_blockstore.signing_request import SigningRequest
-    from oscirc_server.ceremonies import KeySet
+    from oscirc_server.ceremony_making import KeySet
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _NEW_FILE = click.Path(dir_okay=False, path_type=Path)
@@ -42,7 +42,7 @@ _remote_argument = click.argument("remote_name", metavar="REMOTE", required=Fals
 def _key_set(paths: tuple[Path, ...], threshold: int | None, what: str) -> KeySet | None:
     from oscirc import ceremony_files
     from oscirc_blockstore.errors import UsageError
-    from oscirc_server.ceremonies import KeySet
+    from oscirc_server.ceremony_making import KeySet
 
     if not paths:
         return None
@@ -53,7 +53,7 @@ def _key_set(paths: tuple[Path, ...], threshold: int | None, what: str) -> KeySe
 
 def _changed_keys(root_raw: bytes, role: str, paths: tuple[Path, ...], threshold: int | None) -> KeySet | None:
     """The keys that are given, else those in force with another threshold, else None: nothing changes."""
-    from oscirc_server.ceremonies import KeySet, keys_of
+    from oscirc_server.ceremony_making import KeySet, keys_of
 
     given = _key_set(paths, threshold, role)
     if given is not None or threshold is None:
@@ -122,7 +122,7 @@ def new(
     from oscirc import ceremony_files
     from oscirc_blockstore.errors import DocumentRefusedError, UsageError
     from oscirc_blockstore.repository_facts import RepositoryFacts, check_url
-    from oscirc_server import ceremonies
+    from oscirc_server import ceremony_making
     from oscirc_server.online_keys import MAX_BYTES, parse_online_keys
 
     root, targets = _key_set(root_keys, root_threshold, "root"), _key_set(targets_keys, targets_threshold, "targets")
@@ -134,7 +134,7 @@ def new(
         base = check_url(public_url, "the public URL")
         facts = RepositoryFacts(name or urlsplit(base).hostname or "oscirc", f"{base}/api/v1")
         online = parse_online_keys(ceremony_files.read_file(online_keys, MAX_BYTES, "the file of online keys"))
-        request = ceremonies.first_request(facts, online, root, targets, time.time())
+        request = ceremony_making.first_request(facts, online, root, targets, time.time())
     except DocumentRefusedError as error:
         raise UsageError(str(error)) from None
     write_request(request, out, as_json=as_json)
@@ -173,11 +173,11 @@ def root(
       oscirc ceremony root images --root anna.pub --root carla.pub --root-threshold 2 -o root-3.request
     """
     from oscirc import ceremony_files
-    from oscirc_server import ceremonies
+    from oscirc_server import ceremony_making
     from oscirc_server.online_keys import MAX_BYTES, parse_online_keys
 
     line, root_raw, targets_raw = _roles_in_force(remote_name, data, database, blocks)
-    request = ceremonies.root_request(
+    request = ceremony_making.root_request(
         root_raw,
         targets_raw,
         time.time(),
@@ -224,7 +224,7 @@ def targets(
     from oscirc import composition
     from oscirc_blockstore.errors import DocumentRefusedError, UsageError
     from oscirc_blockstore.repository_facts import RepositoryFacts
-    from oscirc_server import ceremonies
+    from oscirc_server import ceremony_making
 
     line, root_raw, targets_raw = _roles_in_force(remote_name, data, database, blocks)
     facts = None
@@ -234,7 +234,7 @@ def targets(
         known = composition.only_remote(remote_name).facts() or RepositoryFacts("oscirc")
         facts = RepositoryFacts(name or known.name, api_url or known.api_url, mirrors or known.mirrors)
     try:
-        request = ceremonies.targets_request(root_raw, targets_raw, time.time(), line, facts=facts)
+        request = ceremony_making.targets_request(root_raw, targets_raw, time.time(), line, facts=facts)
     except DocumentRefusedError as error:
         raise UsageError(str(error)) from None
     write_request(request, out, as_json=as_json)

@@ -90,7 +90,7 @@ class _Change:
     def _request(self, remote: Remote, edit: Edit) -> None:
         from oscirc import ceremony_files, composition
         from oscirc.commands.ceremony_requests import write_request
-        from oscirc_server.ceremonies import targets_request
+        from oscirc_server.ceremony_making import targets_request
 
         root, targets = composition.trusted_roles(remote)
 

@@ -4,6 +4,8 @@ import contextlib
 import copy
 import itertools
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -25,9 +27,9 @@ from oscirc_blockstore.errors import (
 )
 from oscirc_blockstore.repository_facts import TARGET, RepositoryFacts
 from oscirc_blockstore.signing_request import RequestPart, SigningRequest, parse_request, read_signatures, sign_request
-from oscirc_server import ceremonies, ceremony_facts
+from oscirc_server import ceremonies, ceremony_facts, ceremony_making
 from oscirc_server.administration import Administration
-from oscirc_server.ceremonies import KeySet
+from oscirc_server.ceremony_making import KeySet
 from oscirc_server.initialising import initialise_signed, prepare
 from oscirc_server.services.roles import SignedTogether
 
@@ -66,7 +68,7 @@ def clock():
 def first(people, tmp_path, clock):
     """Anna, Boris and Carla hold root keys, two of which sign; Boris and Dora hold targets keys, both sign."""
     anna, boris, carla, dora = people
-    return ceremonies.first_request(
+    return ceremony_making.first_request(
         FACTS,
         prepare(tmp_path / "data"),
         KeySet((anna.public, boris.public, carla.public), 2),
@@ -135,7 +137,7 @@ def test_a_new_root_needs_the_keys_before_it_and_its_own(together, people, tmp_p
     anna, boris, carla, _ = people
     erik = Holder()
     root, targets = together.roles_in_force()
-    request = ceremonies.root_request(
+    request = ceremony_making.root_request(
         root, targets, clock(), "it", root_keys=KeySet((anna.public, carla.public, erik.public), 2)
     )
     for too_few in ((anna, erik), (boris, carla), (erik,)):
@@ -148,13 +150,15 @@ def test_a_new_root_needs_the_keys_before_it_and_its_own(together, people, tmp_p
     again = together.accept_together(SignedTogether(assembled(request, anna, carla)["root"].raw))
     assert again.version == 2
     with pytest.raises(UsageError, match="not asked"):
-        boris.sign(ceremonies.root_request(*together.roles_in_force(), clock(), "it"))
+        boris.sign(ceremony_making.root_request(*together.roles_in_force(), clock(), "it"))
 
 
 def test_other_targets_keys_take_force_together_with_the_root_that_names_them(together, people, tmp_path, clock):
     anna, _, carla, _ = people
     erik = Holder()
-    request = ceremonies.root_request(*together.roles_in_force(), clock(), "it", targets_keys=KeySet((erik.public,), 1))
+    request = ceremony_making.root_request(
+        *together.roles_in_force(), clock(), "it", targets_keys=KeySet((erik.public,), 1)
+    )
     assert {part.role for part in request.parts} == {"root", "targets"}
     made = assembled(request, anna, carla, erik)
     with pytest.raises(SignatureRefusedError):
@@ -172,7 +176,7 @@ def test_online_keys_are_replaced_by_a_root_that_others_sign(together, people, t
     assert set(new.fingerprints.values()).isdisjoint(before.fingerprints.values())
     refreshed(tmp_path)
     together.resign_online()  # the new ones only wait
-    request = ceremonies.root_request(*together.roles_in_force(), clock(), "it", online=new)
+    request = ceremony_making.root_request(*together.roles_in_force(), clock(), "it", online=new)
     together.accept_together(SignedTogether(assembled(request, anna, carla)["root"].raw))
     assert together.online_keys(new=False) == new
     assert refreshed(tmp_path)._trusted_set.root.version == 2
@@ -182,7 +186,9 @@ def test_online_keys_are_replaced_by_a_root_that_others_sign(together, people, t
 
 def test_a_root_with_online_keys_of_another_server_is_refused(together, people, tmp_path, clock):
     anna, _, carla, _ = people
-    request = ceremonies.root_request(*together.roles_in_force(), clock(), "it", online=prepare(tmp_path / "other"))
+    request = ceremony_making.root_request(
+        *together.roles_in_force(), clock(), "it", online=prepare(tmp_path / "other")
+    )
     with pytest.raises(TrustError, match="does not hold"):
         together.accept_together(SignedTogether(assembled(request, anna, carla)["root"].raw))
 
@@ -190,7 +196,7 @@ def test_a_root_with_online_keys_of_another_server_is_refused(together, people, 
 def test_the_targets_role_is_renewed_with_other_facts(together, people, tmp_path, clock):
     _, boris, _, dora = people
     facts = RepositoryFacts("Renamed", mirrors=("https://mirror.example/repo",))
-    request = ceremonies.targets_request(*together.roles_in_force(), clock(), "it", facts=facts)
+    request = ceremony_making.targets_request(*together.roles_in_force(), clock(), "it", facts=facts)
     with pytest.raises(SignatureRefusedError):
         assembled(request, boris)
     made = assembled(request, boris, dora)
@@ -238,14 +244,14 @@ def name_no_key(root):
     ],
 )
 def test_a_root_that_breaks_a_rule_is_not_offered_for_signing(together, clock, change):
-    request = ceremonies.root_request(*together.roles_in_force(), clock(), "it")
+    request = ceremony_making.root_request(*together.roles_in_force(), clock(), "it")
     bad = replace(request, parts=(payload_with(request.parts[0], Root, change),))
     with pytest.raises(TrustError):
         ceremonies.judge(bad, clock())
 
 
 def test_what_is_not_in_the_form_that_tuf_signs_is_refused(together, clock):
-    request = ceremonies.root_request(*together.roles_in_force(), clock(), "it")
+    request = ceremony_making.root_request(*together.roles_in_force(), clock(), "it")
     part = request.parts[0]
     for payload in (part.payload + b" ", b"[]", b"{", part.payload.replace(b'"root"', b'"targets"', 1)):
         with pytest.raises(OscircError) as caught:
@@ -260,7 +266,7 @@ def test_roles_that_servers_sign_are_nobodys_to_sign(clock):
 
 def test_a_document_that_the_role_does_not_name_is_refused(together, clock):
     facts = RepositoryFacts("Renamed")
-    request = ceremonies.targets_request(*together.roles_in_force(), clock(), "it", facts=facts)
+    request = ceremony_making.targets_request(*together.roles_in_force(), clock(), "it", facts=facts)
     with pytest.raises(TrustError, match="does not ask"):
         ceremonies.judge(replace(request, documents={TARGET: RepositoryFacts("Other").serialise()}), clock())
 
@@ -270,7 +276,7 @@ def test_what_changes_is_told_from_the_bytes_with_whole_fingerprints(together, p
     erik = Holder()
     root, targets = together.roles_in_force()
     clock.advance(10 * DAY_S)
-    request = ceremonies.root_request(
+    request = ceremony_making.root_request(
         root, targets, clock(), "words that nobody believes", root_keys=KeySet((anna.public, erik.public), 1)
     )
     (facts,) = ceremony_facts.describe(request)
@@ -292,7 +298,7 @@ def test_what_becomes_of_publishers_is_told(together, people, clock):
 
         return with_publisher(targets, "alice", [alice.public, other.public], threshold=2)
 
-    request = ceremonies.targets_request(*together.roles_in_force(), clock(), "it", edit)
+    request = ceremony_making.targets_request(*together.roles_in_force(), clock(), "it", edit)
     (facts,) = ceremony_facts.describe(request)
     assert facts.changes == (
         "new publisher alice: 2 of 2 keys must sign",
@@ -300,7 +306,7 @@ def test_what_becomes_of_publishers_is_told(together, people, clock):
         f"  + key {other.fingerprint}",
     )
     together.accept_together(SignedTogether(targets=assembled(request, boris, dora)["targets"].raw))
-    gone = ceremonies.targets_request(
+    gone = ceremony_making.targets_request(
         *together.roles_in_force(), clock(), "it", lambda targets: (setattr(targets, "delegations", None), targets)[1]
     )
     assert "publisher alice is removed" in ceremony_facts.describe(gone)[0].changes[0]
@@ -340,8 +346,8 @@ def honest(together, clock):
     """Requests of several kinds."""
     in_force = together.roles_in_force()
     return [
-        ceremonies.root_request(*in_force, clock(), "it", targets_keys=KeySet((Holder().public,), 1)),
-        ceremonies.targets_request(*in_force, clock(), "it", facts=RepositoryFacts("Renamed")),
+        ceremony_making.root_request(*in_force, clock(), "it", targets_keys=KeySet((Holder().public,), 1)),
+        ceremony_making.targets_request(*in_force, clock(), "it", facts=RepositoryFacts("Renamed")),
     ]
 
 
@@ -366,3 +372,10 @@ def test_a_hostile_request_is_refused_in_words_wherever_it_was_changed(honest, c
         ceremonies.judge(hostile, clock())
         ceremony_facts.describe(hostile)
         ceremonies.requirements(hostile)
+
+
+def test_a_holders_machine_needs_neither_database_nor_server():
+    modules = "oscirc_server.ceremonies, oscirc_server.ceremony_making, oscirc_server.ceremony_facts"
+    code = f"import sys, {modules}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"sqlalchemy", "fastapi", "uvicorn", "obstore", "alembic"}

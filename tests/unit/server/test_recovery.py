@@ -10,7 +10,7 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Timestamp
 from oscirc_blockstore import keys
 from oscirc_blockstore.errors import NotFoundError, UsageError
 from oscirc_blockstore.signing_request import read_signatures, sign_request
-from oscirc_server import ceremonies, recovery, repository
+from oscirc_server import ceremonies, ceremony_making, recovery, repository
 from oscirc_server.app import create_app
 from oscirc_server.disavowed import disavowed, next_unused
 from oscirc_server.offline_signing import OfflineKeys, next_root
@@ -213,7 +213,7 @@ def test_the_same_signed_root_again_changes_nothing(now_world, alice):
     back_to = {"alice": 2, **snapshots(now_world)}
     current = Metadata[Root].from_bytes(now_world.administration.roles_in_force()[0])
     made = now_world.administration.online_keys(new=True)
-    request = ceremonies.root_request(
+    request = ceremony_making.root_request(
         current.to_bytes(), now_world.administration.roles_in_force()[1], time.time(), "it", online=made
     )
     root = keys.load_private((now_world.keys / "root.pem").read_bytes(), PASSPHRASE, "root")
