@@ -41,6 +41,7 @@ def service(station, name, ready):
         end(process, timeout=60)
 
 
+@pytest.mark.long
 @pytest.mark.fuse
 def test_an_image_goes_from_its_publisher_to_a_mount_through_all_the_services(tmp_path):
     pem = certificate(tmp_path)
