@@ -16,7 +16,9 @@ from oscirc_blockstore.digests import Digest, parse_hex
 from oscirc_blockstore.errors import UsageError
 from oscirc_server.accelerator_bounds import limit_bytes
 from oscirc_server.api.bodies import body_chunks, documented_raw, raw_body
+from oscirc_server.api.conditions import CurrentCondition
 from oscirc_server.api.context import CurrentInstallation, context_of
+from oscirc_server.api.document import refusals
 from oscirc_server.api.security import Caller
 from oscirc_server.services import accelerators, fleet
 
@@ -67,7 +69,11 @@ def list_accelerators(publisher: str, image: str, version: str, installation: Cu
     return AcceleratorList(manifest=digest.hex(), accelerators=[_document(each) for each in listed.accelerators])
 
 
-@router.put(_VERSION + "/accelerators/{kind}/{name}", openapi_extra=documented_raw("application/octet-stream"))
+@router.put(
+    _VERSION + "/accelerators/{kind}/{name}",
+    openapi_extra=documented_raw("application/octet-stream"),
+    responses=refusals(409, 412),
+)
 async def put_accelerator(
     publisher: str,
     image: str,
@@ -76,10 +82,14 @@ async def put_accelerator(
     name: str,
     sha256: Annotated[str, Query(min_length=64, max_length=64)],
     principal: Caller,
+    condition: CurrentCondition,
     installation: CurrentInstallation,
     request: Request,
 ) -> AcceleratorDocument:
-    """Keep a file, whose SHA-256 is stated, as the accelerator of that kind and name."""
+    """Keep a file, whose SHA-256 is stated, as the accelerator of that kind and name.
+
+    `If-Match` takes the listed one's SHA-256 in quotes; with `If-None-Match: *` nothing is replaced.
+    """
     principal.require_publisher(publisher)
     expected = parse_hex(sha256)
     names = (publisher, image, version)
@@ -96,12 +106,14 @@ async def put_accelerator(
         if Digest(hashed.digest()) != expected:
             raise UsageError("the body does not have the SHA-256 that was stated", hint="send it again")
         put = await run_in_threadpool(
-            lambda: accelerators.put(installation, names, kind, name, expected, file, actor=principal.actor)
+            lambda: accelerators.put(
+                installation, names, kind, name, expected, file, actor=principal.actor, condition=condition
+            )
         )
     return _document(put)
 
 
-@router.delete(_VERSION + "/accelerators/{kind}/{name}", status_code=HTTPStatus.NO_CONTENT)
+@router.delete(_VERSION + "/accelerators/{kind}/{name}", status_code=HTTPStatus.NO_CONTENT, responses=refusals(412))
 def remove_accelerator(
     publisher: str,
     image: str,
@@ -109,11 +121,13 @@ def remove_accelerator(
     kind: str,
     name: str,
     principal: Caller,
+    condition: CurrentCondition,
     installation: CurrentInstallation,
 ) -> None:
     """List it no more."""
     principal.require_publisher(publisher)
-    accelerators.remove(installation, (publisher, image, version), kind, name, actor=principal.actor)
+    names = (publisher, image, version)
+    accelerators.remove(installation, names, kind, name, actor=principal.actor, condition=condition)
 
 
 def sender(request: Request) -> bytes:

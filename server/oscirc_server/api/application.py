@@ -33,6 +33,7 @@ from oscirc_server.api import (
     versions,
 )
 from oscirc_server.api.answers import UniformAnswers
+from oscirc_server.api.idempotency import IdempotentPosts
 from oscirc_server.initialising import API_PATH
 
 API_PREFIX = f"/{API_PATH}"
@@ -81,6 +82,7 @@ def build(lifespan: Lifespan | None = None) -> FastAPI:
     for module in MODULES:
         api.include_router(module.router)
     app.include_router(api)
+    app.add_middleware(IdempotentPosts, prefix=API_PREFIX)
     app.add_middleware(UniformAnswers, prefix=API_PREFIX)
 
     def described() -> dict[str, object]:

@@ -143,7 +143,7 @@ def _complete(operation: Json, method: str, route: APIRoute, schemas: Json) -> N
         del answers["422"]
     for status in _implied(operation, route, authorised=authorised):
         answers.setdefault(str(int(status)), _problem(int(status)))
-    _add_headers(operation, method, answers)
+    _add_headers(operation, method, answers, authorised=authorised)
     for parameter in parameters:
         _describe(parameter)
     for content in operation.get("requestBody", {}).get("content", {}).values():
@@ -176,7 +176,7 @@ def _hoisted(schema: Json, schemas: Json) -> Json:
 def _implied(operation: Json, route: APIRoute, *, authorised: bool) -> list[HTTPStatus]:
     implied = [HTTPStatus.SERVICE_UNAVAILABLE]
     if authorised and "POST" in (route.methods or ()):
-        implied.append(HTTPStatus.CONFLICT)
+        implied += [HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY]
     places = {parameter["in"] for parameter in operation["parameters"]}
     body = bool(media.consumed(route))
     if places or body:
@@ -192,7 +192,7 @@ def _implied(operation: Json, route: APIRoute, *, authorised: bool) -> list[HTTP
     return implied
 
 
-def _add_headers(operation: Json, method: str, answers: Json) -> None:
+def _add_headers(operation: Json, method: str, answers: Json, *, authorised: bool) -> None:
     if method == "get":
         operation["parameters"].append(_header("If-None-Match", "A validator that the caller has: then 304."))
         answers["304"] = {"description": _MEANINGS[304]}
@@ -202,6 +202,9 @@ def _add_headers(operation: Json, method: str, answers: Json) -> None:
         if any(parameter["name"] == "after" for parameter in operation["parameters"]):
             link = _answer_header('The next page, `rel="next"`; absent on the last one.')
             answers["200"].setdefault("headers", {})["Link"] = link
+    elif method == "post" and authorised:
+        text = "1 to 200 visible characters: the same call again within a day gets the first answer again."
+        operation["parameters"].append(_header("Idempotency-Key", text, pattern="^[!-~]{1,200}$"))
 
 
 def _header(name: str, description: str, *, pattern: str | None = None) -> Json:

@@ -8,11 +8,13 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from oscirc_server.api.bodies import documented, json_body
+from oscirc_server.api.conditions import CurrentCondition
 from oscirc_server.api.context import CurrentInstallation
+from oscirc_server.api.document import refusals
 from oscirc_server.api.drafts import MAX_ROLE_BODY_BYTES, ReleaseDocument, RoleOffer
 from oscirc_server.api.security import Caller
 from oscirc_server.clock import date_text
-from oscirc_server.services import catalog, releases
+from oscirc_server.services import catalog, releases, role_metadata
 from oscirc_server.services.authority import Principal
 from oscirc_server.services.catalog import PublisherFacts
 
@@ -66,13 +68,19 @@ def _publisher_of_token(name: str, principal: Caller) -> Principal:
     return principal
 
 
-@router.put("/{name}/role", openapi_extra=documented(RoleOffer))
+@router.put("/{name}/role", openapi_extra=documented(RoleOffer), responses=refusals(409, 412))
 def put_role(
     name: str,
     principal: Annotated[Principal, Depends(_publisher_of_token)],
+    condition: CurrentCondition,
     body: Annotated[RoleOffer, Depends(json_body(RoleOffer, MAX_ROLE_BODY_BYTES))],
     installation: CurrentInstallation,
 ) -> ReleaseDocument:
-    """Let the publisher's next role take force: channels, yanks, a renewed signature."""
+    """Let the publisher's next role take force: channels, yanks, a renewed signature.
+
+    Its version must be the current one plus one (409). `If-Match` is that of `GET roles/{role}`.
+    """
+    with installation.database.read() as session:
+        condition(role_metadata.current_etag(session, name))
     released = releases.update_role(installation, name, body.role, body.indexes, actor=principal.actor)
     return ReleaseDocument(role_version=released.role_version, snapshot_version=released.snapshot_version)

@@ -10,11 +10,12 @@ from pydantic import Base64Bytes, BaseModel
 
 from oscirc_blockstore.repository_facts import MAX_BYTES
 from oscirc_server.api.bodies import documented, documented_raw, json_body, raw_body
+from oscirc_server.api.conditions import CurrentCondition
 from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.api.document import refusals
 from oscirc_server.api.security import Administrator
 from oscirc_server.metadata import MAX_ROLE_BYTES, MAX_ROOT_BYTES
-from oscirc_server.services import roles
+from oscirc_server.services import role_metadata, roles
 from oscirc_server.services.roles import RoleAccepted, SignedTogether
 
 MAX_ROLES_BODY_BYTES = 8 << 20  # base64 of the longest root and targets role that a client reads
@@ -58,23 +59,29 @@ def put_roles(
     return _document(roles.accept_together(installation, offered, actor=principal.actor))
 
 
-@router.put("/roles/targets", openapi_extra=_JSON)
+@router.put("/roles/targets", openapi_extra=_JSON, responses=refusals(409, 412))
 def put_targets(
     principal: Administrator,
+    condition: CurrentCondition,
     body: Annotated[bytes, Depends(raw_body(MAX_ROLE_BYTES))],
     installation: CurrentInstallation,
 ) -> RoleDocument:
     """The next targets role: publishers, their keys, `repository.json`."""
+    with installation.database.read() as session:
+        condition(role_metadata.current_etag(session, "targets"))
     return _document(roles.accept_targets(installation, body, actor=principal.actor))
 
 
-@router.put("/roles/root", openapi_extra=_JSON)
+@router.put("/roles/root", openapi_extra=_JSON, responses=refusals(409, 412))
 def put_root(
     principal: Administrator,
+    condition: CurrentCondition,
     body: Annotated[bytes, Depends(raw_body(MAX_ROOT_BYTES))],
     installation: CurrentInstallation,
 ) -> RoleDocument:
     """The next root."""
+    with installation.database.read() as session:
+        condition(role_metadata.current_etag(session, "root"))
     return _document(roles.accept_root(installation, body, actor=principal.actor))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import IO
 
 from sqlalchemy import Select, delete, func, select
@@ -54,6 +54,14 @@ _HINT_HEAD_BYTES = 512  # the document around its channels
 _log = logging.getLogger(__name__)
 
 
+Precondition = Callable[[str], None]
+"""Given the validator of what is listed (its SHA-256 in quotes, or empty), returns or raises."""
+
+
+def any_state(_etag: str) -> None:
+    """The precondition that always holds."""
+
+
 def index_of(session: Session, publisher: str, image: str) -> ImageIndex:
     """The index in force of a listed image, or `NotFoundError`."""
     row = session.get(ImageRow, (check_publisher(publisher), check_image(image)))
@@ -80,6 +88,7 @@ def put(
     file: IO[bytes],
     *,
     actor: str,
+    condition: Precondition = any_state,
 ) -> Accelerator:
     """Keep a whole, hashed file as the accelerator of that kind and name, instead of any that was there."""
     check_channel(name)
@@ -92,6 +101,7 @@ def put(
     installation.storage.replace_from(accelerator.path, file)
     publisher, image, version = names
     with installation.database.write() as session:
+        condition(_etag(session.get(AcceleratorRow, (digest, kind, name))))
         if not has_room(session, digest, kind, name):
             raise ConflictError(f"a version has at most {MAX_ACCELERATORS} accelerators", hint="remove one first")
         put_row(session, digest, accelerator, installation.now_s())
@@ -135,7 +145,19 @@ def keep_lengths(
     project(installation, manifest.publisher, [manifest.image], digest)
 
 
-def remove(installation: Installation, names: tuple[str, str, str], kind: str, name: str, *, actor: str) -> None:
+def _etag(row: AcceleratorRow | None) -> str:
+    return "" if row is None else f'"{row.sha256.hex()}"'
+
+
+def remove(
+    installation: Installation,
+    names: tuple[str, str, str],
+    kind: str,
+    name: str,
+    *,
+    actor: str,
+    condition: Precondition = any_state,
+) -> None:
     """List it no more; `NotFoundError` when it is not there."""
     _refuse_own(kind)
     with installation.database.write() as session:
@@ -143,6 +165,7 @@ def remove(installation: Installation, names: tuple[str, str, str], kind: str, n
         row = session.get(AcceleratorRow, (digest, kind, name))
         if row is None:
             raise NotFoundError(f"{names[0]}/{names[1]}@{names[2]} has no {kind[:16]} called {name[:63]!r}")
+        condition(_etag(row))
         session.delete(row)
         if name.startswith(FLEET_PREFIX):  # else the next run would bring it back
             base = name.removeprefix(FLEET_PREFIX)
