@@ -1,12 +1,16 @@
 """Quotas: counted as blocks come, refused before they come, right after any way that a draft can end."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sqlalchemy import delete, func, select, update
 
-from oscirc_blockstore.errors import BusyError, NotFoundError
+from oscirc_blockstore.errors import BusyError, NotFoundError, QuotaExceededError
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_server import repository
-from oscirc_server.models import Holding, PublisherUsage
+from oscirc_server.database import Database
+from oscirc_server.models import Holding, PublisherUsage, Quota
 from oscirc_server.resigning import upkeep
 from oscirc_server.services import drafts, quotas, recounting
 
@@ -235,3 +239,34 @@ def test_a_publisher_that_releases_all_the_time_is_counted_another_time(installa
     monkeypatch.setattr(repository, "current_version", lambda _session, _role: next(versions))
     with pytest.raises(BusyError):
         recounting.recount(installation, "alice", repair=True)
+
+
+def test_on_postgresql_reservations_at_the_same_moment_stay_within_the_limit(postgresql):
+    database = Database(postgresql.url(postgresql.create()))
+    try:
+        database.migrate()
+        with database.write() as session:
+            session.add(Quota(publisher="alice", unique_limit=5 * BLOCK))
+        together = threading.Barrier(8)
+
+        def reserve(number):
+            sizes = {bytes([number, each]) * 16: BLOCK for each in range(2)}
+            together.wait(30)
+            try:
+                with database.write(shared=True) as session:
+                    quotas.reserve(session, "alice", f"draft {number}", sizes)
+            except QuotaExceededError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            assert sorted(pool.map(reserve, range(8))) == [False] * 6 + [True] * 2
+        with database.read() as session:
+            assert quotas.usage(session, "alice").unique_bytes == 4 * BLOCK
+        with database.write() as session:
+            quotas.abandon(session, {f"draft {number}": "alice" for number in range(8)})
+        with database.read() as session:
+            assert quotas.usage(session, "alice").unique_bytes == 0
+            assert session.scalar(select(func.count()).select_from(Holding)) == 0
+    finally:
+        database.close()
