@@ -131,3 +131,14 @@ def test_what_does_not_fit_the_document_is_refused_as_it_says(asked, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_many_requests_find_nothing_undocumented(asked, name, mode):
     ask(asked, name, mode, LONG)
+
+
+@pytest.mark.parametrize("path", ["images", "images/alice/debian/versions/12.1/disk.raw", "roles/targets"])
+def test_a_real_server_answers_head_and_goes_on_with_the_connection(asked, path):
+    url, _, session = asked
+    for _ in range(2):
+        head = session.head(f"{url}/api/v1/{path}", timeout=60)
+        whole = session.get(f"{url}/api/v1/{path}", timeout=60)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == whole.headers["content-length"] == str(len(whole.content))
+        assert head.headers["etag"] == whole.headers["etag"]
