@@ -6,6 +6,7 @@ Without them a client could hold a connection open by sending nothing, or fill m
 from __future__ import annotations
 
 import asyncio
+import json
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -44,6 +45,20 @@ class GuardedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The request's head is too long.")
+
+    def send_400_response(self, msg: str) -> None:
+        """A problem also for what is no HTTP, or too long a head; then nothing more is read."""
+        document = {"type": "BadRequestError", "title": "Bad Request", "status": 400, "detail": msg}
+        body = json.dumps(document).encode("ascii")
+        head = (
+            "HTTP/1.1 400 Bad Request\r\n"
+            "content-type: application/problem+json\r\n"
+            "cache-control: no-store\r\n"
+            f"content-length: {len(body)}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """A further request on this connection."""

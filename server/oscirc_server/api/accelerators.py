@@ -142,6 +142,7 @@ def sender(request: Request) -> bytes:
     _VERSION + "/profiles/{name}/runs",
     status_code=HTTPStatus.ACCEPTED,
     openapi_extra=documented_raw("application/json"),
+    responses=refusals(429),
 )
 def add_run(
     publisher: str,

@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from oscirc_blockstore.manifest import MAX_MANIFEST_BYTES
 from oscirc_server.api.bodies import body_chunks, documented, documented_raw, json_body, raw_body
 from oscirc_server.api.context import CurrentInstallation, context_of
+from oscirc_server.api.document import refusals
 from oscirc_server.api.paging import CurrentPage, link_next
 from oscirc_server.api.security import Caller, OwnDraft
 from oscirc_server.clock import date_text
@@ -95,7 +96,15 @@ def _document(draft: DraftFacts) -> DraftDocument:
     )
 
 
-@router.post("", status_code=HTTPStatus.CREATED, openapi_extra=documented(NewDraft))
+@router.post(
+    "",
+    status_code=HTTPStatus.CREATED,
+    openapi_extra=documented(NewDraft),
+    responses={
+        **refusals(404),
+        200: {"model": DraftDocument, "description": "The draft that is open for these names."},
+    },
+)
 def open_draft(
     principal: Caller,
     body: Annotated[NewDraft, Depends(json_body(NewDraft))],

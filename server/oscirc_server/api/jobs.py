@@ -62,6 +62,9 @@ class AskedDocument(BaseModel):
     sha256: str | None
 
 
+_LISTED: dict[int | str, dict[str, object]] = {200: {"model": AskedDocument, "description": "It is listed already."}}
+
+
 def _date(seconds: int | None) -> str | None:
     return None if seconds is None else date_text(seconds)
 
@@ -141,7 +144,7 @@ def _asked(found: JobFacts | Accelerator, response: Response) -> AskedDocument:
     return AskedDocument(job=_document(found), sha256=None)
 
 
-@router.post(_VERSION + "/deltas/{target}", status_code=HTTPStatus.ACCEPTED)
+@router.post(_VERSION + "/deltas/{target}", status_code=HTTPStatus.ACCEPTED, responses=_LISTED)
 def ask_for_delta(
     publisher: str,
     image: str,
@@ -157,7 +160,7 @@ def ask_for_delta(
     return _asked(job_plans.ask_for_delta(installation, names, version, actor=principal.actor), response)
 
 
-@router.post(_VERSION + "/bundles/{profile}", status_code=HTTPStatus.ACCEPTED)
+@router.post(_VERSION + "/bundles/{profile}", status_code=HTTPStatus.ACCEPTED, responses=_LISTED)
 def ask_for_bundle(
     publisher: str,
     image: str,
