@@ -56,5 +56,7 @@ def s3(tmp_path_factory):
     """A real S3 server for this process's tests; each makes buckets of its own (`support.s3.S3Server`)."""
     from support.s3 import s3_server
 
-    with s3_server(tmp_path_factory.mktemp("s3")) as started:
+    with s3_server(tmp_path_factory.mktemp("s3")) as started, pytest.MonkeyPatch.context() as environment:
+        for name, value in started.environment.items():
+            environment.setenv(name, value)
         yield started

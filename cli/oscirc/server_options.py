@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
+
+from oscirc_blockstore.errors import UsageError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -28,12 +32,29 @@ def data_option(command: _Command) -> _Command:
     )(command)
 
 
+def _without_password(context: click.Context, parameter: click.Parameter, url: str | None) -> str | None:
+    """A database URL, which holds no password where every user of the machine can read it."""
+    name = parameter.name or ""
+    if url and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        try:
+            password = urlsplit(url).password
+        except ValueError:
+            password = None
+        if password or "password=" in url:
+            raise UsageError(
+                "a password in --database can be read by every user of this machine",
+                hint="put the URL into OSCIRC_DATABASE, or the password into PGPASSWORD or a file named by PGPASSFILE",
+            )
+    return url
+
+
 def database_option(command: _Command) -> _Command:
     """`--database`, OSCIRC_DATABASE."""
     return click.option(
         "--database",
         envvar="OSCIRC_DATABASE",
         show_envvar=True,
+        callback=_without_password,
         help="Database URL (default: SQLite in the data directory).",
     )(command)
 
@@ -45,6 +66,17 @@ def blocks_option(command: _Command) -> _Command:
         envvar="OSCIRC_BLOCKS",
         show_envvar=True,
         help="Block storage URL (default: the data directory).",
+    )(command)
+
+
+def direct_reads_option(command: _Command) -> _Command:
+    """`--direct-reads`, OSCIRC_DIRECT_READS."""
+    return click.option(
+        "--direct-reads",
+        envvar="OSCIRC_DIRECT_READS",
+        show_envvar=True,
+        metavar="signed|URL",
+        help="Send readers of blocks to the bucket: by signed URLs, or to the public URL of it or of a CDN.",
     )(command)
 
 

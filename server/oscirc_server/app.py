@@ -13,6 +13,7 @@ from oscirc_server.admission import Admission
 from oscirc_server.api import application
 from oscirc_server.api.application import API_PREFIX
 from oscirc_server.api.context import Context, attach
+from oscirc_server.direct_reads import DirectReads
 from oscirc_server.installation import Installation
 from oscirc_server.issuer_keys import IssuerKeys
 from oscirc_server.job_worker import JobWorkers
@@ -55,7 +56,7 @@ def create_app(installation: Installation, metrics: Metrics | None = None) -> AS
     for pages in (catalog_pages, image_pages, account):
         app.include_router(pages.router)
     return Requests(
-        StaticTree(installation.storage),
+        StaticTree(installation.storage, DirectReads.parse(installation.storage, installation.settings.direct_reads)),
         app,
         counted,
         tops=TOP,

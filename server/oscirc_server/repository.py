@@ -185,10 +185,11 @@ def _project_committed(installation: Installation, held: Held, new: Projected | 
     try:
         with installation.database.read() as session:
             marks = pending_files.marked(session, TIMESTAMP_PATH)
-            if new is None:
+        if new is None:
+            with installation.database.read() as session:
                 written = project_all(installation.storage, session, held.confirm)
-            else:
-                project(installation.storage, new, held.confirm)
+        else:
+            project(installation.storage, new, held.confirm)
         held.confirm()  # else the timestamp may have gone out after another's
         pending_files.done(installation.database, marks)
         installation.projection_pending = False

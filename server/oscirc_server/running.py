@@ -90,12 +90,19 @@ def bind(listen: Listen) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _only_server(settings: Settings) -> Iterator[None]:
+def _only_server(installation: Installation) -> Iterator[None]:
+    """Beside SQLite there is one server; on PostgreSQL there may be many, on one data directory or several."""
+    settings = installation.settings
+    if not installation.database.is_sqlite:
+        yield
+        return
     lock = FileLock(settings.layout.serve_lock, thread_local=False)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise BusyError(f"another server runs on {settings.data_dir}") from None
+        raise BusyError(
+            f"another server runs on {settings.data_dir}", hint="several servers need a PostgreSQL: --database URL"
+        ) from None
     try:
         yield
     finally:
@@ -184,7 +191,9 @@ def run(
     logs.configure(settings.log_level, settings.log_format)
     context = _tls(settings)
     metrics = Metrics()
-    with Installation.open(settings, clock) as installation, _only_server(settings), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        installation = stack.enter_context(Installation.open(settings, clock))
+        stack.enter_context(_only_server(installation))
         reconcile(installation)
         bound = stack.enter_context(contextlib.closing(bind(settings.listen)))
         base_url = settings.listen.url(bound.getsockname()[1], "https" if context else "http")

@@ -113,13 +113,15 @@ class CollectionSettings:
 class Settings:
     """One server. Sizes in bytes, times in seconds; `database_url` and `blocks_url` default to the data directory.
 
-    `trusted_proxies` are addresses and networks, separated by commas; `*` is everybody.
+    `direct_reads` says where readers are sent for blocks. `trusted_proxies` are addresses and networks, separated by
+    commas; `*` is everybody.
     """
 
     data_dir: Path
     listen: Listen = field(default_factory=lambda: Listen.parse(DEFAULT_LISTEN))
     database_url: str | None = None
     blocks_url: str | None = None
+    direct_reads: str | None = None
     upload_threads: int = field(default_factory=lambda: max(2, os.cpu_count() or 1))
     draft_lifetime_s: int = 7 * 86_400
     stalled_body_s: float = 60.0

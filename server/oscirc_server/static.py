@@ -12,12 +12,14 @@ import contextlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from oscirc_blockstore.errors import OscircError
 from oscirc_server.api.problems import problem, problem_of
+from oscirc_server.direct_reads import DirectReads
 from oscirc_server.static_files import LocalFile, StoredObject, open_file
 from oscirc_server.storage import Storage
 from oscirc_server.tree_paths import TOP, cache_control, content_type, is_tree_path
@@ -76,8 +78,9 @@ async def _disconnection(receive: Receive) -> AsyncIterator[asyncio.Event]:
 class StaticTree:
     """The paths below `metadata/`, `targets/`, `roots/`, `manifests/`, `blocks/` and `accel/`."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, direct: DirectReads | None = None) -> None:
         self._storage = storage
+        self._direct = direct
 
     @staticmethod
     def serves(path: str) -> bool:
@@ -92,6 +95,8 @@ class StaticTree:
             await refusal(scope, receive, send)
             return
         try:
+            if await self._redirected(scope, send, path):
+                return
             file = await open_file(self._storage, path) if is_tree_path(path) else None
         except OscircError as error:
             await problem_of(error)(scope, receive, send)
@@ -103,6 +108,18 @@ class StaticTree:
             await self._send(scope, receive, send, path, file)
         finally:
             file.close()
+
+    async def _redirected(self, scope: Scope, send: Send, path: str) -> bool:
+        """Whether the reader was told to read the file from somewhere else."""
+        if self._direct is None or scope["method"] != "GET" or scope["query_string"] or not is_tree_path(path):
+            return False
+        elsewhere = await asyncio.to_thread(self._direct.elsewhere, path)
+        if elsewhere is None:
+            return False
+        headers = {"location": elsewhere.url, "cache-control": elsewhere.cache_control, "content-length": "0"}
+        await _start(send, HTTPStatus.TEMPORARY_REDIRECT, headers)
+        await send({"type": "http.response.body", "body": b""})
+        return True
 
     @staticmethod
     async def _send(scope: Scope, receive: Receive, send: Send, path: str, file: LocalFile | StoredObject) -> None:

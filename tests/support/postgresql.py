@@ -55,6 +55,14 @@ def _as_somebody() -> dict[str, object]:
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What stands in tables, as the server gives it, and where its sequences are."""
+
+    tables: dict[str, bytes]
+    sequences: dict[str, int]
+
+
 @dataclass
 class Cluster:
     """A running server; databases are made by copying others, which takes a few hundredths of a second."""
@@ -74,8 +82,31 @@ class Cluster:
     def create(self, template: str = "template0") -> str:
         """The name of a new database, a copy of `template`, to which nobody may be connected."""
         name = f"t{next(self._serial)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
         return name
+
+    def rows(self, name: str) -> Rows:
+        """All that stands in a database's tables."""
+        with psycopg.connect(self.url(name)) as connection:
+            tables = {}
+            for (table,) in connection.execute(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+            ).fetchall():
+                with connection.cursor() as cursor, cursor.copy(f"COPY {table} TO STDOUT (FORMAT binary)") as copy:
+                    tables[table] = b"".join(map(bytes, copy))
+            sequences = connection.execute("SELECT sequencename, coalesce(last_value, 0) FROM pg_sequences").fetchall()
+        return Rows(tables, dict(sequences))
+
+    def fill(self, name: str, rows: Rows) -> None:
+        """Make a database of the same form hold these rows and no others; a hundred times as quick as a new one."""
+        with psycopg.connect(self.url(name)) as connection:
+            emptying = "".join(f"DELETE FROM {table};" for table in rows.tables)  # noqa: S608
+            connection.execute(f"SET LOCAL session_replication_role = replica; {emptying}")  # in any order
+            for table, raw in rows.tables.items():
+                with connection.cursor() as cursor, cursor.copy(f"COPY {table} FROM STDIN (FORMAT binary)") as copy:
+                    copy.write(raw)
+            for sequence, value in rows.sequences.items():
+                connection.execute("SELECT setval(%s, %s, %s)", (sequence, max(value, 1), value > 0))
 
     def end_sessions(self, name: str) -> None:
         """Cut every connection to a database, as a restart or a broken network would."""
@@ -117,7 +148,7 @@ def cluster() -> Iterator[Cluster]:
             **somebody,
         )
         started = Cluster(directory, process)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while True:
             with contextlib.suppress(psycopg.OperationalError):
                 started.execute("SELECT 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
 
 from .commands import end, free_port
 
@@ -43,17 +47,32 @@ class S3Server:
     def url(self, bucket: str, prefix: str = "") -> str:
         return f"s3://{bucket}/{prefix}?endpoint={self.endpoint}"
 
-    def bucket(self) -> str:
-        """The name of a new, empty bucket."""
+    def bucket(self, like: str | None = None) -> str:
+        """The name of a new bucket, empty or a copy of another."""
         name = f"bucket-{next(self._serial)}"
-        (self.root / name).mkdir()
-        self.notice()
+        if like is None:
+            (self.root / name).mkdir()
+        else:
+            shutil.copytree(self.root / like, self.root / name)
+        store = S3Store(
+            name,
+            config={"endpoint": self.endpoint, "access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY},
+            client_options={"allow_http": True},
+        )
+        deadline = time.monotonic() + 60
+        while True:  # being told once is sometimes not enough
+            self.notice()
+            with contextlib.suppress(BaseError, FileNotFoundError):
+                obstore.list_with_delimiter(store)
+                break
+            assert time.monotonic() < deadline, "rclone does not see a new bucket"
         return name
 
     def notice(self) -> None:
         """Let the server see what was changed in the directory past it: it remembers listings for minutes."""
-        answer = httpx.post(f"http://127.0.0.1:{self.control_port}/vfs/forget")
-        assert answer.status_code == 200, answer.text
+        for call, options in (("forget", {}), ("refresh", {"recursive": "true"})):
+            answer = httpx.post(f"http://127.0.0.1:{self.control_port}/vfs/{call}", json=options, timeout=60)
+            assert answer.status_code == 200, answer.text
 
 
 def _program() -> Path:

@@ -18,7 +18,7 @@ from oscirc.commands.working import work
 from oscirc.job_options import job_settings, jobs_option, policy_options
 from oscirc.options import Duration, Seconds, json_option, passphrase, passphrase_file_option
 from oscirc.output import print_json, say, warn
-from oscirc.server_options import blocks_option, data_option, database_option, log_options
+from oscirc.server_options import blocks_option, data_option, database_option, direct_reads_option, log_options
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -58,6 +58,7 @@ def _administration(data: Path, database: str | None, blocks: str | None) -> Adm
 )
 @database_option
 @blocks_option
+@direct_reads_option
 @log_options
 @click.option("--no-shared-boots", is_flag=True, help="Take no boots that users share.")
 @click.option("--tls-cert", type=_file, help="Certificate and its chain, PEM: serve HTTPS. Read anew on SIGHUP.")
@@ -103,6 +104,7 @@ def serve(
     listen: str,
     database: str | None,
     blocks: str | None,
+    direct_reads: str | None,
     log_level: str,
     log_format: Literal["lines", "json"],
     no_shared_boots: bool,
@@ -142,6 +144,7 @@ def serve(
             listen=where,
             database_url=database,
             blocks_url=blocks,
+            direct_reads=direct_reads,
             log_level=log_level,
             log_format=log_format,
             shutdown_s=stop_within,

@@ -1,12 +1,16 @@
 """Fixtures of the server's tests: a world, a client without sockets, a publisher who may publish.
 
-Making a repository writes keys and syncs; it is done once, and every test works on a copy.
+Making a repository writes keys and syncs; it is done once, and every test works on a copy. What goes through an
+installation is tried twice: on SQLite with a directory, and on PostgreSQL with a bucket, both really running. Of a test
+that is given many values the everyday suite tries the first one there, and `make test-long` the others; of what asks
+little of database and store in ways of its own (files not in `EVERYDAY`) all.
 """
 
 import shutil
 from dataclasses import replace
 
 import pytest
+from support.places import BOTH, POSTGRESQL, SQLITE, OneDirectory, Shared
 
 from oscirc_server.app import create_app
 from oscirc_server.reconciling import reconcile
@@ -15,11 +19,39 @@ from oscirc_server.services import lengths
 from .in_process import client_of
 from .server_world import Api, MovableClock, Publisher, make_world
 
+EVERYDAY = frozenset(
+    f"test_{name}.py"
+    for name in (
+        *("accelerators_of_versions", "direct_reads", "drafts", "job_worker", "reconciling", "recovery", "releases"),
+        *("renewal", "repository", "resigning", "several_servers", "uploads", "versions_of_images"),
+    )
+)
+
+
+def pytest_collection_modifyitems(items):
+    tried = set()
+    for item in items:
+        given = item.callspec.params if hasattr(item, "callspec") else {}
+        if given.get("new_place") == POSTGRESQL:
+            if item.path.name not in EVERYDAY or (len(given) > 1 and item.function in tried):
+                item.add_marker(pytest.mark.long)
+            tried.add(item.function)
+
+
+@pytest.fixture(scope="session", params=BOTH)
+def new_place(request):
+    """Gives a new, empty place of this kind for a data directory."""
+    if request.param == SQLITE:
+        return OneDirectory
+    cluster, server = request.getfixturevalue("postgresql"), request.getfixturevalue("s3")
+    return lambda _data: Shared.new(cluster, server)
+
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory):
+def template(tmp_path_factory, new_place):
     """A world in which alice is a publisher, her key, and a token of hers."""
-    world = make_world(tmp_path_factory.mktemp("template"))
+    directory = tmp_path_factory.mktemp("template")
+    world = make_world(directory, place=new_place(directory / "data"))
     publisher = world.add_publisher("alice")
     return world, publisher.key, world.token("publish:alice")
 
@@ -29,7 +61,9 @@ def world(template, tmp_path):
     made, _, _ = template
     shutil.copytree(made.data.parent, tmp_path / "world")
     data, keys = tmp_path / "world" / "data", tmp_path / "world" / "offline"
-    return replace(made, data=data, keys=keys, clock=MovableClock())
+    place = made.place.copy(data)
+    yield replace(made, data=data, keys=keys, clock=MovableClock(), place=place)
+    place.close()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
+from support.places import OneDirectory, Place
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from oscirc_blockstore import frame, image_index, keys
@@ -55,18 +56,31 @@ class World:
     keys: Path
     made: InitResult
     clock: Clock
+    place: Place
 
     @property
     def settings(self) -> Settings:
-        return Settings(data_dir=self.data, listen=Listen("127.0.0.1", 0), upload_threads=2, log_level="warning")
+        return Settings(
+            data_dir=self.data,
+            listen=Listen("127.0.0.1", 0),
+            database_url=self.place.database_url,
+            blocks_url=self.place.blocks_url,
+            upload_threads=2,
+            log_level="warning",
+        )
 
     @property
     def tree(self) -> Path:
-        return self.data / "tree"
+        return self.place.tree
 
     @property
     def administration(self) -> Administration:
-        return Administration(self.data, clock=self.clock)
+        return Administration(
+            self.data,
+            database_url=self.place.database_url,
+            blocks_url=self.place.blocks_url,
+            clock=self.clock,
+        )
 
     def open(self) -> Installation:
         return Installation.open(self.settings, self.clock)
@@ -80,13 +94,23 @@ class World:
         return self.administration.create_token(scopes, "a test", lifetime_s)[1]
 
 
-def make_world(directory: Path, clock: Clock | None = None, *, offline: bool = True) -> World:
+def make_world(
+    directory: Path, clock: Clock | None = None, *, offline: bool = True, place: Place | None = None
+) -> World:
     clock = clock or MovableClock()
     keys_dir = directory / "offline" if offline else None
+    place = place or OneDirectory(directory / "data")
     made = initialise(
-        directory / "data", keys_dir, PASSPHRASE, "http://repository.test/r", "Test repository", clock=clock
+        directory / "data",
+        keys_dir,
+        PASSPHRASE,
+        "http://repository.test/r",
+        "Test repository",
+        database_url=place.database_url,
+        blocks_url=place.blocks_url,
+        clock=clock,
     )
-    return World(directory / "data", made.keys_dir, made, clock)
+    return World(directory / "data", made.keys_dir, made, clock, place)
 
 
 def block(text: str, size: int = BLOCK) -> bytes:

@@ -23,9 +23,9 @@ from .tuf_client import updater
 
 
 @pytest.fixture
-def now_world(tmp_path):
+def now_world(tmp_path, new_place):
     """A world at the real time, which python-tuf's client goes by, in which alice has released two versions."""
-    return make_world(tmp_path / "now", MovableClock(time.time()))
+    return make_world(tmp_path / "now", MovableClock(time.time()), place=new_place(tmp_path / "now" / "data"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from oscirc_blockstore import frame
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import StoreFullError
 from oscirc_blockstore.frame import max_frame_bytes
-from oscirc_server.models import BLOCK_STAGED, BlockRow, Lease
+from oscirc_server.models import BLOCK_LIVE, BLOCK_STAGED, BlockRow, Lease
 from oscirc_server.services.frame_records import MAX_BODY_BYTES
 
 from .server_world import BLOCK, FRAMES, Record, block, body_of
@@ -45,7 +45,9 @@ def test_frames_are_stored_as_sent_with_their_rows_and_leases(world, installatio
     for item in records:
         assert path_of(world, item.digest).read_bytes() == item.frame
     stored = rows(installation)
-    assert {(row.raw_size, row.state) for row in stored.values()} == {(BLOCK, BLOCK_STAGED)}
+    assert {(row.raw_size, row.state) for row in stored.values()} == {
+        (BLOCK, BLOCK_LIVE if world.place.keeps_what_is_put else BLOCK_STAGED)
+    }
     assert {item.digest: len(item.frame) for item in records} == {key: row.stored_length for key, row in stored.items()}
     assert leases(installation, draft) == set(stored)
 
