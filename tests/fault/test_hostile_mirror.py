@@ -304,7 +304,7 @@ def test_after_thirteen_months_everything_is_refused_until_it_is_renewed(world, 
     operator, alice, reader = later(world.operator, 395), later(world.alice, 395), later(victim, 395)
     reader.refused("show", f"m:{IMAGE}", code=4)
     repository = world.repository
-    status = operator.json("serve", "status", "--data", repository.directory)
+    status = json.loads(operator.run("serve", "status", "--data", repository.directory, "--json", code=4))
     assert not status["healthy"]
     assert status["can_impersonate_publishers"] is False
 

@@ -35,14 +35,22 @@ def evil_index(honest: ImageIndex) -> ImageIndex:
     return honest.with_version(evil).with_channel("stable", "evil")
 
 
-def jump(data: Path, publisher: str, key: Ed25519PrivateKey, index: ImageIndex, *, version: int = FAR) -> None:
+def jump(
+    data: Path,
+    publisher: str,
+    key: Ed25519PrivateKey,
+    index: ImageIndex,
+    *,
+    version: int = FAR,
+    tree: Path | None = None,
+) -> None:
     """With the online keys of `data` and a publisher's key: its role, snapshot and timestamp at a far version."""
-    tree = data / "tree"
+    tree = tree or data / "tree"
     raw = index.serialise()
     target = image_index.index_target(publisher, index.image)
     role = Targets(version=version, expires=datetime.now(UTC).replace(microsecond=0) + timedelta(days=300))
     role.targets[target] = TargetFile(len(raw), {"sha256": digest_of(raw).hex()}, target)
-    (tree / "targets" / publisher).mkdir(exist_ok=True)
+    (tree / "targets" / publisher).mkdir(parents=True, exist_ok=True)
     (tree / f"targets/{publisher}/{digest_of(raw).hex()}.{index.image}.json").write_bytes(raw)
     made = signed(role, key)
     (tree / f"metadata/{version}.{publisher}.json").write_bytes(made)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from support.places import OneDirectory
 
 from oscirc_server.metrics import Metrics
 from oscirc_server.metrics_of_state import StateCollector
@@ -23,6 +24,12 @@ PROMETHEUS_OWN = {"up": {"job", "instance"}}
 EXPRESSIONS = [(rule["alert"], rule["expr"]) for rule in RULES] + [
     (panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"]
 ]
+
+
+@pytest.fixture(scope="session")
+def new_place():
+    """What is exported does not depend on where a repository stands."""
+    return OneDirectory
 
 
 @pytest.fixture

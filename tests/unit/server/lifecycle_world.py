@@ -108,7 +108,10 @@ class Server:
         made, key, _ = template
         shutil.copytree(made.data.parent, directory, dirs_exist_ok=True)
         self.clock = MovableClock()
-        self.world: World = replace(made, data=directory / "data", keys=directory / "offline", clock=self.clock)
+        data = directory / "data"
+        self.world: World = replace(
+            made, data=data, keys=directory / "offline", clock=self.clock, place=made.place.copy(data)
+        )
         self.publisher = Publisher("alice", clock=self.clock, key=key)
         self.faults = Faults()
         self.written: dict[str, float] = {}

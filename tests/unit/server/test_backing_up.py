@@ -127,7 +127,7 @@ def test_what_stands_there_is_set_aside_and_a_journal_is_not_played_into_another
 def test_a_running_servers_data_is_not_replaced(world, place):
     with world.open() as opened:
         made = back_up(opened, place)
-    with running._only_server(world.settings), pytest.raises(BusyError, match="a server runs"):
+    with world.open() as opened, running._only_server(opened), pytest.raises(BusyError, match="a server runs"):
         restore(world.settings, made, world.clock)
 
 

@@ -71,8 +71,10 @@ def lost(template, tmp_path):
     """A copy of it."""
     root = tmp_path / "lost"
     shutil.copytree(template.root, root)
+    data = root / "world" / "data"
+    place = template.world.place.copy(data)
     return SimpleNamespace(
-        world=replace(template.world, data=root / "world" / "data", keys=root / "world" / "offline"),
+        world=replace(template.world, data=data, keys=root / "world" / "offline", place=place),
         alice=fork(template.alice),
         seen=template.seen,
         mirror=root / "mirror",

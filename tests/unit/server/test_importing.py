@@ -74,7 +74,8 @@ def old(template, tmp_path):
     """A copy of it, to be broken."""
     world, alice, bob, directory = template
     shutil.copytree(directory, tmp_path / "old")
-    copied = replace(world, data=tmp_path / "old" / "data", keys=tmp_path / "old" / "offline")
+    data = tmp_path / "old" / "data"
+    copied = replace(world, data=data, keys=tmp_path / "old" / "offline", place=world.place.copy(data))
     return copied, fork(alice), fork(bob)
 
 

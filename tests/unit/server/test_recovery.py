@@ -13,6 +13,7 @@ from oscirc_blockstore.signing_request import read_signatures, sign_request
 from oscirc_server import ceremonies, ceremony_making, recovery, repository
 from oscirc_server.app import create_app
 from oscirc_server.disavowed import disavowed, next_unused
+from oscirc_server.object_storage import ObjectStorage
 from oscirc_server.offline_signing import OfflineKeys, next_root
 from oscirc_server.reconciling import reconcile
 from oscirc_server.storage import DirectoryStorage
@@ -53,7 +54,7 @@ def seen(world, state):
 
 
 def jump(world, alice, **options):
-    thief.jump(world.data, "alice", alice.key, thief.evil_index(alice.indexes["debian"]), **options)
+    thief.jump(world.data, "alice", alice.key, thief.evil_index(alice.indexes["debian"]), tree=world.tree, **options)
 
 
 @pytest.mark.parametrize("noticed", ["before a restart", "after a restart"])
@@ -178,7 +179,8 @@ def test_a_publisher_whose_first_role_was_the_thiefs_starts_anew(now_world, tmp_
     bob = now_world.add_publisher("bob")
     other = Publisher("bob", bob.clock, key=bob.key)
     disk = other.build("debian", [block("x")])
-    thief.jump(now_world.data, "bob", bob.key, other.index_with("debian", "evil", disk.digest))
+    evil = other.index_with("debian", "evil", disk.digest)
+    thief.jump(now_world.data, "bob", bob.key, evil, tree=now_world.tree)
     now_world.administration.recover({"bob": 0, **snapshots(now_world)}, now_world.keys, PASSPHRASE)
     assert release(now_world, bob, "1").status_code == 200
     assert release(now_world, bob, "2").json()["role_version"] == 2
@@ -198,7 +200,8 @@ def test_a_crash_after_the_commit_is_healed_at_the_next_start(now_world, alice, 
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(DirectoryStorage, where, die)
+        for storage in (DirectoryStorage, ObjectStorage):
+            patched.setattr(storage, where, die)
         with pytest.raises(Crash):
             now_world.administration.recover(back_to, now_world.keys, PASSPHRASE)
     with now_world.open() as installation:
