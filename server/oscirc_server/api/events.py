@@ -11,24 +11,9 @@ from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.api.paging import CurrentPage, link_next
 from oscirc_server.clock import date_text
 from oscirc_server.services import events
-from oscirc_server.services.events import EventFacts, Wanted
+from oscirc_server.services.events import EventFacts, Kind, Wanted
 
 router = APIRouter(tags=["catalog"])
-
-Kind = Literal[
-    "version.released",
-    "version.yanked",
-    "version.restored",
-    "version.deleted",
-    "version.disavowed",
-    "channel.moved",
-    "channel.removed",
-    "image.listed",
-    "image.unlisted",
-    "image.closed",
-    "publisher.added",
-    "publisher.removed",
-]
 
 
 class EventDocument(BaseModel):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -16,7 +17,7 @@ from oscirc_blockstore.errors import UsageError
 from oscirc_blockstore.image_index import ImageIndex
 from oscirc_server.models import EventRow
 
-KINDS = (
+Kind = Literal[
     "version.released",
     "version.yanked",
     "version.restored",
@@ -29,7 +30,7 @@ KINDS = (
     "image.closed",
     "publisher.added",
     "publisher.removed",
-)
+]
 MAX_SERIAL = (1 << 63) - 1
 
 
@@ -57,7 +58,7 @@ class Wanted:
 
 
 def record(
-    session: Session, at_s: int, kind: str, publisher: str, image: str = "", subject: str = "", **detail: object
+    session: Session, at_s: int, kind: Kind, publisher: str, image: str = "", subject: str = "", **detail: object
 ) -> None:
     """Add an event."""
     text = json.dumps(detail, sort_keys=True)

@@ -34,6 +34,7 @@ FACET_LABELS: Final = {
     "publisher": "Publisher",
 }
 _MAX_PLACE_CHARS = 200
+_NOT_XML: Final = {0xFFFE: None, 0xFFFF: None}  # all that a publisher's text may hold and XML 1.0 may not
 
 router = APIRouter(include_in_schema=False)
 
@@ -142,6 +143,7 @@ def feed(request: Request, installation: CurrentInstallation) -> Response:
         values = rendering.common(session, request, "")
         base = str(values["remote"]).partition("#")[0].rstrip("/") + "/"
         body = rendering.text("feed.xml", {**values, "base": base, "releases": releases})
+    body = body.translate(_NOT_XML)
     return Response(body, media_type="application/atom+xml", headers={"Cache-Control": "public, max-age=300"})
 
 

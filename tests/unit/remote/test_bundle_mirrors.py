@@ -220,7 +220,8 @@ def test_a_mirror_that_fails_in_a_part_costs_it_once(parts, servers, fault, monk
     assert source.mirror_status()[0].demoted
 
 
-def test_who_does_not_have_a_file_is_asked_once_and_not_blamed(parts, servers):
+def test_who_does_not_have_a_file_is_asked_once_and_not_blamed(parts, servers, monkeypatch):
+    monkeypatch.setattr(bundle_mirrors, "STALL_S", 10)  # an answer that is late on a busy machine is no silence
     source, mirrors = parts
     servers[0].inject("accel/*", status(404))
     for _ in range(3):

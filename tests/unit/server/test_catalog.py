@@ -1,6 +1,7 @@
 """The catalog: the same facts as JSON and as a page that needs no script and trusts no publisher."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -217,6 +218,17 @@ def test_what_publishers_write_is_escaped(api, alice, http):
     assert "<script>" not in text
     assert '"><b>' not in text
     assert "&lt;script&gt;" in text
+
+
+def test_a_publishers_text_cannot_make_the_feed_unreadable(api, alice, http):
+    disk = alice.build("debian", [block("a")])
+    draft = api.stage(alice, "debian", "1.0", disk)
+    index = alice.index_with("debian", "1.0", disk.digest)
+    changed = replace(index.versions[0], changelog="]]> & <b>\ufffe\uffff\U0001f600")
+    indexes = {"debian": replace(index, versions=(changed,))}
+    assert api.call("POST", f"drafts/{draft}/release", json=alice.offer(indexes)).status_code == 200
+    feed = ET.fromstring(http.get("/feed.atom").text)  # noqa: S314  # our own
+    assert feed.findtext(".//{http://www.w3.org/2005/Atom}content") == "]]> & <b>\U0001f600"
 
 
 def test_an_empty_catalog_says_so(http):
