@@ -26,6 +26,7 @@ View = Literal["cards", "table"]
 PAGE_IMAGES: Final = 30
 FEED_RELEASES: Final = 50
 OPEN_VALUES: Final = 8
+MOST_COUNTED: Final = 6
 FACET_LABELS: Final = {
     "family": "System",
     "version": "System version",
@@ -70,7 +71,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One thing that the list was narrowed by, and the list without it; `images` is known where nothing was found."""
+    """One thing that the list was narrowed by, and the list without it; `images` that has, where that was counted."""
 
     name: str
     value: str
@@ -122,11 +123,16 @@ def _listed(found: Found, address: Address) -> dict[str, object]:
 
 
 def _conditions(session: Session, address: Address, *, empty: bool) -> list[Condition]:
-    """What the list is narrowed by."""
+    """What the list is narrowed by; counted is what each of them keeps out where nothing was found, if they are few.
+
+    A count is a search of its own: who sends a hundred conditions must not have a hundred searches made.
+    """
+    several = bool(address.text) + sum(len(values) for values in address.chosen.values())
+    counts = empty and several <= MOST_COUNTED
 
     def condition(name: str, value: str, less: Address) -> Condition:
         question = Question(less.text, less.chosen, less.sort)
-        images = search.search(session, question, limit=1).total if empty else None
+        images = search.search(session, question, limit=1).total if counts else None
         return Condition(name, value, less.link(), images)
 
     found = [condition("words", address.text, address.without_text())] if address.text else []

@@ -187,6 +187,15 @@ def test_an_empty_answer_offers_the_search_without_one_of_its_conditions(http, t
     assert re.search(r'<a href="\./\?architecture=aarch64">Without .*?</a>: 0 images', text)
 
 
+def test_many_conditions_make_no_more_searches_than_one(http, two_versions, monkeypatch):
+    asked, real = [], catalog_pages.search.search
+    monkeypatch.setattr(catalog_pages.search, "search", lambda *args, **more: asked.append(1) or real(*args, **more))
+    text = http.get("/", params={"q": "debian", "version": [f"no-{at}" for at in range(20)]}).text
+    assert "No image matches all of this" in text
+    assert "Without “<bdi" in text
+    assert len(asked) == 1
+
+
 def test_an_images_own_page_says_how_to_run_it_what_it_costs_and_how_to_check_it(world, http, two_versions):
     text = http.get("/images/alice/debian").text
     assert "oscirc boot test-repository:alice/debian" in text
