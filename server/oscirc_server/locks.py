@@ -24,6 +24,7 @@ import os
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -113,6 +114,26 @@ def _busy(name: str) -> BusyError:
     return BusyError(f"another request or process has been {what} for too long", hint="try again")
 
 
+class _ByName(ABC):
+    """What both kinds make of `_holding`."""
+
+    @abstractmethod
+    def _holding(self, name: str, wait_s: float) -> AbstractContextManager[Held | None]:
+        """Hold it, or None where it is not to be had in time."""
+
+    @contextlib.contextmanager
+    def held(self, name: str, wait_s: float = WAIT_S) -> Iterator[Held]:
+        """See `Locks`."""
+        with self._holding(name, wait_s) as held:
+            if held is None:
+                raise _busy(name)
+            yield held
+
+    def try_held(self, name: str) -> AbstractContextManager[Held | None]:
+        """See `Locks`."""
+        return self._holding(name, 0)
+
+
 class _Kept:
     """A lock that nothing but its holder can end."""
 
@@ -120,7 +141,7 @@ class _Kept:
         """See `Held`: the kernel keeps it as long as this process lives."""
 
 
-class FileLocks:
+class FileLocks(_ByName):
     """Bytes of one file; for processes of one machine."""
 
     def __init__(self, path: Path) -> None:
@@ -157,18 +178,6 @@ class FileLocks:
             finally:
                 if held:
                     ofd_locks.take(self._opened(), ofd_locks.NONE, at, 1)
-
-    @contextlib.contextmanager
-    def held(self, name: str, wait_s: float = WAIT_S) -> Iterator[Held]:
-        """See `Locks`."""
-        with self._holding(name, wait_s) as held:
-            if held is None:
-                raise _busy(name)
-            yield held
-
-    def try_held(self, name: str) -> AbstractContextManager[Held | None]:
-        """See `Locks`."""
-        return self._holding(name, 0)
 
     @contextlib.contextmanager
     def claimed(self, digests: Iterable[bytes]) -> Iterator[None]:
@@ -212,7 +221,7 @@ class _Session:
         raise SupersededError(f"this process holds the lock {self._name!r} no longer", hint="try again")
 
 
-class DatabaseLocks:
+class DatabaseLocks(_ByName):
     """Advisory locks of PostgreSQL; for processes of any machine."""
 
     def __init__(self, engine: Engine) -> None:
@@ -260,18 +269,6 @@ class DatabaseLocks:
             released = False
         if not released:
             connection.invalidate()  # whatever this session holds ends with it
-
-    @contextlib.contextmanager
-    def held(self, name: str, wait_s: float = WAIT_S) -> Iterator[Held]:
-        """See `Locks`."""
-        with self._holding(name, wait_s) as held:
-            if held is None:
-                raise _busy(name)
-            yield held
-
-    def try_held(self, name: str) -> AbstractContextManager[Held | None]:
-        """See `Locks`."""
-        return self._holding(name, 0)
 
     @contextlib.contextmanager
     def claimed(self, digests: Iterable[bytes]) -> Iterator[None]:

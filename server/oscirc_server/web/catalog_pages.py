@@ -127,8 +127,8 @@ def _conditions(session: Session, address: Address, *, empty: bool) -> list[Cond
 
     A count is a search of its own: who sends a hundred conditions must not have a hundred searches made.
     """
-    several = bool(address.text) + sum(len(values) for values in address.chosen.values())
-    counts = empty and several <= MOST_COUNTED
+    narrowed_by = bool(address.text) + sum(len(values) for values in address.chosen.values())
+    counts = empty and narrowed_by <= MOST_COUNTED
 
     def condition(name: str, value: str, less: Address) -> Condition:
         question = Question(less.text, less.chosen, less.sort)
