@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
@@ -35,6 +35,7 @@ from oscirc_server.services.frame_records import Record, RecordParser
 
 BATCH_BYTES = 1 << 20  # of frames: some 10 ms of one core
 WAITING_BATCHES_PER_THREAD = 3
+MOST_RECORDERS = 32  # bodies that end at once; they wait for batches and for the database's one writer, not for a core
 
 _log = logging.getLogger(__name__)
 
@@ -65,11 +66,13 @@ class Uploader:
         threads = installation.settings.upload_threads
         self._installation = installation
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="upload")
+        self._recorders = ThreadPoolExecutor(MOST_RECORDERS, thread_name_prefix="upload-rows")
         self._slots = asyncio.Semaphore(threads * (1 + WAITING_BATCHES_PER_THREAD))
 
     def close(self) -> None:
-        """Finish what runs and end the threads."""
+        """Finish what runs, rows included, and end the threads."""
         self._pool.shutdown()
+        self._recorders.shutdown()
 
     async def store_body(self, draft_id: str, block_size: int, body: AsyncIterator[bytes]) -> UploadFacts:
         """Store the frames of one body and lease them to the draft.
@@ -79,16 +82,13 @@ class Uploader:
         """
         parser = RecordParser(block_size)
         outcome = _Outcome()
-        running: list[asyncio.Future[_Outcome]] = []
+        running: list[Future[_Outcome]] = []
         try:
-            try:
-                await self._cut(draft_id, parser, body, running, outcome)
-            finally:
-                await self._collect(running, outcome)
+            await self._cut(draft_id, parser, body, running, outcome)
         finally:
-            facts = await asyncio.shield(asyncio.to_thread(self._record, draft_id, outcome))
-            if self._on_body is not None:
-                self._on_body(facts)
+            # No task, which a server that stops would cancel once more: the rows come whatever becomes of the request.
+            recorded = self._recorders.submit(self._finish, draft_id, running, outcome)
+            facts = await asyncio.shield(asyncio.wrap_future(recorded))
         if outcome.failures:
             raise min(outcome.failures, key=lambda failure: failure[0])[1]
         parser.finish()
@@ -99,7 +99,7 @@ class Uploader:
         draft_id: str,
         parser: RecordParser,
         body: AsyncIterator[bytes],
-        running: list[asyncio.Future[_Outcome]],
+        running: list[Future[_Outcome]],
         outcome: _Outcome,
     ) -> None:
         batch: list[Record] = []
@@ -120,19 +120,23 @@ class Uploader:
             if batch:
                 running.append(await self._start(draft_id, batch))
 
-    async def _start(self, draft_id: str, batch: Sequence[Record]) -> asyncio.Future[_Outcome]:
+    async def _start(self, draft_id: str, batch: Sequence[Record]) -> Future[_Outcome]:
         await self._slots.acquire()
-        job = asyncio.get_running_loop().run_in_executor(self._pool, self._store_batch, draft_id, batch)
-        job.add_done_callback(lambda _: self._slots.release())
+        job = self._pool.submit(self._store_batch, draft_id, batch)
+        asyncio.wrap_future(job).add_done_callback(lambda _: self._slots.release())
         return job
 
-    @staticmethod
-    async def _collect(running: Sequence[asyncio.Future[_Outcome]], outcome: _Outcome) -> None:
+    def _finish(self, draft_id: str, running: Sequence[Future[_Outcome]], outcome: _Outcome) -> UploadFacts:
+        """In a thread: wait for what was handed over, write its rows, tell."""
         for job in running:
-            part = await job
+            part = job.result()
             outcome.stored += part.stored
             outcome.present += part.present
             outcome.failures += part.failures
+        facts = self._record(draft_id, outcome)
+        if self._on_body is not None:
+            self._on_body(facts)
+        return facts
 
     def _store_batch(self, draft_id: str, batch: Sequence[Record]) -> _Outcome:
         """In a thread: lease, judge and write; stops at the first record that fails.
