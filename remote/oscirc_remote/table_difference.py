@@ -10,13 +10,14 @@ whose entries all name one child is as long as a real one of 32 TiB, and no long
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby
 
-from oscirc_blockstore.digests import ZERO_DIGEST, Digest
+from oscirc_blockstore.digests import DIGEST_SIZE, ZERO_DIGEST, Digest
 from oscirc_blockstore.errors import TableRefusedError, UsageError
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.table import (
@@ -30,8 +31,9 @@ from oscirc_blockstore.table import (
 )
 
 MAX_LEAVES = 1 << 17
-_REMEMBERED = 4096
+_REMEMBERED_RUNS = 1 << 18
 _ZERO_NODE = bytes(NODE_SIZE)
+_SLOTS = struct.Struct(f"{DIGEST_SIZE}s" * FANOUT)
 
 
 class Change(StrEnum):
@@ -72,9 +74,17 @@ class Nodes:
 
 
 def compare(
-    old: Manifest, new: Manifest, nodes: Nodes, sink: Sink = lambda _at, _change, _count: None
+    old: Manifest,
+    new: Manifest,
+    nodes: Nodes,
+    sink: Sink = lambda _at, _change, _count: None,
+    *,
+    with_blocks: bool = True,
 ) -> TableDifference:
-    """Walk both tables; `UsageError` where the blocks have two sizes, and what loading nodes raises."""
+    """Walk both tables; `UsageError` where the blocks have two sizes, and what loading nodes raises.
+
+    Without blocks `fresh_blocks` stays empty: memory then goes with the nodes that differ, not with their blocks.
+    """
     if old.geometry.block_size != new.geometry.block_size:
         raise UsageError(
             f"blocks of {old.geometry.block_size} bytes cannot be compared with blocks of {new.geometry.block_size}",
@@ -82,7 +92,7 @@ def compare(
         )
     check_root(old.geometry, old.root)
     check_root(new.geometry, new.root)
-    walk = _Walk(old, new, nodes, sink)
+    walk = _Walk(old, new, nodes, sink, with_blocks=with_blocks)
     walk.level(max(old.root.depth, new.root.depth) - 1, 0, old.root.digest, new.root.digest)
     walk.found.fresh_blocks -= walk.known
     walk.found.fresh_nodes -= walk.found.gone_nodes
@@ -92,11 +102,13 @@ def compare(
 class _Walk:
     """Both tables, walked together; `known` are digests of blocks that the old disk has."""
 
-    def __init__(self, old: Manifest, new: Manifest, nodes: Nodes, sink: Sink) -> None:
+    def __init__(self, old: Manifest, new: Manifest, nodes: Nodes, sink: Sink, *, with_blocks: bool) -> None:
         self._old, self._new, self._nodes, self._sink = old, new, nodes, sink
+        self._with_blocks = with_blocks
         self._count = max(old.geometry.block_count, new.geometry.block_count)
         self._leaves = 0
         self._runs: dict[tuple[Digest, Digest], list[tuple[str, int]]] = {}
+        self._runs_left = _REMEMBERED_RUNS
         self.found = TableDifference()
         self.known: set[Digest] = set()
 
@@ -170,8 +182,9 @@ class _Walk:
         runs = self._runs.get(names)
         if runs is None:
             runs = self._compared(left, right)
-            if len(self._runs) < _REMEMBERED:
+            if len(runs) <= self._runs_left:
                 self._runs[names] = runs
+                self._runs_left -= len(runs)
         at, kept = first, []
         for change, count in runs:
             kept.append((change, min(count, stop - at)))
@@ -183,17 +196,18 @@ class _Walk:
     def _compared(self, left: bytes, right: bytes) -> list[tuple[str, int]]:
         """Runs over the 1024 slots of two leaves."""
         changes: list[str] = []
-        for slot in range(FANOUT):
-            old, new = entry(left, slot), entry(right, slot)
-            if old != ZERO_DIGEST:
-                self.known.add(old)
+        olds, news = _SLOTS.unpack(left), _SLOTS.unpack(right)
+        if self._with_blocks:
+            self.known.update(olds)
+        for old, new in zip(olds, news, strict=True):
             if old == new:
                 changes.append(Change.ZERO if new == ZERO_DIGEST else Change.UNCHANGED)
             elif new == ZERO_DIGEST:
                 changes.append(Change.REMOVED)
             else:
-                self.found.fresh_blocks.add(new)
                 changes.append(Change.NEW if old == ZERO_DIGEST else Change.CHANGED)
+                if self._with_blocks:
+                    self.found.fresh_blocks.add(new)
         return [(change, len(list(run))) for change, run in groupby(changes)]
 
     def _tell(self, first: int, runs: Sequence[tuple[str, int]]) -> None:

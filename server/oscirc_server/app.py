@@ -26,7 +26,7 @@ from oscirc_server.services.guessing import Guessing
 from oscirc_server.services.uploads import Uploader
 from oscirc_server.static import StaticTree
 from oscirc_server.tree_paths import TOP
-from oscirc_server.web import account, catalog_pages, image_pages
+from oscirc_server.web import account, catalog_pages, image_pages, update_pages
 
 
 def create_app(installation: Installation, metrics: Metrics | None = None) -> ASGIApp:
@@ -53,7 +53,7 @@ def create_app(installation: Installation, metrics: Metrics | None = None) -> AS
             await asyncio.to_thread(uploader.close)
 
     app = application.build(lifespan)
-    for pages in (catalog_pages, image_pages, account):
+    for pages in (catalog_pages, image_pages, update_pages, account):
         app.include_router(pages.router)
     return Requests(
         StaticTree(installation.storage, DirectReads.parse(installation.storage, installation.settings.direct_reads)),

@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI, Request
 from oscirc_server.admission import Admission
 from oscirc_server.installation import Installation
 from oscirc_server.issuer_keys import IssuerKeys
+from oscirc_server.services.comparisons import Comparisons
 from oscirc_server.services.downloads import Turns
 from oscirc_server.services.guessing import Guessing
 from oscirc_server.services.uploads import Uploader
@@ -25,6 +26,7 @@ class Context:
     guessing: Guessing
     issuer_keys: IssuerKeys
     downloads: Turns = field(default_factory=Turns)
+    comparisons: Comparisons = field(default_factory=Comparisons)
 
 
 def attach(app: FastAPI, context: Context) -> None:

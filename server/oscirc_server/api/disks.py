@@ -7,13 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
-from oscirc_blockstore.digests import parse_hex
+from oscirc_blockstore.digests import Digest, parse_hex
 from oscirc_server.api.answers import IMMUTABLE
-from oscirc_server.api.context import CurrentInstallation
+from oscirc_server.api.context import CurrentInstallation, context_of
 from oscirc_server.api.document import produces
 from oscirc_server.api.media import JSON, OCTETS
 from oscirc_server.api.paging import CurrentPage, link_next
-from oscirc_server.services import differences, versions
+from oscirc_server.services import versions
+from oscirc_server.services.differences import VersionDifference
 from oscirc_server.services.versions import TableEntry
 
 VERSION = "/images/{publisher}/{image}/versions/{version}"
@@ -64,7 +65,7 @@ class DifferenceDocument(BaseModel):
     """From all of one version to all of another: distinct blocks and nodes to fetch, and their bytes.
 
     `bytes_with_pack`: with the delta pack for just this pair, which rebuilds `rebuilt_blocks`; null where none is
-    listed.
+    listed. Not `exact` where there is too much to count: bytes are then estimated, and positions may be incomplete.
     """
 
     old: str
@@ -78,6 +79,25 @@ class DifferenceDocument(BaseModel):
     bytes: int
     bytes_with_pack: int | None
     rebuilt_blocks: int
+    exact: bool
+
+
+def difference_document(old: Digest, new: Digest, found: VersionDifference) -> DifferenceDocument:
+    """What lies between two manifests, as the API says it."""
+    return DifferenceDocument(
+        old=old.hex(),
+        new=new.hex(),
+        block_size=found.block_size,
+        positions=BlocksDocument(**found.positions),
+        blocks=found.blocks,
+        nodes=found.nodes,
+        block_bytes=found.block_bytes,
+        node_bytes=found.node_bytes,
+        bytes=found.bytes,
+        bytes_with_pack=found.bytes_with_pack,
+        rebuilt_blocks=found.rebuilt_blocks,
+        exact=found.exact,
+    )
 
 
 @router.get("/manifests/{digest}", responses=produces(JSON, "The manifest, byte for byte."), response_class=Response)
@@ -144,23 +164,12 @@ def get_difference(
     image: str,
     version: str,
     other: Annotated[str, Path(description="The version to go to.")],
+    request: Request,
     installation: CurrentInstallation,
 ) -> DifferenceDocument:
     """What lies between two versions of an image, whichever is older: blocks, and the bytes that an update moves."""
     with installation.database.read() as session:
         old = versions.manifest_of(session, publisher, image, version)
         new = versions.manifest_of(session, publisher, image, other)
-    found = differences.difference(installation, old, new)
-    return DifferenceDocument(
-        old=old[0].hex(),
-        new=new[0].hex(),
-        block_size=found.block_size,
-        positions=BlocksDocument(**found.positions),
-        blocks=found.blocks,
-        nodes=found.nodes,
-        block_bytes=found.block_bytes,
-        node_bytes=found.node_bytes,
-        bytes=found.block_bytes + found.node_bytes,
-        bytes_with_pack=found.bytes_with_pack,
-        rebuilt_blocks=found.rebuilt_blocks,
-    )
+    found = context_of(request).comparisons.difference(installation, old, new)
+    return difference_document(old[0], new[0], found)
