@@ -37,7 +37,8 @@ BUNDLE = "bundle"
 PROFILE = "profile"
 DELTA = "delta"
 LENGTHS = "lengths"
-KINDS = (BUNDLE, DELTA, LENGTHS, PROFILE)
+PACKAGES = "packages"
+KINDS = (BUNDLE, DELTA, LENGTHS, PACKAGES, PROFILE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ def report(
     stored_bytes: int | None,
     added: Sequence[Accelerated],
     packs: Sequence[Packed],
+    packages: int | None,
     made: OpenedInstance | None,
     *,
     as_json: bool,
@@ -85,6 +86,7 @@ def report(
                 "stored_bytes": stored_bytes,
                 "profiles": [asdict(each) for each in added],
                 "deltas": [asdict(each) for each in packs],
+                "packages": packages,
                 "seconds": round(result.seconds, 3),
                 **({} if made is None else {"changed_blocks": result.changed_blocks, **made.facts()}),
             }
@@ -107,5 +109,7 @@ def report(
     )
     for each in added:
         click.echo(f"  profile   {each.name}: {each.blocks} blocks, {human_bytes(each.bundle_bytes)} to boot")
+    if packages is not None:
+        click.echo(f"  packages  {packages} listed")
     for pack in packs:
         click.echo(f"  delta     {packing.line_of(pack)}")

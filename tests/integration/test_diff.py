@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 
+import httpx
 import pytest
 from support import ext4_images
 from support.commands import Workstation, add_publisher, initialise, serving
@@ -168,6 +169,16 @@ def test_packages_and_files_that_changed_are_named(systems, station):
         ("changed", "/etc/os-release"),
     ]
     assert said["notes"] == []
+
+
+def test_publishing_sent_the_packages_that_the_page_of_the_update_names(systems):
+    page = systems.url.partition("#")[0].rstrip("/") + "/images/alice/system/updates?from=1&to=2"
+    answer = httpx.get(page, headers={"Accept": "application/json"}, timeout=60, trust_env=False)
+    assert answer.json()["packages"] == [
+        {"name": "bash", "old": "1", "new": "2"},
+        {"name": "gone", "old": "3", "new": None},
+        {"name": "new", "old": None, "new": "1:1"},
+    ]
 
 
 def test_what_is_cheap_is_shown_without_being_asked_for_and_nothing_else_is_fetched(systems, station):

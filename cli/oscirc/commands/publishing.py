@@ -86,6 +86,7 @@ class _Shown:
     help="Make delta packs from the N versions that people have: what the channel pointed at, and those before "
     "(default: 1; of instance:NAME none, since that takes time and bytes as the base is large).",
 )
+@click.option("--no-packages", is_flag=True, help="Send no list of the packages on the disk (dpkg, apk).")
 @recording_options("record-")
 @click.option("--clean", is_flag=True, help="instance:NAME: publish it without what should not be public.")
 @click.option("--keep-secrets", is_flag=True, help="instance:NAME: publish what should not be public, too.")
@@ -111,6 +112,7 @@ def publish(  # one parameter for each option
     block_size: int | None,
     profiles_given: tuple[str, ...],
     deltas: int | None,
+    no_packages: bool,
     record_until: str,
     record_settle: float,
     record_runs: int,
@@ -134,6 +136,9 @@ def publish(  # one parameter for each option
     With --profile auto the disk is booted here first, a few times, and what its boots read becomes the profile with
     which clients fetch a boot in one stream. A disk that does not come to its prompt is not released.
 
+    Names and versions of the packages that dpkg or apk noted on an ext4 file system of the disk go with it, for pages
+    that say what changed; --no-packages sends none.
+
     From the version before a delta pack is made, with which clients that have that version fetch a fraction of what
     changed; its blocks come from the cache of this machine, or else from the repository. The channel moves last, so
     that whoever follows it finds all of this there.
@@ -149,6 +154,7 @@ def publish(  # one parameter for each option
         channel_moving,
         composition,
         instance_publishing,
+        package_sending,
         packing,
         pipelines,
         publishing_text,
@@ -220,6 +226,9 @@ def publish(  # one parameter for each option
                 base_is_there=made is not None and made.resolved.remote.url == wanted.remote.url,
             )
         added = accelerating.add_to_published(wanted, signatory.rest, profiles, source, quiet=as_json)
+        listed = (
+            None if no_packages else package_sending.add_to_published(signatory.rest, wanted, result.manifest, source)
+        )
         packs = packing.add_to_published(wanted, signatory.rest, bases, source, size, quiet=as_json)
         result = move.finish(signatory, result)
         publishing_text.report(
@@ -227,6 +236,7 @@ def publish(  # one parameter for each option
             composition.stored_bytes(signatory.rest, wanted.publisher, wanted.image, wanted.version),
             added,
             packs,
+            listed,
             made,
             as_json=as_json,
         )

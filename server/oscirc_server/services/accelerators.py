@@ -16,7 +16,7 @@ from typing import IO
 from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
-from oscirc_blockstore import bundle, delta, image_index, profile
+from oscirc_blockstore import bundle, delta, image_index, package_list, profile
 from oscirc_blockstore.accelerators import (
     BUNDLE,
     DELTA,
@@ -25,6 +25,7 @@ from oscirc_blockstore.accelerators import (
     MAX_ACCELERATORS,
     MAX_CHANNELS,
     MAX_HINT_BYTES,
+    PACKAGES,
     PROFILE,
     Accelerator,
     Hint,
@@ -331,10 +332,12 @@ def judged(digest: Digest, manifest: Manifest, kind: str, name: str, sha256: Dig
         if any(position >= manifest.geometry.block_count for position in recorded.positions):
             raise DocumentRefusedError("the profile names a position beyond the end of the disk")
         return Accelerator(PROFILE, name, sha256, length)
+    if kind == PACKAGES:
+        return _judged_packages(digest, name, sha256, file.read(package_list.MAX_BYTES + 1))
     if kind == DELTA:
         return _judged_pack(digest, manifest, name, sha256, length, file)
     if kind != BUNDLE:
-        raise UsageError(f"no kind of accelerator: {kind[:16]!r}", hint=f"{BUNDLE}, {DELTA} or {PROFILE}")
+        raise UsageError(f"no kind of accelerator: {kind[:16]!r}", hint=f"{BUNDLE}, {DELTA}, {PACKAGES} or {PROFILE}")
     head = file.read(bundle.HEAD_SIZE)
     bounds = bundle.bounds(manifest.geometry, manifest.data_blocks)
     index_length = bundle.index_length(head, bounds.entries)
@@ -346,6 +349,14 @@ def judged(digest: Digest, manifest: Manifest, kind: str, name: str, sha256: Dig
     if index.length != length:
         raise DocumentRefusedError(f"the bundle has {length} bytes; its index says {index.length}")
     return Accelerator(BUNDLE, name, sha256, length, index_length)
+
+
+def _judged_packages(digest: Digest, name: str, sha256: Digest, raw: bytes) -> Accelerator:
+    if name != package_list.NAME:
+        raise DocumentRefusedError(f"a list of packages is called {package_list.NAME}")
+    if package_list.parse(raw).manifest != digest:
+        raise DocumentRefusedError("the list of packages was read from another disk")
+    return Accelerator(PACKAGES, name, sha256, len(raw))
 
 
 def _judged_pack(

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final, Generic, TypeVar
 
-from oscirc_blockstore.digests import Digest
-from oscirc_blockstore.errors import BusyError
+from oscirc_blockstore import package_list, packages
+from oscirc_blockstore.accelerators import PACKAGES, Accelerator
+from oscirc_blockstore.digests import Digest, verify
+from oscirc_blockstore.errors import BusyError, OscircError
 from oscirc_blockstore.manifest import Manifest
+from oscirc_blockstore.packages import PackageChange
 from oscirc_server.installation import Installation
-from oscirc_server.services import differences
+from oscirc_server.services import accelerators, differences
 from oscirc_server.services.differences import VersionDifference
 
 KEPT: Final = 256
+KEPT_LISTS: Final = 16  # of packages that differ: a megabyte or two each at most
 PATIENCE_S: Final = 10.0
 
 Kept = TypeVar("Kept")
@@ -66,6 +70,7 @@ class Comparisons:
 
     def __init__(self) -> None:
         self._shelf: Shelf[VersionDifference] = Shelf()
+        self._packages: Shelf[tuple[PackageChange, ...]] = Shelf(kept=KEPT_LISTS)
 
     def difference(
         self, installation: Installation, old: tuple[Digest, Manifest], new: tuple[Digest, Manifest]
@@ -74,3 +79,25 @@ class Comparisons:
         pack = differences.pack_of(installation, old[0], new[0])
         key = (old[0], new[0], None if pack is None else pack.sha256)
         return self._shelf.get(key, lambda: differences.difference(installation, old, new, pack))
+
+    def packages(self, installation: Installation, old: Digest, new: Digest) -> tuple[PackageChange, ...] | None:
+        """Which packages differ, as publishers say; None unless both versions have a list that can be read."""
+        with installation.database.read() as session:
+            listed = [accelerators.listing(session, each).find(PACKAGES, package_list.NAME) for each in (old, new)]
+        files = [each for each in listed if each is not None and each.length <= package_list.MAX_BYTES]
+        if len(files) != len(listed):
+            return None
+
+        def read(file: Accelerator) -> Mapping[str, str]:
+            raw = installation.storage.get(file.path, file.length) or b""
+            verify(raw, file.sha256)
+            return package_list.parse(raw).packages
+
+        def compare() -> tuple[PackageChange, ...]:
+            before, after = (read(each) for each in files)
+            return tuple(packages.compare(before, after))
+
+        try:
+            return self._packages.get(tuple(each.sha256 for each in files), compare)
+        except OscircError:
+            return None

@@ -7,6 +7,7 @@ version that is not here is answered 404 with the form, so that another can be c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Final
@@ -20,6 +21,7 @@ from oscirc_blockstore.errors import BusyError, NotFoundError, UsageError
 from oscirc_blockstore.image_index import ImageIndex, ImageVersion
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.manifest import parse as parse_manifest
+from oscirc_blockstore.packages import PackageChange
 from oscirc_server.api.answers import VALIDATED, matches
 from oscirc_server.api.context import CurrentInstallation, context_of
 from oscirc_server.api.disks import difference_document
@@ -33,6 +35,8 @@ from oscirc_server.web import disk_drawings, rendering
 from oscirc_server.web.drawings import scaled_bars
 
 MOST_OPTIONS: Final = 300
+MOST_PACKAGES: Final = 1000  # of a kind, on a page
+OPEN_PACKAGES: Final = 20
 _MAX_LABEL_CHARS: Final = 200
 
 router = APIRouter(include_in_schema=False)
@@ -47,6 +51,7 @@ class _Compared:
     found: VersionDifference | None
     why: str
     whole_bytes: int
+    packages: tuple[PackageChange, ...] | None
 
 
 @router.api_route("/images/{publisher}/{image}/updates", methods=["GET", "HEAD"])
@@ -75,6 +80,8 @@ def updates_page(
         return _validated(request, JSONResponse(_document(index, choice, compared)))
     facts = {"index": index, "said": said, "asked": (old, new), "choice": choice, "compared": compared}
     facts |= _options(index, choice) | _drawn(None if compared is None else compared.found, compared)
+    facts["packages"] = [] if compared is None or compared.packages is None else _packages(compared.packages)
+    facts["open_packages"] = OPEN_PACKAGES
     facts["commands"] = [] if choice is None else update_choices.commands(index, choice, str(values["local_name"]))
     status = HTTPStatus.NOT_FOUND if said else HTTPStatus.OK
     return _validated(request, rendering.page("updates.html", {**values, **facts}, status))
@@ -89,7 +96,8 @@ def _compare(request: Request, choice: Choice) -> _Compared:
         found = context.comparisons.difference(context.installation, old, new)
     except (BusyError, UsageError) as error:
         why = f"{error}{f' ({error.hint})' if error.hint else ''}"
-    return _Compared(old, new, found, why, whole_bytes)
+    packages = context.comparisons.packages(context.installation, old[0], new[0])
+    return _Compared(old, new, found, why, whole_bytes, packages)
 
 
 def _disk(session: Session, version: ImageVersion) -> tuple[tuple[Digest, Manifest], int]:
@@ -125,6 +133,25 @@ def _drawn(found: VersionDifference | None, compared: _Compared | None) -> dict[
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _PackageGroup:
+    """Packages of one kind of change: how many, and those of them that are shown."""
+
+    words: str
+    count: int
+    shown: tuple[PackageChange, ...]
+
+
+def _packages(changes: Sequence[PackageChange]) -> list[_PackageGroup]:
+    """Another version, added, removed; what has none is left out."""
+    kinds = {
+        "in another version": [each for each in changes if each.old is not None and each.new is not None],
+        "added": [each for each in changes if each.old is None],
+        "removed": [each for each in changes if each.new is None],
+    }
+    return [_PackageGroup(words, len(of), tuple(of[:MOST_PACKAGES])) for words, of in kinds.items() if of]
+
+
 def _document(index: ImageIndex, choice: Choice | None, compared: _Compared | None) -> dict[str, object]:
     """The page as JSON; `difference` is the API's, the map has its cells' counts in the order of `kinds`."""
     document: dict[str, object] = {"publisher": index.publisher, "image": index.image, "from": None, "to": None}
@@ -141,6 +168,9 @@ def _document(index: ImageIndex, choice: Choice | None, compared: _Compared | No
         else difference_document(choice.old.manifest, choice.new.manifest, found).model_dump(),
         "not_compared": compared.why,
         "map": None if found is None else _map(found.picture),
+        "packages": None
+        if compared.packages is None
+        else [{"name": each.name, "old": each.old, "new": each.new} for each in compared.packages],
     }
 
 

@@ -32,18 +32,20 @@ PACK = Packed("1", 9 << 20, 1 << 10, made=True, blocks=300, records=250, whole_b
 
 
 def test_people_are_told_what_was_sent_and_what_is_beside_it(capsys):
-    report(RESULT, 1 << 28, [], [PACK], None, as_json=False)
+    report(RESULT, 1 << 28, [], [PACK], 7, None, as_json=False)
     said = capsys.readouterr().out
     assert "alice/debian@2 released\n" in said
     assert "channels  stable\n" in said
     assert "20.0 MiB: 300 of 4000 blocks, 2 table nodes, in 2.5 s" in said
     assert "delta     from 1: 9.0 MiB for 250 of 300 blocks, which cost 20.0 MiB whole" in said
+    assert "packages  7 listed" in said
 
 
 @pytest.mark.parametrize("stored", [None, 1 << 28])
 def test_programs_are_told_the_same(capsys, stored):
-    report(RESULT, stored, [], [PACK], None, as_json=True)
+    report(RESULT, stored, [], [PACK], 7, None, as_json=True)
     facts = json.loads(capsys.readouterr().out)
     assert (facts["image"], facts["channels"], facts["already_released"]) == ("alice/debian@2", ["stable"], False)
     assert (facts["stored_bytes"], facts["deltas"][0]["pack_bytes"]) == (stored, 9 << 20)
+    assert facts["packages"] == 7
     assert "instance" not in facts

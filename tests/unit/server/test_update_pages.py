@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from oscirc_blockstore import delta
+from oscirc_blockstore import delta, package_list
 from oscirc_blockstore.accelerators import DELTA
 from oscirc_blockstore.delta import MadeRecord, Run, Source
 from oscirc_blockstore.delta_record import encode
@@ -177,3 +177,51 @@ def test_very_many_versions_leave_the_form_short(http, disks, monkeypatch):
     text = get(http, "1.10", "1.11").text
     assert re.findall(r'<option value="([^"]+)"', text)[:2] == ["1.11", "1.10"]
     assert "1 older versions are not in this form" in text
+
+
+def listed(api, disks, label, packages):
+    raw = package_list.of(disks[label].digest, packages).serialise()
+    path = f"images/alice/debian/versions/{label}/accelerators/packages/installed"
+    return api.call("PUT", path, params={"sha256": digest_of(raw).hex()}, content=raw)
+
+
+def test_packages_are_compared_where_both_versions_came_with_a_list(api, http, disks):
+    assert "Not known here" in get(http, "1.9", "1.10").text
+    assert get(http, "1.9", "1.10", headers=JSON).json()["packages"] is None
+    assert listed(api, disks, "1.9", {"bash": "5.1", "old": "1", "same": "3"}).status_code == 200
+    assert get(http, "1.9", "1.10", headers=JSON).json()["packages"] is None
+    assert listed(api, disks, "1.10", {"bash": "5.2", "<b>new": "2", "same": "3"}).status_code == 200
+    assert get(http, "1.9", "1.10", headers=JSON).json()["packages"] == [
+        {"name": "<b>new", "old": None, "new": "2"},
+        {"name": "bash", "old": "5.1", "new": "5.2"},
+        {"name": "old", "old": "1", "new": None},
+    ]
+    text = get(http, "1.9", "1.10").text
+    assert "As the publisher says" in text
+    assert "&lt;b&gt;new" in text
+    for words in ("1 in another version", "1 added", "1 removed"):
+        assert f"<details open><summary>{words}" in text
+
+
+def test_a_long_list_of_packages_is_folded_and_cut(api, http, disks):
+    listed(api, disks, "1.9", {})
+    listed(api, disks, "1.10", {f"package-{number:05}": "1" for number in range(1100)})
+    text = get(http, "1.9", "1.10").text
+    assert "<details><summary>1100 added" in text
+    assert "and 100 more" in text
+    assert text.count("package-") == 1000
+
+
+def test_a_list_of_another_disk_or_another_form_is_refused(api, disks):
+    raw = package_list.of(disks["1.9"].digest, {"bash": "5"}).serialise()
+    versions = "images/alice/debian/versions"
+    for path, body in (
+        (f"{versions}/1.10/accelerators/packages/installed", raw),
+        (f"{versions}/1.9/accelerators/packages/other", raw),
+        (f"{versions}/1.9/accelerators/packages/installed", raw + b" "),
+    ):
+        answer = api.call("PUT", path, params={"sha256": digest_of(body).hex()}, content=body)
+        assert answer.status_code == 422, answer.text
+    long = b" " * (package_list.MAX_BYTES + 1)
+    path = f"{versions}/1.9/accelerators/packages/installed"
+    assert api.call("PUT", path, params={"sha256": digest_of(long).hex()}, content=long).status_code == 413
