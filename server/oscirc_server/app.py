@@ -19,14 +19,16 @@ from oscirc_server.issuer_keys import IssuerKeys
 from oscirc_server.job_worker import JobWorkers
 from oscirc_server.metrics import Metrics
 from oscirc_server.metrics_of_state import StateCollector
+from oscirc_server.mirror_probes import MirrorProbes
 from oscirc_server.requests import Requests
 from oscirc_server.resigning import keep_collected, keep_up
 from oscirc_server.services import fleet
+from oscirc_server.services.figures import CountedFigures
 from oscirc_server.services.guessing import Guessing
 from oscirc_server.services.uploads import Uploader
 from oscirc_server.static import StaticTree
 from oscirc_server.tree_paths import TOP
-from oscirc_server.web import account, catalog_pages, image_pages, update_pages
+from oscirc_server.web import account, catalog_pages, image_pages, publisher_pages, status_page, update_pages
 
 
 def create_app(installation: Installation, metrics: Metrics | None = None) -> ASGIApp:
@@ -39,9 +41,21 @@ def create_app(installation: Installation, metrics: Metrics | None = None) -> AS
         uploader = Uploader(installation, counted.uploaded)
         sharing = Admission(fleet.EACH_NETWORK, fleet.ALL_NETWORKS, installation.clock())
         keys = IssuerKeys(installation.clock)
-        attach(app, Context(installation, uploader, sharing, Guessing(installation), keys))
+        figures, mirrors = CountedFigures(installation), MirrorProbes(installation)
+        context = Context(
+            installation,
+            uploader,
+            sharing,
+            Guessing(installation),
+            keys,
+            counted,
+            figures,
+            mirrors,
+            installation.now_s(),
+        )
+        attach(app, context)
         stop = asyncio.Event()
-        upkeep = asyncio.gather(keep_up(installation, stop), keep_collected(installation, stop))
+        upkeep = asyncio.gather(keep_up(installation, stop), keep_collected(installation, stop), mirrors.run(stop))
         workers = JobWorkers(installation)
         workers.start()
         try:
@@ -53,7 +67,7 @@ def create_app(installation: Installation, metrics: Metrics | None = None) -> AS
             await asyncio.to_thread(uploader.close)
 
     app = application.build(lifespan)
-    for pages in (catalog_pages, image_pages, update_pages, account):
+    for pages in (catalog_pages, image_pages, update_pages, account, publisher_pages, status_page):
         app.include_router(pages.router)
     return Requests(
         StaticTree(installation.storage, DirectReads.parse(installation.storage, installation.settings.direct_reads)),

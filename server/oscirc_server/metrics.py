@@ -19,6 +19,15 @@ SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """What this process has answered since it started, all kinds of requests together."""
+
+    requests: int
+    received_bytes: int
+    sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Series:
     requests: Counter
     seconds: Histogram
@@ -78,8 +87,17 @@ class Metrics:
         if sent_bytes:
             series.sent.inc(sent_bytes)
 
+    def traffic(self) -> Traffic:
+        """The sums of requests and bytes."""
+        return Traffic(_total(self._requests), _total(self._received), _total(self._sent))
+
     def uploaded(self, facts: UploadFacts) -> None:
         """What became of an upload's body."""
         self._frames.labels("stored").inc(facts.stored)
         self._frames.labels("present").inc(facts.present)
         self._stored.inc(facts.stored_bytes)
+
+
+def _total(counter: Counter) -> int:
+    samples = [sample for metric in counter.collect() for sample in metric.samples]
+    return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))

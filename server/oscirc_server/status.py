@@ -8,8 +8,10 @@ from pathlib import Path
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from oscirc_blockstore.digests import digest_of
-from oscirc_blockstore.errors import OscircError
+from oscirc_blockstore import repository_facts
+from oscirc_blockstore.digests import digest_of, parse_hex
+from oscirc_blockstore.errors import DocumentRefusedError, OscircError
+from oscirc_blockstore.repository_facts import TARGET, RepositoryFacts
 from oscirc_server import alarms, delegations, repository
 from oscirc_server.alarms import RoleHealth, Severity
 from oscirc_server.database import get_fact
@@ -17,10 +19,11 @@ from oscirc_server.initialising import PUBLIC_URL, self_certifying_url
 from oscirc_server.installation import Installation
 from oscirc_server.key_files import OFFLINE_ROLES, ONLINE_ROLES
 from oscirc_server.key_places import RoleKeys, key_places
-from oscirc_server.models import DRAFT_OPEN, BlockRow, Draft
+from oscirc_server.models import DRAFT_OPEN, BlockRow, Document, Draft
 from oscirc_server.services.catalog import image_count
 from oscirc_server.services.roles import unsigned_publishers
 from oscirc_server.settings import DEFAULT_LISTEN
+from oscirc_server.tree_paths import target_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,16 @@ def remote_url(session: Session, base_url: str | None = None) -> str:
     """The self-certifying URL under `base_url`, else under the public one, else under the default address."""
     base = base_url or get_fact(session, PUBLIC_URL) or f"http://{DEFAULT_LISTEN}"
     return self_certifying_url(base, digest_of(repository.in_force(session, "root").raw))
+
+
+def facts_in_force(session: Session) -> RepositoryFacts | None:
+    """The `repository.json` that the targets role in force names; None where it is not here or cannot be read."""
+    targets = repository.current_targets(session).signed
+    document = session.get(Document, target_path(TARGET, parse_hex(targets.targets[TARGET].hashes["sha256"])))
+    try:
+        return None if document is None else repository_facts.parse(document.raw)
+    except DocumentRefusedError:
+        return None
 
 
 def expired_roles(session: Session, now_s: float) -> list[str]:

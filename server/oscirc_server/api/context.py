@@ -10,21 +10,28 @@ from fastapi import Depends, FastAPI, Request
 from oscirc_server.admission import Admission
 from oscirc_server.installation import Installation
 from oscirc_server.issuer_keys import IssuerKeys
+from oscirc_server.metrics import Metrics
+from oscirc_server.mirror_probes import MirrorProbes
 from oscirc_server.services.comparisons import Comparisons
 from oscirc_server.services.downloads import Turns
+from oscirc_server.services.figures import CountedFigures
 from oscirc_server.services.guessing import Guessing
 from oscirc_server.services.uploads import Uploader
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One for an application."""
+    """One for an application, which started at `started_s` (seconds since the epoch)."""
 
     installation: Installation
     uploader: Uploader
     sharing: Admission
     guessing: Guessing
     issuer_keys: IssuerKeys
+    metrics: Metrics
+    figures: CountedFigures
+    mirrors: MirrorProbes
+    started_s: int
     downloads: Turns = field(default_factory=Turns)
     comparisons: Comparisons = field(default_factory=Comparisons)
 

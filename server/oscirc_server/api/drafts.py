@@ -144,9 +144,9 @@ def get_draft(draft: OwnDraft) -> DraftDocument:
 
 
 @router.delete("/{draft_id}", status_code=HTTPStatus.NO_CONTENT)  # noqa: FAST003  (own_draft takes it)
-def discard_draft(draft: OwnDraft, installation: CurrentInstallation) -> None:
+def discard_draft(draft: OwnDraft, principal: Caller, installation: CurrentInstallation) -> None:
     """End a draft that was not released."""
-    drafts.discard(installation, draft.id)
+    drafts.discard(installation, draft.id, actor=principal.actor)
 
 
 @router.post("/{draft_id}/missing", response_class=Response, openapi_extra=documented_raw(_BYTES))

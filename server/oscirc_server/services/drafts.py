@@ -25,7 +25,7 @@ from oscirc_server import delegations, repository
 from oscirc_server.errors import ConflictError, RequestRefusedError
 from oscirc_server.installation import Installation
 from oscirc_server.models import DRAFT_OPEN, DRAFT_RELEASED, Document, Draft, ImageRow, Lease
-from oscirc_server.services import blocks, quotas
+from oscirc_server.services import audit, blocks, quotas
 
 MAX_OPEN_DRAFTS = 100  # of one publisher
 MAX_DIGESTS = 65_536
@@ -46,6 +46,7 @@ class DraftFacts:
     has_manifest: bool
     released_manifest: str | None
     phase: str = "draft"
+    created_s: int = 0
 
 
 def _phase(session: Session, draft: Draft, now_s: int) -> str:
@@ -100,6 +101,7 @@ def _facts(session: Session, draft: Draft, now_s: int) -> DraftFacts:
         draft.manifest is not None,
         None if released is None else released.hex(),
         _phase(session, draft, now_s),
+        draft.created_s,
     )
 
 
@@ -268,12 +270,15 @@ def put_manifest(installation: Installation, draft_id: str, raw: bytes) -> None:
         touch(installation, session, draft_id)
 
 
-def discard(installation: Installation, draft_id: str) -> None:
+def discard(installation: Installation, draft_id: str, *, actor: str) -> None:
     """End a draft that was not released, and its leases; uploaded blocks stay until they are collected."""
+    now_s = installation.now_s()
     with installation.database.write() as session:
         draft = find_open(session, draft_id)
         quotas.abandon(session, {draft_id: draft.publisher})
+        subject = f"{draft.publisher}/{draft.image}@{draft.version}"
         session.delete(draft)
+        audit.record(session, now_s, actor, "draft.discard", subject, draft=draft_id)
 
 
 def expire(installation: Installation) -> int:

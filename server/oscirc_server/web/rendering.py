@@ -16,17 +16,13 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sqlalchemy.orm import Session
 
-from oscirc_blockstore import repository_facts
-from oscirc_blockstore.digests import digest_of, parse_hex
-from oscirc_blockstore.errors import DocumentRefusedError
-from oscirc_blockstore.repository_facts import TARGET
-from oscirc_server import repository
+from oscirc_blockstore.digests import digest_of
 from oscirc_server.api.media import JSON, accepts
+from oscirc_server.clock import date_text
 from oscirc_server.database import get_fact
 from oscirc_server.initialising import PUBLIC_URL
-from oscirc_server.models import Document
-from oscirc_server.status import remote_url
-from oscirc_server.tree_paths import target_path
+from oscirc_server.status import facts_in_force, remote_url
+from oscirc_server.web.words import in_words, span
 
 POLICY: Final = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none';"
@@ -74,6 +70,9 @@ _environment = Environment(
     lstrip_blocks=True,
 )
 _environment.filters["size"] = human_size
+_environment.filters["in_words"] = in_words
+_environment.filters["span"] = span
+_environment.filters["date"] = date_text
 _environment.globals["asset_path"] = asset_path
 
 
@@ -91,12 +90,8 @@ def common(session: Session, request: Request, up: str) -> dict[str, object]:
 
 def repository_name(session: Session) -> str:
     """As `repository.json` has it."""
-    targets = repository.current_targets(session).signed
-    document = session.get(Document, target_path(TARGET, parse_hex(targets.targets[TARGET].hashes["sha256"])))
-    try:
-        return "oscirc" if document is None else repository_facts.parse(document.raw).name
-    except DocumentRefusedError:
-        return "oscirc"
+    facts = facts_in_force(session)
+    return "oscirc" if facts is None else facts.name
 
 
 def text(template: str, values: dict[str, object]) -> str:

@@ -133,7 +133,7 @@ class Machine(RuleBasedStateMachine):
 
         def act():
             if any(draft == known for known in self.drafts()):
-                drafts.discard(self.server.installation, draft)
+                drafts.discard(self.server.installation, draft, actor="local")
 
         self.attempt(crash, act)
 
