@@ -28,7 +28,15 @@ from oscirc_server.services.guessing import Guessing
 from oscirc_server.services.uploads import Uploader
 from oscirc_server.static import StaticTree
 from oscirc_server.tree_paths import TOP
-from oscirc_server.web import account, catalog_pages, image_pages, publisher_pages, status_page, update_pages
+from oscirc_server.web import (
+    account,
+    catalog_pages,
+    image_pages,
+    publisher_pages,
+    status_page,
+    update_pages,
+    version_pages,
+)
 
 
 def create_app(installation: Installation, metrics: Metrics | None = None) -> ASGIApp:
@@ -67,7 +75,7 @@ def create_app(installation: Installation, metrics: Metrics | None = None) -> AS
             await asyncio.to_thread(uploader.close)
 
     app = application.build(lifespan)
-    for pages in (catalog_pages, image_pages, update_pages, account, publisher_pages, status_page):
+    for pages in (catalog_pages, image_pages, update_pages, version_pages, account, publisher_pages, status_page):
         app.include_router(pages.router)
     return Requests(
         StaticTree(installation.storage, DirectReads.parse(installation.storage, installation.settings.direct_reads)),

@@ -18,7 +18,7 @@ from oscirc_server.initialising import API_PATH
 from oscirc_server.models import AcceleratorRow
 from oscirc_server.services import catalog
 from oscirc_server.services.catalog import ImageFacts, PublisherFacts, VersionFacts
-from oscirc_server.web import rendering
+from oscirc_server.web import rendering, version_pages
 from oscirc_server.web.drawings import Bar, scaled_bars
 
 _PROFILE: Final = "boot"
@@ -49,8 +49,10 @@ def image_page(publisher: str, image: str, request: Request, installation: Curre
         shown = next((version for version in facts.versions if version.label == facts.shown), None)
         boot_bytes = None if shown is None else _boot_bytes(session, shown)
         values = rendering.common(session, request, "../../")
+        versions = version_pages.timeline(session, publisher, image)
     base, _, root = str(values["remote"]).partition("#sha256=")
     found = {**values, "image": facts, "signer": signer, "shown": shown, "boot_bytes": boot_bytes}
+    found["versions"] = versions
     found["bars"] = [] if shown is None else _bars(shown, boot_bytes)
     found["ways"] = [] if shown is None else ways(facts, shown, base.rstrip("/"), str(values["local_name"]))
     found["checks"] = [] if shown is None else checks(facts, shown, signer, base.rstrip("/"), root)
