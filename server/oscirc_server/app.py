@@ -30,6 +30,8 @@ from oscirc_server.static import StaticTree
 from oscirc_server.tree_paths import TOP
 from oscirc_server.web import (
     account,
+    admin_accounts,
+    admin_views,
     catalog_pages,
     image_pages,
     publisher_pages,
@@ -75,7 +77,8 @@ def create_app(installation: Installation, metrics: Metrics | None = None) -> AS
             await asyncio.to_thread(uploader.close)
 
     app = application.build(lifespan)
-    for pages in (catalog_pages, image_pages, update_pages, version_pages, account, publisher_pages, status_page):
+    open_pages = (catalog_pages, image_pages, update_pages, version_pages, status_page)
+    for pages in (*open_pages, account, publisher_pages, admin_accounts, admin_views):
         app.include_router(pages.router)
     return Requests(
         StaticTree(installation.storage, DirectReads.parse(installation.storage, installation.settings.direct_reads)),
