@@ -91,7 +91,7 @@ def difference(
     except TakesTooLongError:
         whole = False
     picture = maker.finish()
-    changed, added, removed = (sum(cell[kind] for cell in picture.cells) for kind in range(3))
+    changed, added, removed, kept = (sum(cell[kind] for cell in picture.cells) for kind in range(4))
     fresh = None
     if whole and few:
         fresh = found.fresh_blocks
@@ -103,7 +103,7 @@ def difference(
     return VersionDifference(
         block_size=geometry.block_size,
         positions={
-            "unchanged": max(0, new[1].data_blocks - changed - added),
+            "unchanged": max(0, new[1].data_blocks - changed - added) if whole else kept,
             "changed": changed,
             "new": added,
             "removed": removed,

@@ -13,7 +13,7 @@ from oscirc_blockstore.delta_record import encode
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import BusyError, UsageError
 from oscirc_blockstore.image_index import Yank
-from oscirc_server.services import comparisons, differences
+from oscirc_server.services import comparisons, differences, disk_maps
 
 from .server_world import BLOCK, block
 from .test_versions_of_images import change, delete
@@ -170,6 +170,19 @@ def test_of_what_is_too_much_for_memory_the_bytes_are_estimated(http, disks, mon
     assert (found["exact"], found["blocks"], found["bytes_with_pack"]) == (False, 2, None)
     assert found["block_bytes"] > 0
     assert "bytes are estimated" in get(http, "1.9", "1.10").text
+
+
+def test_what_there_was_no_time_for_is_neither_changed_nor_unchanged(http, disks, monkeypatch):
+    real = differences.difference
+    monkeypatch.setattr(disk_maps, "_LOOK_EVERY", 1)
+    monkeypatch.setattr(comparisons.differences, "difference", lambda *given: real(*given, limit_s=-1))
+    found = get(http, "1.9", "1.10", headers=JSON).json()
+    assert found["difference"]["exact"] is False
+    assert set(found["difference"]["positions"].values()) == {0}
+    assert found["map"]["looked_at"] == 0
+    text = get(http, "1.9", "1.10").text
+    assert "To fetch, at least" in text
+    assert "were not looked at: too much differs" in text
 
 
 def test_very_many_versions_leave_the_form_short(http, disks, monkeypatch):
