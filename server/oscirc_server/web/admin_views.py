@@ -54,7 +54,7 @@ def storage_page(request: Request, principal: Administrator, installation: Curre
         "sums": scaled_bars(
             [
                 ("data of all versions", figures.logical_bytes),
-                ("each block once", figures.unique_bytes),
+                ("each block once, with tables", figures.unique_bytes),
                 ("stored, compressed", figures.stored_bytes),
             ]
         ),
