@@ -58,6 +58,22 @@ def bases(
     return pack_bases.bases(index, wanted.version, channel, most)
 
 
+def left_to_server(
+    client: RestClient, wanted: VersionReference, bases: Sequence[str], channel: str | None, most: int | None
+) -> bool:
+    """Whether the server makes these packs itself, so that none need be made here; says so.
+
+    It does where its jobs run, for what a channel points at. Who names a number (`most`) wants them from here.
+    """
+    if most is not None or channel is None or not bases:
+        return False
+    made = client.call_json("GET", f"publishers/{wanted.publisher}").get("deltas_made")
+    if not isinstance(made, int) or made < len(bases):  # an older server says nothing
+        return False
+    say(f"the delta pack from {bases[0]} is left to the server (to make it here: --deltas 1)")
+    return True
+
+
 def add_packs(
     client: RestClient,
     wanted: VersionReference,

@@ -65,9 +65,11 @@ class Publisher:
     def publish(self, version, *options):
         disk = self.work.home / "disk.raw"
         disk.write_bytes(content(version))
-        options = ("--block-size", BLOCK, "--key", "alice", "--deltas", 0, *options)
-        self.work.run("publish", disk, f"{self.image}@{version}", *options)
+        options = ("--block-size", BLOCK, "--key", "alice", *(options or ("--deltas", 0)))
+        done = self.work.attempt("publish", disk, f"{self.image}@{version}", *options)
+        assert done.returncode == 0, done.stderr
         self.published.add(version)
+        return done
 
     def jobs(self, *options):
         found = self.work.json("jobs", "list", *options)["jobs"]
@@ -239,3 +241,19 @@ def test_a_fleet_that_lies_costs_its_readers_no_more_than_the_publishers_word_al
         assert (cold["profile_blocks"], cold["fetched_bytes"] < own.length * 1.25 + BLOCK) == (5, True)
         alice.work.run("profile", "remove", f"{alice.image}@1", "fleet-boot")
         assert [each.name for each in alice.find("1", accelerators.BUNDLE)] == ["boot"]
+
+
+def test_publish_leaves_packs_to_a_server_that_makes_them_and_makes_them_itself_where_told_or_none_does(alice):
+    with alice.serving():
+        told = alice.publish("2", "--level", 2)
+        assert "left to the server" in told.stderr
+        made = until(lambda: alice.find("2", accelerators.DELTA))
+        assert "delta" in [each["kind"] for each in alice.jobs()]
+        told = alice.publish("3", "--deltas", 1)
+        assert "left to the server" not in told.stderr
+        assert "delta     from 2" in told.stdout
+    with alice.serving(jobs="off"):
+        told = alice.publish("4", "--level", 2)
+        assert "left to the server" not in told.stderr
+        assert alice.find("4", accelerators.DELTA)
+    assert len(made) == 1

@@ -84,7 +84,8 @@ class _Shown:
     type=click.IntRange(0, 20),
     metavar="N",
     help="Make delta packs from the N versions that people have: what the channel pointed at, and those before "
-    "(default: 1; of instance:NAME none, since that takes time and bytes as the base is large).",
+    "(default: 1, unless the server makes it; of instance:NAME none, since that takes time and bytes as the base "
+    "is large).",
 )
 @click.option("--no-packages", is_flag=True, help="Send no list of the packages on the disk (dpkg, apk).")
 @recording_options("record-")
@@ -140,8 +141,9 @@ def publish(  # one parameter for each option
     that say what changed; --no-packages sends none.
 
     From the version before a delta pack is made, with which clients that have that version fetch a fraction of what
-    changed; its blocks come from the cache of this machine, or else from the repository. The channel moves last, so
-    that whoever follows it finds all of this there.
+    changed; its blocks come from the cache of this machine, or else from the repository. A server that runs jobs makes
+    that pack itself, after the release: it is left to it unless --deltas says otherwise. The channel moves after what
+    is made here, so that whoever follows it finds all of this there.
 
     \b
     Example:
@@ -208,6 +210,8 @@ def publish(  # one parameter for each option
         index = signatory.served_index(signatory.served_role(), wanted.image)
         target = None if no_channel else channel
         bases = packing.bases(index, wanted, target, deltas, is_instance=made is not None)
+        if packing.left_to_server(signatory.rest, wanted, bases, target, deltas):
+            bases = []
         move = channel_moving.planned(
             signatory, wanted, index, target, named=_named(context, "channel"), is_last=bool(profiles or bases)
         )

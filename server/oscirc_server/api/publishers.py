@@ -17,12 +17,17 @@ from oscirc_server.clock import date_text
 from oscirc_server.services import catalog, releases, role_metadata
 from oscirc_server.services.authority import Principal
 from oscirc_server.services.catalog import PublisherFacts
+from oscirc_server.settings import JobSettings
 
 router = APIRouter(prefix="/publishers", tags=["publishers"])
 
 
 class PublisherDocument(BaseModel):
-    """A publisher; `expires` is null until it has signed a role."""
+    """A publisher; `expires` is null until it has signed a role.
+
+    `deltas_made`: from so many versions before what a channel points at the server makes delta packs unasked. 0: none,
+    or it cannot say (this process does no jobs).
+    """
 
     name: str
     fingerprints: list[str]
@@ -30,6 +35,7 @@ class PublisherDocument(BaseModel):
     role_version: int
     expires: str | None
     images: list[str]
+    deltas_made: int
 
 
 class PublisherList(BaseModel):
@@ -38,7 +44,7 @@ class PublisherList(BaseModel):
     publishers: list[PublisherDocument]
 
 
-def _document(facts: PublisherFacts) -> PublisherDocument:
+def _document(facts: PublisherFacts, settings: JobSettings) -> PublisherDocument:
     return PublisherDocument(
         name=facts.name,
         fingerprints=list(facts.fingerprints),
@@ -46,6 +52,7 @@ def _document(facts: PublisherFacts) -> PublisherDocument:
         role_version=facts.role_version,
         expires=None if facts.expires_s is None else date_text(facts.expires_s),
         images=list(facts.images),
+        deltas_made=settings.deltas if settings.at_once else 0,
     )
 
 
@@ -53,14 +60,15 @@ def _document(facts: PublisherFacts) -> PublisherDocument:
 def list_publishers(installation: CurrentInstallation) -> PublisherList:
     """Every publisher, by name."""
     with installation.database.read() as session:
-        return PublisherList(publishers=[_document(facts) for facts in catalog.publishers(session)])
+        found = catalog.publishers(session)
+        return PublisherList(publishers=[_document(facts, installation.settings.jobs) for facts in found])
 
 
 @router.get("/{name}")
 def get_publisher(name: str, installation: CurrentInstallation) -> PublisherDocument:
     """One publisher."""
     with installation.database.read() as session:
-        return _document(catalog.publisher(session, name))
+        return _document(catalog.publisher(session, name), installation.settings.jobs)
 
 
 def _publisher_of_token(name: str, principal: Caller) -> Principal:

@@ -18,6 +18,28 @@ WANTED = SimpleNamespace(publisher="alice", image="debian", version="3")
 DISK = SimpleNamespace(size=1 << 20)
 
 
+def server_that_says(**facts):
+    return SimpleNamespace(call_json=lambda method, path: {"name": "alice", **facts})
+
+
+@pytest.mark.parametrize("facts", [{}, {"deltas_made": 0}, {"deltas_made": "2"}, {"deltas_made": None}])
+def test_a_server_that_does_not_say_that_it_makes_packs_is_left_none(capsys, facts):
+    assert not packing.left_to_server(server_that_says(**facts), WANTED, ["2"], "stable", None)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_server_that_makes_packs_is_left_them_and_the_user_is_told(capsys):
+    assert packing.left_to_server(server_that_says(deltas_made=2), WANTED, ["2"], "stable", None)
+    assert "the delta pack from 2 is left to the server" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("bases", "channel", "most"), [(["2"], "stable", 1), (["2"], None, None), ([], "stable", None), ([], "stable", 0)]
+)
+def test_the_server_is_not_asked_where_the_user_says_or_it_would_make_none(bases, channel, most):
+    assert not packing.left_to_server(SimpleNamespace(), WANTED, bases, channel, most)
+
+
 def add(monkeypatch, error):
     def add_packs(_client, _wanted, bases, **_options):
         if bases == ["1"]:
