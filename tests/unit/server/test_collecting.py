@@ -1,8 +1,6 @@
 """Collections: what is needed stays, what nothing needs goes in two steps, and whoever comes in between is heard."""
 
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, func, select, update
@@ -178,11 +176,16 @@ def condemned_disk(installation, world, api, alice):
     return disk
 
 
+def of_what_was_put(world):
+    """The state of a block that is wanted again: a directory has not synced it yet."""
+    return "live" if world.place.keeps_what_is_put else "staged"
+
+
 def test_a_condemned_block_that_a_draft_asks_about_is_present_and_lives_again(installation, world, api, alice):
     disk = condemned_disk(installation, world, api, alice)
     draft = api.draft("alice", "debian", "1")
     assert api.missing(draft, everything_of(disk)) == []
-    assert {state_of(installation, digest) for digest in everything_of(disk)} == {"staged"}
+    assert {state_of(installation, digest) for digest in everything_of(disk)} == {of_what_was_put(world)}
     world.clock.advance(2 * DAY_S)
     assert collect(installation).deleted.number == 0
 
@@ -192,7 +195,7 @@ def test_a_condemned_block_that_is_uploaded_again_lives_again(installation, worl
     draft = api.draft("alice", "debian", "1")
     answer = api.upload(draft, disk.records)
     assert answer.json()["present"] == 3
-    assert {state_of(installation, digest) for digest in everything_of(disk)} == {"staged"}
+    assert {state_of(installation, digest) for digest in everything_of(disk)} == {of_what_was_put(world)}
 
 
 def test_a_release_leases_what_its_draft_never_asked_about(installation, world, api, alice):
@@ -240,13 +243,13 @@ def test_a_lease_that_comes_between_mark_and_sweep_is_heard(installation, world,
     def mark_and_be_overtaken(*arguments, **options):
         found = real(*arguments, **options)
         with installation.database.write() as session:
-            claim(session, draft, sorted(everything_of(disk)), durable=False)
+            claim(session, draft, sorted(everything_of(disk)), durable=installation.storage.durable_on_put)
         return found
 
     monkeypatch.setattr(marking, "mark", mark_and_be_overtaken)
     report = collect(installation)
     assert report.deleted.number == 0
-    assert {state_of(installation, digest) for digest in everything_of(disk)} == {"staged"}
+    assert {state_of(installation, digest) for digest in everything_of(disk)} == {of_what_was_put(world)}
 
 
 def test_a_version_that_is_released_between_mark_and_sweep_is_heard(installation, world, api, alice, monkeypatch):
@@ -343,7 +346,7 @@ def test_files_that_nothing_knows_go_and_those_that_something_needs_come_back(in
 def test_young_files_that_nothing_knows_stay(installation, monkeypatch, world):
     strange = orphan(installation, "strange")
     monkeypatch.undo()
-    world.clock.now_s = Path(installation.storage.local_path(block_path(strange))).stat().st_mtime + 60
+    world.clock.now_s = (world.tree / block_path(strange)).stat().st_mtime + 60
     assert collect(installation).orphans.number == 0
     assert stored(installation, strange)
 
@@ -474,14 +477,11 @@ def test_a_database_that_was_copied_before_blocks_were_deleted_does_not_promise_
         reconcile(installation)
         with client_of(create_app(installation)) as http:
             disk = condemned_disk(installation, world, Api(http, template[2]), alice)
-    shutil.copytree(world.data, world.data.with_name("copy"))
+    saved = world.place.save_database()
     world.clock.advance(2 * DAY_S)
     with world.open() as installation:
         assert collect(installation).deleted.number == 3
-    for path in world.data.glob("oscirc.db*"):
-        path.unlink()
-    for path in world.data.with_name("copy").glob("oscirc.db*"):
-        shutil.copy(path, world.data)
+    world.place.restore_database(saved)
     with world.open() as installation:
         assert state_of(installation, disk.blocks[0].digest) == "condemned"
         reconcile(installation)
