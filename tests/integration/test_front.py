@@ -19,7 +19,7 @@ import pytest
 from support import front as fronts
 from support.certificates import certificate
 from support.commands import Repository, Workstation, add_publisher, end, free_port, wait_for_line
-from support.front import Front
+from support.front import Front, line_of
 from support.s3 import s3_server
 
 from oscirc_server.tree_paths import IMMUTABLE
@@ -50,6 +50,11 @@ class World:
 
     def file(self, path):
         return self.repository.tree / path[1:]
+
+    def logged(self):
+        """What the server logged, whole lines only."""
+        lines = self.server_log.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 @contextlib.contextmanager
@@ -258,8 +263,7 @@ def test_a_request_has_one_id_in_both_logs_and_only_nginx_says_who_asks(world, f
         "127.0.0.1",
         "TLSv1.3",
     )
-    lines = [json.loads(line) for line in world.server_log.read_text().splitlines()]
-    (servers,) = [line for line in lines if line.get("request_id") == told]
+    servers = line_of(world.logged, told)
     assert (servers["path"], servers["client"], servers["status"]) == ("/api/v1/images", "127.0.0.1", 200)
     assert "in-the-query" not in (front.work / "access.log").read_text() + world.server_log.read_text()
 

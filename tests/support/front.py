@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,13 +38,18 @@ class Front:
         return [json.loads(line) for line in (self.work / "access.log").read_text().splitlines()]
 
     def line_of(self, request_id: str) -> dict[str, object]:
-        """The one line of a request that was answered; nginx writes it a moment after the answer."""
-        deadline = time.monotonic() + 20
-        while not (found := [line for line in self.log() if line["request_id"] == request_id]):
-            assert time.monotonic() < deadline, f"nginx logged nothing of {request_id}"
-            time.sleep(0.01)
-        (line,) = found
-        return line
+        """The one line of a request that was answered."""
+        return line_of(self.log, request_id)
+
+
+def line_of(log: Callable[[], Iterable[dict[str, object]]], request_id: str) -> dict[str, object]:
+    """The one line of a request in a log, which is written a moment after the answer."""
+    deadline = time.monotonic() + 20
+    while not (found := [line for line in log() if line.get("request_id") == request_id]):
+        assert time.monotonic() < deadline, f"nothing is logged of {request_id}"
+        time.sleep(0.01)
+    (line,) = found
+    return line
 
 
 def program() -> str:
