@@ -1,7 +1,8 @@
 """Comparisons of versions, kept: two manifests and a delta pack never change, so neither does what lies between them.
 
-One at a time is worked out, whoever asks: who waits longer than `PATIENCE_S` is told that the server is busy. Kept are
-the last `KEPT` in each process, a few tens of kilobytes each. Safe for threads.
+One at a time is worked out, whoever asks: who waits longer than `PATIENCE_S`, or comes when `MOST_WAITING` wait, is
+told that the server is busy, so that comparisons never hold all of the threads that answer requests. Kept are the
+last `KEPT` in each process, a few tens of kilobytes each. Safe for threads.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from oscirc_server.services.differences import VersionDifference
 KEPT: Final = 256
 KEPT_LISTS: Final = 16  # of packages that differ: a megabyte or two each at most
 PATIENCE_S: Final = 10.0
+MOST_WAITING: Final = 4
 
 Kept = TypeVar("Kept")
 
@@ -31,9 +33,10 @@ Kept = TypeVar("Kept")
 class Shelf(Generic[Kept]):
     """The last results by what they follow from; each is made once, and one at a time."""
 
-    def __init__(self, *, kept: int = KEPT, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, *, kept: int = KEPT, patience_s: float = PATIENCE_S, most_waiting: int = MOST_WAITING) -> None:
         self._kept, self._patience_s = kept, patience_s
         self._guard, self._turn = threading.Lock(), threading.Lock()
+        self._places = threading.BoundedSemaphore(most_waiting + 1)  # the one whose turn it is, and who waits
         self._results: OrderedDict[Hashable, Kept] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
@@ -41,16 +44,22 @@ class Shelf(Generic[Kept]):
         found = self._find(key)
         if found is not None:
             return found
-        if not self._turn.acquire(timeout=self._patience_s):
-            raise BusyError("versions are being compared: ask again in a moment")
+        busy = BusyError("versions are being compared: ask again in a moment")
+        if not self._places.acquire(blocking=False):
+            raise busy
         try:
-            found = self._find(key)
-            if found is None:
-                found = make()
-                self._put(key, found)
-            return found
+            if not self._turn.acquire(timeout=self._patience_s):
+                raise busy
+            try:
+                found = self._find(key)
+                if found is None:
+                    found = make()
+                    self._put(key, found)
+                return found
+            finally:
+                self._turn.release()
         finally:
-            self._turn.release()
+            self._places.release()
 
     def _find(self, key: Hashable) -> Kept | None:
         with self._guard:

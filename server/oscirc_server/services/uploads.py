@@ -35,7 +35,6 @@ from oscirc_server.services.frame_records import Record, RecordParser
 
 BATCH_BYTES = 1 << 20  # of frames: some 10 ms of one core
 WAITING_BATCHES_PER_THREAD = 3
-MOST_RECORDERS = 32  # bodies that end at once; they wait for batches and for the database's one writer, not for a core
 
 _log = logging.getLogger(__name__)
 
@@ -66,13 +65,11 @@ class Uploader:
         threads = installation.settings.upload_threads
         self._installation = installation
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="upload")
-        self._recorders = ThreadPoolExecutor(MOST_RECORDERS, thread_name_prefix="upload-rows")
         self._slots = asyncio.Semaphore(threads * (1 + WAITING_BATCHES_PER_THREAD))
 
     def close(self) -> None:
-        """Finish what runs, rows included, and end the threads."""
+        """Finish what runs and end the threads."""
         self._pool.shutdown()
-        self._recorders.shutdown()
 
     async def store_body(self, draft_id: str, block_size: int, body: AsyncIterator[bytes]) -> UploadFacts:
         """Store the frames of one body and lease them to the draft.
@@ -86,9 +83,10 @@ class Uploader:
         try:
             await self._cut(draft_id, parser, body, running, outcome)
         finally:
-            # No task, which a server that stops would cancel once more: the rows come whatever becomes of the request.
-            recorded = self._recorders.submit(self._finish, draft_id, running, outcome)
-            facts = await asyncio.shield(asyncio.wrap_future(recorded))
+            # A thread, no task, which a server that stops would cancel once more: the rows come whatever becomes of the
+            # request, and the loop waits for its own threads before it ends.
+            recorded = asyncio.get_running_loop().run_in_executor(None, self._finish, draft_id, running, outcome)
+            facts = await asyncio.shield(recorded)
         if outcome.failures:
             raise min(outcome.failures, key=lambda failure: failure[0])[1]
         parser.finish()
