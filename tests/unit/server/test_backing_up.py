@@ -1,19 +1,36 @@
-"""Backups: made beside a running server, whole or not at all, for their owner alone, and judged before they are used."""
+"""Backups: made beside a running server, whole or not at all, for their owner alone, and judged before they are used.
+
+A SQLite file and a PostgreSQL dump, each by its own means. What only a SQLite file has, journals beside it and the lock
+of the one server that may run on it, is tried there alone; what takes their place on PostgreSQL is tried there.
+"""
 
 import json
 import sqlite3
 import stat
+import subprocess
 from dataclasses import replace
 
 import pytest
+from support.places import POSTGRESQL, SQLITE
 
 from oscirc_blockstore.errors import BusyError, DocumentRefusedError, LocalError, NotFoundError, UsageError
 from oscirc_server import backing_up, running
-from oscirc_server.backing_up import back_up, backups, check, read, url_without_password
+from oscirc_server.backing_up import (
+    POSTGRESQL_NAME,
+    SQLITE_NAME,
+    back_up,
+    backups,
+    check,
+    read,
+    url_without_password,
+)
 from oscirc_server.engines import parse_url
 from oscirc_server.restoring import restore
 
 from .server_world import DAY_S, block
+
+ON_SQLITE = pytest.mark.parametrize("new_place", [SQLITE], indirect=True)
+ON_POSTGRESQL = pytest.mark.parametrize("new_place", [POSTGRESQL], indirect=True)
 
 
 @pytest.fixture
@@ -21,13 +38,39 @@ def place(tmp_path):
     return tmp_path / "backups"
 
 
-def test_a_backup_holds_the_database_and_the_keys_and_nobody_else_can_read_it(world, installation, place, api, alice):
+@pytest.fixture
+def database_name(world):
+    """Of the file in a backup."""
+    return SQLITE_NAME if world.place.database_url is None else POSTGRESQL_NAME
+
+
+def tables_in(made):
+    """The names of the tables that a backup holds."""
+    if made.database == "sqlite":
+        copy = sqlite3.connect(made.directory / SQLITE_NAME)
+        names = {name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        copy.close()
+        return names
+    command = ["pg_restore", "--list", made.directory / POSTGRESQL_NAME]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return {words[5] for words in map(str.split, listing.splitlines()) if words[3:4] == ["TABLE"] and len(words) > 5}
+
+
+def everything(world):
+    """All that a restore could change (a lock that was taken leaves its file)."""
+    files = [path for path in world.data.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {path: path.read_bytes() for path in files}, world.place.save_database()
+
+
+def test_a_backup_holds_the_database_and_the_keys_and_nobody_else_can_read_it(
+    world, installation, place, api, alice, database_name
+):
     assert api.publish(alice, "debian", "1", alice.build("debian", [block("a")])).status_code == 200
     made = back_up(installation, place)
     assert made == read(made.directory) == backups(place)[0]
     keys = {f"keys/{path.name}" for path in installation.layout.keys.glob("*.pem")}
     assert keys
-    assert set(made.files) == {"oscirc.db"} | keys
+    assert set(made.files) == {database_name} | keys
     assert made.roles == {
         role.role: role.version for role in world.administration.status().roles if role.role in made.roles
     }
@@ -38,12 +81,12 @@ def test_a_backup_holds_the_database_and_the_keys_and_nobody_else_can_read_it(wo
 
 def test_it_is_consistent_while_somebody_writes(installation, place, api):
     with installation.database.write() as session:
-        session.connection().exec_driver_sql("CREATE TABLE half (x)")
+        session.connection().exec_driver_sql("CREATE TABLE half (x INTEGER)")
         session.connection().exec_driver_sql("INSERT INTO half VALUES (1)")
         made = back_up(installation, place)
-    with sqlite3.connect(made.directory / "oscirc.db") as copy:
-        assert not copy.execute("SELECT name FROM sqlite_master WHERE name = 'half'").fetchall()
-    copy.close()
+    assert "drafts" in tables_in(made)
+    assert "half" not in tables_in(made)
+    assert "half" in tables_in(back_up(installation, place / "later"))
 
 
 def test_the_newest_are_kept_and_strangers_folders_are_left_alone(world, installation, place):
@@ -66,6 +109,7 @@ def test_one_that_fails_leaves_nothing_and_removes_nothing(world, installation, 
         raise LocalError("no space left")
 
     monkeypatch.setattr(backing_up, "_copy_sqlite", fail)
+    monkeypatch.setattr(backing_up, "_dump", fail)
     with pytest.raises(LocalError, match="no space"):
         back_up(installation, place, keep=1)
     assert list(place.iterdir()) == [first.directory]
@@ -74,24 +118,26 @@ def test_one_that_fails_leaves_nothing_and_removes_nothing(world, installation, 
 @pytest.mark.parametrize(
     ("name", "raw", "error"),
     [
-        ("oscirc.db", b"something else", DocumentRefusedError),
-        ("oscirc.db", None, DocumentRefusedError),
+        ("the database", b"something else", DocumentRefusedError),
+        ("the database", None, DocumentRefusedError),
         ("backup.json", None, NotFoundError),
         ("backup.json", b"{}", DocumentRefusedError),
         ("backup.json", b"[" * 5000, DocumentRefusedError),
         ("backup.json", b'{"format": "oscirc-backup-9"}', DocumentRefusedError),
     ],
 )
-def test_a_damaged_backup_is_refused_before_anything_changes(world, installation, place, name, raw, error):
+def test_a_damaged_backup_is_refused_before_anything_changes(
+    world, installation, place, name, raw, error, database_name
+):
     made = back_up(installation, place)
-    path = made.directory / name
+    path = made.directory / (database_name if name == "the database" else name)
     path.unlink()
     if raw is not None:
         path.write_bytes(raw)
-    before = {path: path.read_bytes() for path in world.data.rglob("*") if path.is_file()}
+    before = everything(world)
     with pytest.raises(error):
         restore(world.settings, read(made.directory), world.clock)
-    assert {path: path.read_bytes() for path in world.data.rglob("*") if path.is_file()} == before
+    assert everything(world) == before
 
 
 @pytest.mark.parametrize("name", ["../oscirc.db", "/etc/passwd", "keys/../../x", "a/b/c", ""])
@@ -104,6 +150,7 @@ def test_a_backup_names_no_file_elsewhere(installation, place, name):
         read(made.directory)
 
 
+@ON_SQLITE
 def test_what_stands_there_is_set_aside_and_a_journal_is_not_played_into_another_database(world, place, alice):
     with world.open() as opened:
         made = back_up(opened, place)
@@ -124,6 +171,27 @@ def test_what_stands_there_is_set_aside_and_a_journal_is_not_played_into_another
     assert restore(world.settings, made, world.clock)[0].name.startswith("oscirc.db.before-")  # twice is fine
 
 
+@ON_POSTGRESQL
+def test_it_goes_into_an_empty_database_and_into_no_other(world, place, api, alice):
+    """Who runs a server on one has its tables there: a running server's database is not replaced either."""
+    assert api.publish(alice, "debian", "1", alice.build("debian", [block("a")])).status_code == 200
+    with world.open() as opened:
+        made = back_up(opened, place)
+    (world.data / "keys" / "snapshot.pem").write_bytes(b"another key")
+    before = everything(world)
+    with pytest.raises(UsageError, match="not empty"):
+        restore(world.settings, made, world.clock)
+    assert everything(world) == before
+    empty = replace(world.place, database=world.place.cluster.create())
+    again = replace(world, place=empty)
+    assert [path.name.partition(".before-")[0] for path in restore(again.settings, made, world.clock)] == [
+        "snapshot.pem"
+    ]
+    assert again.administration.status() == world.administration.status()
+    assert again.administration.status().images == 1
+
+
+@ON_SQLITE
 def test_a_running_servers_data_is_not_replaced(world, place):
     with world.open() as opened:
         made = back_up(opened, place)
@@ -133,9 +201,10 @@ def test_a_running_servers_data_is_not_replaced(world, place):
 
 def test_a_backup_of_another_kind_of_database_is_refused(world, installation, place):
     made = back_up(installation, place)
-    other = replace(world.settings, database_url="postgresql://oscirc@127.0.0.1:1/oscirc")
-    with pytest.raises(UsageError, match="postgresql"):
-        restore(other, made, world.clock)
+    url = "postgresql://oscirc@127.0.0.1:1/oscirc" if made.database == "sqlite" else f"sqlite:///{place / 'other.db'}"
+    with pytest.raises(UsageError, match=url.partition(":")[0]):
+        restore(replace(world.settings, database_url=url), made, world.clock)
+    assert not (place / "other.db").exists()
 
 
 def test_a_password_is_in_the_environment_of_postgresqls_programs_and_not_among_their_arguments():
