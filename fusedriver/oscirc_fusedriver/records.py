@@ -21,10 +21,12 @@ from pathlib import Path
 from oscirc_blockstore.errors import BusyError, LocalError
 from oscirc_fusedriver.processes import ProcessIdentity
 from oscirc_fusedriver.readers import MountDescription
+from oscirc_remote.deadlines import Deadline
 from oscirc_remote.paths import runtime_directory
 
 FILE_NAME = "disk.raw"
 _MAXIMUM_RECORD_BYTES = 65536
+_TRIES_APART_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,21 +162,31 @@ _NUMBERS = ("pid", "start_ticks", "disk_size", "created")
 
 
 @contextlib.contextmanager
-def claimed(place: Path) -> Iterator[None]:
+def claimed(place: Path, *, deadline: Deadline | None = None) -> Iterator[None]:
     """Hold a mount point (a real path) against other drivers of this user; raises `BusyError` when one has it.
 
-    The kernel lets go when the process ends, however it ends.
+    With a deadline, a driver without a record is waited for until then: one that ends has none from its unmount on,
+    one that begins has none yet. The kernel lets go when the process ends, however it ends.
     """
     path = mounts_directory() / f"{mount_id(place)}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise _taken(place) from None
+        while not _locked(descriptor):
+            record = find_at(place)
+            if deadline is None or deadline.remaining_s() <= 0 or (record is not None and record.process.alive()):
+                raise _taken(place)
+            time.sleep(_TRIES_APART_S)
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _taken(place: Path) -> BusyError:

@@ -89,5 +89,7 @@ def test_when_the_one_that_streams_is_killed_another_goes_on_and_nothing_is_fetc
         worst_s = replay(recorded, [place for place in places if place != streaming], recorded.boot, kill)
         assert worst_s < 2.0
         assert len(mirror.server.asked_of(path)) == 2  # by the one that was killed, and by one of the others
-        assert set(times_asked(mirror).values()) <= {1}
-        assert mirror.link.tell().bytes_down < length + HALF_A_SEGMENT + ON_THE_WAY
+        singly = times_asked(mirror)  # what a guest waited for before the stream had come back to where it was
+        assert set(singly.values()) <= {1}
+        wasted = HALF_A_SEGMENT + ON_THE_WAY + 1.01 * len(singly) * BLOCK
+        assert mirror.link.tell().bytes_down < length + wasted

@@ -4,7 +4,8 @@
 
 `disk`: the file. `resident`: whether reads are served inline. At an offset in the script's lists a read
 raises (`raise`: {offset: class name}), is short (`short`), waits for `fail_reads` or for ever (`block`, `hang`), or takes
-time (`slow`: {offset: seconds}). `prepare`: what happens instead of opening ("raise CLASS", "warn", "exit", "crash", "hang").
+time (`slow`: {offset: seconds}). `closed`: a file that its reader makes once it has closed, which takes a while then.
+`prepare`: what happens instead of opening ("raise CLASS", "warn", "exit", "crash", "hang").
 Prints one JSON line when it is ready, or the error. Bare text would do for people; this is read by tests.
 """
 
@@ -110,6 +111,9 @@ class ScriptedReader:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+        if "closed" in self.script:
+            time.sleep(0.5)
+            Path(self.script["closed"]).touch()
 
 
 def prepare(script):

@@ -94,6 +94,16 @@ def test_unmounting_may_be_repeated(mounted, mountpoint):
     assert unmount(mountpoint) is Outcome.NOT_MOUNTED
 
 
+def test_who_unmounts_second_waits_for_the_driver_as_the_first_does(mounted, mountpoint, tmp_path):
+    closed = tmp_path / "closed"
+    mount = mounted(resident=True, closed=str(closed))
+    mount.process.send_signal(signal.SIGTERM)
+    until(lambda: records.find(mountpoint) is None, "its record is gone")
+    assert unmount(mountpoint) is Outcome.NOT_MOUNTED
+    assert closed.exists()  # and with it, what the image needs of the cache is nobody's any more
+    assert mount.ends() == 0
+
+
 def test_fusermount_from_outside_ends_it_too(mounted):
     mount = mounted(resident=True)
     subprocess.run(kernel.unmount_command(mount.mountpoint), check=True)

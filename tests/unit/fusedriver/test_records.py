@@ -1,7 +1,9 @@
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from oscirc_blockstore.errors import BusyError
 from oscirc_fusedriver import records
 from oscirc_fusedriver.readers import MountDescription
 from oscirc_fusedriver.records import MountRecord
+from oscirc_remote.deadlines import Deadline
 
 DESCRIBED = MountDescription("home", "home:alice/disk#stable", "ab" * 32, "alice/disk", "1.2")
 
@@ -91,6 +94,19 @@ def test_a_mount_point_can_be_claimed_once(record):
             pass
     with records.claimed(place):
         pass
+
+
+def test_a_claim_waits_for_a_driver_that_ends_but_not_for_one_that_serves(record):
+    place = Path(record.mountpoint)
+    claims = contextlib.ExitStack()
+    claims.enter_context(records.claimed(place))
+    threading.Timer(0.1, claims.close).start()
+    with records.claimed(place, deadline=Deadline.after(30)):
+        with pytest.raises(BusyError, match="just mounting"), records.claimed(place, deadline=Deadline.after(0.05)):
+            pass
+        record.write()
+        with pytest.raises(BusyError, match="already mounted"), records.claimed(place, deadline=Deadline.after(3600)):
+            pass
 
 
 def test_the_kernel_frees_the_claim_of_a_dead_process(record):
