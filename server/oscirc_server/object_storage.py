@@ -5,14 +5,16 @@ have rivals holds the claims of the digests meanwhile (`services.claims`). Objec
 Cache-Control, so that the store or a CDN before it can serve readers by itself.
 
 Requests are bounded: 30 s and two more tries within a minute; files that change in place (`timestamp.json`, listings)
-get 5 s and one more try, so that what a superseded writer sent is over soon. Errors say what the operator can do, and
-never quote a URL's signature.
+get 5 s and one more try, so that what a superseded writer sent is over soon. The library sends again what it takes for
+idempotent; a removal, which it does not (it is a POST), is sent again here, and over within a minute in any case: that
+is what `collection.removing` goes by. Errors say what the operator can do, and never quote a URL's signature.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING
@@ -34,6 +36,7 @@ _MAX_ERROR_CHARS = 200
 _PARTS_AT_ONCE = 4
 _STEADY_S, _STEADY_TRIES = 30, 2
 _CHANGING_S, _CHANGING_TRIES = 5, 1
+_REMOVING_S, _REMOVING_PAUSES_S = 15, (0.1, 0.5)
 _NO_BUCKET = ("NoSuchBucket", "404 Not Found")
 _REFUSED = ("403 Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied")
 
@@ -75,10 +78,17 @@ class ObjectStorage:
     durable_on_put = True
     first_put_wins = False
 
-    def __init__(self, store: ObjectStore, changing: ObjectStore | None = None, name: str = "the object store") -> None:
-        """`changing` is the same place with shorter limits, for the files that change."""
+    def __init__(
+        self,
+        store: ObjectStore,
+        changing: ObjectStore | None = None,
+        removing: ObjectStore | None = None,
+        name: str = "the object store",
+    ) -> None:
+        """The same place with shorter limits: `changing` for the files that change, `removing` for removals."""
         self._store = store
         self._changing = changing or store
+        self._removing = removing or store
         self._name = name
 
     @classmethod
@@ -90,7 +100,8 @@ class ObjectStorage:
             settings = s3_settings.parse(url, os.environ)
             name = f"the bucket {settings.bucket} at {settings.endpoint or 'AWS'}"
             steady = _s3_store(settings, _STEADY_S, _STEADY_TRIES)
-            return cls(steady, _s3_store(settings, _CHANGING_S, _CHANGING_TRIES), name)
+            changing = _s3_store(settings, _CHANGING_S, _CHANGING_TRIES)
+            return cls(steady, changing, _s3_store(settings, _REMOVING_S, 0), name)
         except (BaseError, ValueError) as error:
             raise UsageError(f"cannot use the block storage {url[:200]!r}: {_said(error)}") from None
 
@@ -147,8 +158,18 @@ class ObjectStorage:
 
     def remove(self, path: str) -> None:
         """See `Storage`."""
+        for pause_s in _REMOVING_PAUSES_S:
+            try:
+                self._remove(path)
+            except UnreachableError:  # whether it was heard or not
+                time.sleep(pause_s)
+            else:
+                return
+        self._remove(path)
+
+    def _remove(self, path: str) -> None:
         with self._translated(), contextlib.suppress(FileNotFoundError):
-            obstore.delete(self._store, path)
+            obstore.delete(self._removing, path)
 
     def _put(self, path: str, raw: bytes | memoryview) -> None:
         with self._translated():

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import BusyError
-from oscirc_server.collection import block_files, marking, roots, serial, sweeping, tree_files
+from oscirc_server.collection import block_files, marking, removing, roots, serial, tree_files
 from oscirc_server.collection.marks import PARTS, Marks
 from oscirc_server.collection.report import Report
 from oscirc_server.collection.sweeping import Sweeper
@@ -59,7 +59,7 @@ def _collect(
     begun = time.monotonic()
     report = Report(dry_run=dry_run)
     if not dry_run:
-        sweeping.finish(installation, held, stopped=stopped)
+        removing.finish(installation, held, stopped=stopped)
         report.drafts_expired = drafts.expire(installation)
     started_s = installation.now_s()
     told_for_s = installation.settings.collection.told_for_s
@@ -146,7 +146,7 @@ def look_after(installation: Installation, *, stopped: Callable[[], bool] = lamb
     with installation.locks.try_held(COLLECTOR) as held:
         if held is None:
             return None
-        sweeping.finish(installation, held, stopped=stopped)
+        removing.finish(installation, held, stopped=stopped)
         if not _due(installation):
             return None
         return _collect(installation, held, dry_run=False, on_progress=silent, stopped=stopped)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -22,8 +23,8 @@ from oscirc_blockstore.frame import max_frame_bytes
 from oscirc_blockstore.table import BLOCK_SIZES
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.fetching import HttpFrameSource
+from oscirc_server.collection import removing
 from oscirc_server.collection.block_files import size_inside
-from oscirc_server.collection.sweeping import forget_deleted, remove_files
 from oscirc_server.installation import Installation
 from oscirc_server.locks import COLLECTOR
 from oscirc_server.models import BLOCK_DELETING, BlockRow
@@ -91,16 +92,14 @@ def quarantine(installation: Installation, digest: Digest) -> None:
     if raw is not None:
         _keep(installation, digest, raw)
     with contextlib.suppress(BusyError), installation.locks.held(COLLECTOR, _QUARANTINE_WAIT_S) as held:
+        now_s, begun = installation.now_s(), time.monotonic()
         with installation.database.write(durable=True) as session:
-            now_s = installation.now_s()
             session.execute(
                 update(BlockRow).where(BlockRow.digest == digest).values(state=BLOCK_DELETING, condemned_s=now_s)
             )
             has_row = session.get(BlockRow, digest) is not None
         if has_row:
-            held.confirm()
-            remove_files(installation, [digest])
-            forget_deleted(installation, [digest])
+            removing.remove(installation, held, [digest], now_s, begun)
     with installation.database.write() as session:
         blocks.forget(session, digest)
 

@@ -2,7 +2,7 @@
 
 Every transaction is of one chunk of rows and alone, so that "not leased" is true when it commits. A deletion is three
 steps: rows become `deleting` (durably: after a power cut no row may promise a file that is gone), files are removed,
-rows go. `finish` takes up whatever is `deleting`, from a crash or from this run alike.
+rows go (`removing`).
 """
 
 from __future__ import annotations
@@ -10,26 +10,21 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, delete, exists, select, update
+from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.orm import Session
 
-from oscirc_blockstore.digests import Digest, block_path
+from oscirc_blockstore.digests import Digest
+from oscirc_server.collection import removing
 from oscirc_server.collection.marking import lasting
 from oscirc_server.collection.report import Report
 from oscirc_server.database import CHUNK, chunks, insert_new
-from oscirc_server.errors import SupersededError
 from oscirc_server.installation import Installation
 from oscirc_server.locks import Held
 from oscirc_server.models import BLOCK_CONDEMNED, BLOCK_DELETING, BLOCK_LIVE, BLOCK_STAGED, BlockRow, Lease
 from oscirc_server.repository import CLOCK_SLACK_S
 from oscirc_server.services import blocks
-
-REMOVERS = 8
-REMOVE_WITHIN_S = 60.0
-FINISH_AFTER_S = 120  # of what another process has begun, where a lock can be lost unawares
 
 _PAGE = 5000
 
@@ -130,36 +125,34 @@ class Sweeper:
 
     def _delete(self, rows: Sequence[Row]) -> None:
         self._announce()
-        now_s = self._installation.now_s()
-        begun = time.monotonic()
+        now_s, begun = self._installation.now_s(), time.monotonic()
         with self._excluding(durable=True) as session:
             moved = self._move(session, rows, (BLOCK_CONDEMNED,), BLOCK_DELETING, now_s)
         for row in rows:
             if row.digest in moved:
                 self._report.deleted.add(row.stored_length)
         if not self._report.dry_run:
-            self._remove(sorted(moved), begun)
+            removing.remove(self._installation, self._held, sorted(moved), now_s, begun)
 
     def delete_orphans(self, found: Sequence[tuple[Digest, int]]) -> None:
         """(digest, length) of files without a row: those that nobody leases are given one, and deleted."""
         if found:
             self._announce()
         for chunk in chunks(found):
-            begun = time.monotonic()
+            now_s, begun = self._installation.now_s(), time.monotonic()
             with self._excluding(durable=True) as session:
                 wanted = [digest for digest, _ in chunk]
                 taken = set(session.scalars(select(Lease.digest).where(Lease.digest.in_(wanted))))
                 taken.update(session.scalars(select(BlockRow.digest).where(BlockRow.digest.in_(wanted))))
                 free = [(digest, length) for digest, length in chunk if digest not in taken]
                 if not self._report.dry_run:
-                    now_s = self._installation.now_s()
                     facts = {"raw_size": 0, "state": BLOCK_DELETING, "created_s": now_s, "condemned_s": now_s}
                     rows = [{"digest": digest, "stored_length": length, **facts} for digest, length in free]
                     insert_new(session, BlockRow, rows)
             for _, length in free:
                 self._report.orphans.add(length)
             if not self._report.dry_run:
-                self._remove([digest for digest, _ in free], begun)
+                removing.remove(self._installation, self._held, [digest for digest, _ in free], now_s, begun)
 
     def _announce(self) -> None:
         """Once, before the first deletion of a collection (`serial`)."""
@@ -197,45 +190,3 @@ class Sweeper:
                 .execution_options(synchronize_session=False)
             )
         return moved
-
-    def _remove(self, digests: Sequence[Digest], begun: float) -> None:
-        """The files of rows that are `deleting` since `begun`, and then the rows."""
-        if not digests:
-            return
-        self._held.confirm()
-        if time.monotonic() - begun > REMOVE_WITHIN_S:
-            raise SupersededError("removing blocks took too long: others may go on with it", hint="collect again")
-        remove_files(self._installation, digests)
-        forget_deleted(self._installation, digests)
-
-
-def remove_files(installation: Installation, digests: Sequence[Digest]) -> None:
-    """Remove block files; absent ones are fine."""
-    remove = installation.storage.remove
-    with ThreadPoolExecutor(REMOVERS, thread_name_prefix="removing") as pool:
-        for _ in pool.map(lambda digest: remove(block_path(digest)), digests):
-            pass
-
-
-def forget_deleted(installation: Installation, digests: Sequence[Digest]) -> None:
-    """The rows of files that are removed: from now on these blocks may be uploaded again."""
-    with installation.database.write() as session:
-        for chunk in chunks(digests):
-            session.execute(delete(BlockRow).where(BlockRow.digest.in_(chunk), BlockRow.state == BLOCK_DELETING))
-
-
-def finish(installation: Installation, held: Held, *, stopped: Callable[[], bool] = lambda: False) -> int:
-    """Go on with deletions that were begun and not ended; how many blocks that were. For the lock's holder."""
-    horizon_s = installation.now_s() - (0 if installation.database.is_sqlite else FINISH_AFTER_S)
-    finished = 0
-    while not stopped():
-        with installation.database.read() as session:
-            due = (BlockRow.state == BLOCK_DELETING, BlockRow.condemned_s <= horizon_s)
-            digests = [Digest(raw) for raw in session.scalars(select(BlockRow.digest).where(*due).limit(CHUNK))]
-        if not digests:
-            break
-        held.confirm()
-        remove_files(installation, digests)
-        forget_deleted(installation, digests)
-        finished += len(digests)
-    return finished

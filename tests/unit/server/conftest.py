@@ -23,7 +23,7 @@ EVERYDAY = frozenset(
     f"test_{name}.py"
     for name in (
         *("accelerators_of_versions", "direct_reads", "drafts", "job_worker", "reconciling", "recovery", "releases"),
-        *("renewal", "repository", "resigning", "several_servers", "uploads", "versions_of_images"),
+        *("removing", "renewal", "repository", "resigning", "several_servers", "uploads", "versions_of_images"),
     )
 )
 
