@@ -38,8 +38,7 @@ PROFILE = "profile"
 DELTA = "delta"
 LENGTHS = "lengths"
 PACKAGES = "packages"
-SCREENSHOT = "screenshot"
-KINDS = (BUNDLE, DELTA, LENGTHS, PACKAGES, PROFILE, SCREENSHOT)
+KINDS = (BUNDLE, DELTA, LENGTHS, PACKAGES, PROFILE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,8 +87,20 @@ def check_text(value: object, what: str, max_chars: int, *, lines: bool = False)
         raise DocumentRefusedError(f"{what} is not text of at most {max_chars} characters")
     for character in value:
         if unicodedata.category(character) in ("Cc", "Cf", "Cs") and not (lines and character in "\n\t"):
-            raise DocumentRefusedError(f"{what} holds the control character U+{ord(character):04X}")
+            raise _refused_character(value, character, what, lines=lines)
     return value
+
+
+def _refused_character(text: str, character: str, what: str, *, lines: bool) -> DocumentRefusedError:
+    before = text[: text.index(character)]
+    place = f" in line {before.count(chr(10)) + 1}" if lines else ""
+    invisible = unicodedata.category(character) == "Cf"
+    return DocumentRefusedError(
+        f"{what} holds the control character U+{ord(character):04X}{place}",
+        hint="take it out: characters that join, hide or reorder others are not shown; an emoji made of several has one"
+        if invisible
+        else "take it out: it cannot be shown as it is",
+    )
 
 
 def refuse_bad_names(error: NameRefusedError, what: str) -> DocumentRefusedError:

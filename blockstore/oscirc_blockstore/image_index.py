@@ -1,9 +1,9 @@
-"""The image index: what may change about an image. Versions, their manifests, yanks and channels; signed as a whole.
+"""The image index: what may change about an image. Versions, their manifests, yanks, channels; signed as a whole.
 
 It is the image's only TUF target, `<publisher>/<image>.json`. A released label is for ever: a later index may add
 versions, move channels, mark a version yanked or list it as deleted, but never point its label at another manifest,
 nor forget that it was there (`check_successor`). An image that was deleted as a whole is closed: its index lists no
-version, and none is ever added.
+version, and none is ever added. What is said of the image (`about`) may change freely.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from oscirc_blockstore import canonical
+from oscirc_blockstore import about, canonical
+from oscirc_blockstore.about import NOTHING_SAID, About
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import DocumentRefusedError, NameRefusedError, NotFoundError, UsageError
 from oscirc_blockstore.fields import Fields, check_text, refuse_bad_names
@@ -82,6 +83,7 @@ class ImageIndex:
     channels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     deleted: tuple[Deleted, ...] = ()
     closed: bool = False
+    about: About = NOTHING_SAID
 
     def version(self, label: str) -> ImageVersion:
         """The version with this label, or `NotFoundError` that lists what there is."""
@@ -169,7 +171,7 @@ class ImageIndex:
             return self
         bare = replace(self, channels=MappingProxyType({}))
         emptied = bare.without_versions([version.label for version in self.versions], date=date, why=why)
-        return replace(emptied, closed=True)
+        return replace(emptied, closed=True, about=NOTHING_SAID)
 
     def serialise(self) -> bytes:
         """The canonical bytes, checked by `parse`, so that nobody can sign what nobody can read."""
@@ -205,6 +207,8 @@ class ImageIndex:
             ]
         if self.closed:
             document["closed"] = True
+        if self.about != NOTHING_SAID:
+            document["about"] = self.about.document()
         raw = canonical.serialise(document)
         parse(raw, self.publisher, self.image)
         return raw
@@ -274,13 +278,14 @@ def parse(raw: bytes, publisher: str, image: str) -> ImageIndex:
     except NameRefusedError as error:
         raise refuse_bad_names(error, "the image index") from None
     closed = fields.boolean("closed") if fields.has("closed") else False
+    said = about.parse(fields.take("about")) if fields.has("about") else NOTHING_SAID
     fields.finish()
     gone = {tombstone.label for tombstone in deleted}
     if len(gone) != len(deleted) or not labels.isdisjoint(gone):
         raise DocumentRefusedError("the image index lists a deleted version twice, or as a version too")
     if closed and versions:
         raise DocumentRefusedError("the image index is closed and lists versions")
-    return ImageIndex(publisher, image, versions, MappingProxyType(channels), deleted, closed)
+    return ImageIndex(publisher, image, versions, MappingProxyType(channels), deleted, closed, said)
 
 
 def check_successor(old: ImageIndex, new: ImageIndex) -> None:

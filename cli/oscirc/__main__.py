@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "profile": ("profiles", "profile", "Boot profiles of released versions (add, bundle, list, remove)."),
     "delta": ("deltas", "delta", "Delta packs of released versions (make, list, remove)."),
     "channel": ("publishing", "channel", "Move a channel to another version."),
+    "describe": ("describing", "describe", "Say what an image is: title, summary, README, licence, end of life."),
     "yank": ("lifecycle", "yank", "Withdraw a version, saying why."),
     "restore": ("lifecycle", "restore", "Offer a withdrawn version again."),
     "delete": ("lifecycle", "delete", "Delete versions, or a whole image, for ever."),

@@ -67,6 +67,14 @@ def parse_version_reference(text: str) -> VersionReference:
     )
 
 
+def parse_image_reference(text: str) -> VersionReference:
+    """`[REMOTE:]PUBLISHER/IMAGE` alone, for what holds for all versions; without REMOTE, of the only remote."""
+    reference = references.parse(text)
+    if "@" in text or "#" in text:
+        raise UsageError(f"{text!r} names more than an image", hint="write [REMOTE:]PUBLISHER/IMAGE")
+    return VersionReference(only_remote(reference.remote or None), reference.publisher, reference.image, "")
+
+
 def parse_publisher(text: str) -> tuple[Remote, str]:
     """`[REMOTE:]NAME`."""
     remote, colon, name = text.rpartition(":")

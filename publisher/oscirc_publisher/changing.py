@@ -1,4 +1,4 @@
-"""What a publisher may change about an image that is released: channels, yanks, deletions, and until when it is signed.
+"""What a publisher may change about a released image: channels, yanks, what is said of it, deletions, its expiry.
 
 Each function reads what is served, verifies it, and signs the next role version (`releasing`); a change that stands
 already is a success that signs nothing.
@@ -6,8 +6,10 @@ already is a success that signs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
+from oscirc_blockstore.about import About
 from oscirc_blockstore.errors import NotFoundError
 from oscirc_blockstore.image_index import ImageIndex, Yank
 from oscirc_blockstore.names import check_image
@@ -45,6 +47,15 @@ def yank(signatory: Signatory, image: str, version: str, why: str, *, security: 
 def restore(signatory: Signatory, image: str, version: str) -> Released:
     """Take a yank back."""
     return signatory.change(check_image(image), lambda index: _existing(index).with_yank(version, None))
+
+
+def describe(signatory: Signatory, image: str, say: Callable[[About], About]) -> Released:
+    """Change what is said of the image; `say` makes it of what was said, and is called again after a conflict."""
+
+    def merge(index: ImageIndex) -> ImageIndex:
+        return replace(index, about=say(_existing(index).about))
+
+    return signatory.change(check_image(image), merge)
 
 
 def delete(signatory: Signatory, image: str, versions: Collection[str], why: str = "") -> Released:

@@ -14,11 +14,11 @@ Ctrl-C, a crash or a lost connection at any point leaves a draft: the same call 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-from oscirc_blockstore.changed_disk import ChangedDisk
+from oscirc_blockstore.about import About
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest, digest_of
 from oscirc_blockstore.disk_source import DiskSource
 from oscirc_blockstore.errors import (
@@ -32,7 +32,6 @@ from oscirc_blockstore.manifest import Manifest, SystemFacts
 from oscirc_blockstore.names import check_channel, check_image, check_version
 from oscirc_blockstore.table import DEFAULT_BLOCK_SIZE, Geometry
 from oscirc_publisher.building import BlockSink, BuiltTable, build_table, data_bytes
-from oscirc_publisher.earlier_version import EarlierVersion
 from oscirc_publisher.effort import Effort
 from oscirc_publisher.opened_file import check_disk_size
 from oscirc_publisher.releasing import Released, Signatory, date_text
@@ -103,6 +102,7 @@ def publish(
     workers: int | None = None,
     progress: Progress | None = None,
     base_is_there: bool = False,
+    say: Callable[[About], About] | None = None,
 ) -> PublishResult:
     """Release `disk` as `version` of the image, and point `channel` (None: no channel) at it.
 
@@ -111,7 +111,7 @@ def publish(
     `level` None: as `effort` finds right.
 
     `base_is_there` is for a `changed_disk.ChangedDisk` whose base was released by this very server: its blocks are not
-    asked about, unless the server misses some all the same.
+    asked about, unless the server misses some all the same. `say` changes, with the release, what is said of the image.
     """
     started = time.monotonic()
     work = _Publication(
@@ -126,6 +126,7 @@ def publish(
         workers,
         progress or _silent,
         base_is_there,
+        say,
     )
     index = signatory.served_index(signatory.served_role(), image)
     existing = next((known for known in index.versions if known.label == version), None)
@@ -133,7 +134,6 @@ def publish(
         index.with_version(work.version)  # refuses a label that was deleted, before a byte is read
     if level is None:
         work.effort = Effort(is_update=bool(index.versions))
-    work.before = _before(work, index)
     result = work.send() if existing is None else work.compare(existing)
     return replace(result, seconds=time.monotonic() - started)
 
@@ -153,7 +153,7 @@ class _Publication:
     workers: int | None
     progress: Progress
     base_is_there: bool
-    before: EarlierVersion | None = None
+    say: Callable[[About], About] | None
 
     def send(self) -> PublishResult:
         """Upload and release. A server that lost blocks between the two is asked, and given, once more."""
@@ -170,7 +170,7 @@ class _Publication:
             except ServerRefusedError as error:
                 if final_pass or not error.problem.get("missing"):
                     raise
-                self.base_is_there, self.before = False, None
+                self.base_is_there = False
             else:
                 return self._result(built, manifest, released, spent)
         raise AssertionError("the last pass returns or raises")
@@ -180,9 +180,11 @@ class _Publication:
         built, manifest = self._build(None, COMPARING)
         index = ImageIndex(self.signatory.publisher, self.image, (existing,))
         index.with_version(replace(self.version, manifest=digest_of(manifest)))  # raises for another disk
-        role = self.signatory.served_role()
-        index = self.signatory.served_index(role, self.image)
-        return self._result(built, manifest, Released(role.version, index, changed=False), Stored())
+        there = self.signatory.change(self.image, self._described)
+        return self._result(built, manifest, replace(there, changed=False), Stored())
+
+    def _described(self, index: ImageIndex) -> ImageIndex:
+        return index if self.say is None else replace(index, about=self.say(index.about))
 
     def _build(self, sink: BlockSink | None, phase: str) -> tuple[BuiltTable, bytes]:
         total = data_bytes(self.disk, self.geometry.block_size)
@@ -196,7 +198,6 @@ class _Publication:
             stop=self.signatory.rest.stop,
             on_read=lambda done, sent: self.progress(phase, done, total, sent.sent_bytes),
             base_is_there=self.base_is_there,
-            before=self.before,
         )
         if isinstance(self.disk, WatchedDisk):
             self.disk.check_unchanged()
@@ -209,7 +210,7 @@ class _Publication:
         version = replace(self.version, manifest=manifest)
 
         def merge(index: ImageIndex) -> ImageIndex:
-            merged = index.with_version(version)
+            merged = self._described(index.with_version(version))
             return merged if self.channel is None else merged.with_channel(self.channel, version.label)
 
         return self.signatory.change(self.image, merge, draft.release, draft=draft.id)
@@ -236,15 +237,6 @@ class _Publication:
             seconds=0.0,
             changed_blocks=built.changed_blocks,
         )
-
-
-def _before(work: _Publication, index: ImageIndex) -> EarlierVersion | None:
-    """What most of the disk probably has been before: what the channel points at, else what was released last."""
-    if not index.versions or isinstance(work.disk, ChangedDisk):
-        return None
-    pointed = index.channels.get(work.channel or DEFAULT_CHANNEL)
-    version = index.version(pointed) if pointed is not None else index.versions[-1]
-    return EarlierVersion(work.signatory.rest.fetch, version.manifest, work.geometry.block_size)
 
 
 def _checked_version(signatory: Signatory, image: str, label: str, changelog: str) -> ImageVersion:

@@ -173,7 +173,7 @@ class Signatory:
                 raise refusal
             image_index.check_successor(old, new)
             try:
-                previous = {image: old.serialise()} if old.versions else {}
+                previous = {} if role.index(image) is None else {image: old.serialise()}
                 accepted = self._sign_and_send(role, {image: new.serialise()}, send or self._put, previous, draft)
             except (ServerRefusedError, NotFoundError) as error:
                 refusal = error

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from oscirc_blockstore.about import About
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.errors import (
     BusyError,
@@ -52,8 +53,9 @@ _ALLOW = "--allow-revoked uses it all the same"
 class Resolved:
     """A reference with its verified manifest. `fresh`: the repository said so just now, and until `expires`.
 
-    `version_label` is empty where a digest names a manifest that no known version has; `expires` is None where
-    nothing but the digest was asked.
+    `about` is what its publisher says of the image, None where the image's index was not asked for. `version_label`
+    is empty where a digest names a manifest that no known version has; `expires` is None where nothing but the digest
+    was asked.
     """
 
     remote: Remote
@@ -66,6 +68,7 @@ class Resolved:
     fresh: bool
     warnings: tuple[str, ...]
     expires: datetime | None
+    about: About | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class _Case:
         fresh: bool = False,
         warnings: tuple[str, ...] = (),
         expires: datetime | None = None,
+        about: About | None = None,
     ) -> Resolved:
         """The answer, unless the manifest is another image's."""
         reference = self.reference
@@ -106,6 +110,7 @@ class _Case:
             fresh,
             warnings,
             expires,
+            about,
         )
 
 
@@ -209,7 +214,13 @@ class Resolver:
             expires = session.expires(reference.publisher)
             notes = tuple(f"passed over: {note}" for note in session.notes)
             answer = case.answer(
-                version.label, version.manifest, manifest, fresh=True, warnings=notes + yank, expires=expires
+                version.label,
+                version.manifest,
+                manifest,
+                fresh=True,
+                warnings=notes + yank,
+                expires=expires,
+                about=index.about,
             )
             if raw is not None:
                 book.keep_manifest(version.manifest, raw)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from oscirc_blockstore import image_index, repository_facts, trust
+from oscirc_blockstore.about import About
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.image_index import ImageIndex, Yank
 from oscirc_blockstore.repository_facts import TARGET
@@ -139,6 +140,29 @@ def _index_changes(old: ImageIndex, new: ImageIndex) -> Iterator[str]:
         left, reached = old.channels.get(channel, "nothing"), new.channels.get(channel, "nothing")
         if left != reached:
             yield f"{name}: #{channel} goes from {left} to {reached}"
+    gone = {each.label for each in old.deleted}
+    for each in new.deleted:
+        if each.label not in gone:
+            yield f"{name}: version {each.label} is deleted for ever{f': {each.why}' if each.why else ''}"
+    if new.closed and not old.closed:
+        yield f"{name}: nothing is released under this name ever again"
+    yield from _said_changes(name, old.about, new.about)
+
+
+def _said_changes(name: str, old: About, new: About) -> Iterator[str]:
+    """What is said of an image; a README by its digest, as `sha256sum` prints it for what `readme` holds."""
+    before, after = old.document(), new.document()
+    for field, value in after.items():
+        if value == before[field]:
+            continue
+        if field == "readme":
+            yield f"{name}: the README becomes one of {len(new.readme.encode())} bytes, SHA-256 {_digest(new.readme)}"
+        else:
+            yield f"{name}: {field.replace('_', ' ')} becomes {value!r} (was {before[field]!r})"
+
+
+def _digest(text: str) -> str:
+    return digest_of(text.encode()).hex()
 
 
 def _yank_text(yanked: Yank | None) -> str:

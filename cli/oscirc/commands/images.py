@@ -75,20 +75,30 @@ def _plain(text: object) -> str:
 @click.argument("reference")
 @click.option("--offline", is_flag=True, help="As far as this workstation knows.")
 @click.option("--allow-revoked", is_flag=True, help="Show a version that was withdrawn for security reasons.")
+@click.option("--readme", "only_readme", is_flag=True, help="Print the image's README instead.")
 @json_option
-def show(reference: str, *, offline: bool, allow_revoked: bool, as_json: bool) -> None:
-    """What a reference resolves to now, verified: the disk, its size, the facts about its system.
+def show(reference: str, *, offline: bool, allow_revoked: bool, only_readme: bool, as_json: bool) -> None:
+    """What a reference resolves to now, verified: the disk, its size, the facts about its system, what it is.
 
     \b
     Example:
       oscirc show 'alice/debian#stable'
     """
+    from datetime import UTC, datetime
+
+    from oscirc.describing import about_lines
+    from oscirc_blockstore.errors import NotFoundError
     from oscirc_remote.resolving import resolve
 
     resolved = resolve(reference, offline=offline, allow_revoked=allow_revoked)
     manifest, system = resolved.manifest, resolved.manifest.system
     for warning in resolved.warnings:
         warn(warning)
+    if only_readme:
+        if resolved.about is None:
+            raise NotFoundError("the README is not kept here", hint="ask for it with the network at hand")
+        click.echo(resolved.about.readme)
+        return
     facts: dict[str, object] = {
         "remote": resolved.remote.name,
         "publisher": resolved.publisher,
@@ -107,6 +117,7 @@ def show(reference: str, *, offline: bool, allow_revoked: bool, as_json: bool) -
         "default_login": system.default_login,
         "fresh": resolved.fresh,
         "expires": resolved.expires.isoformat() if resolved.expires else None,
+        "about": None if resolved.about is None else resolved.about.document(),
         "warnings": list(resolved.warnings),
     }
     if as_json:
@@ -120,6 +131,8 @@ def show(reference: str, *, offline: bool, allow_revoked: bool, as_json: bool) -
     click.echo(f"  needs     {system.minimum_memory_mib} MiB of memory")
     if system.default_login:
         click.echo(f"  login     {system.default_login}")
+    for what, said in about_lines(resolved.about, system.version, datetime.now(UTC).date()):
+        click.echo(f"  {what:<8}  {said}")
     click.echo(
         f"  verified  {'just now' if resolved.fresh else 'earlier'}, good until {facts['expires'] or 'for ever'}"
     )

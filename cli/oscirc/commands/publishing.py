@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from oscirc.describing import about_options
 from oscirc.options import json_option, key_option, passphrase_file_option, recording_options, token_file_option
 from oscirc.output import human_bytes, progress, warn
 from oscirc.pipelines import oidc_options
 
 if TYPE_CHECKING:
+    from oscirc.describing import Say
     from oscirc.instance_publishing import OpenedInstance
     from oscirc.output import Bar
     from oscirc_blockstore.disk_source import DiskSource
@@ -65,6 +67,7 @@ class _Shown:
 @click.option(
     "--changelog-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The same, from a file."
 )
+@about_options
 @click.option(
     "--level",
     default=None,
@@ -123,6 +126,7 @@ def publish(  # one parameter for each option
     keep_secrets: bool,
     dry_run: bool,
     as_json: bool,
+    say: Say | None,
     **facts: str | int,
 ) -> None:
     """Publish a disk (raw, qcow2, vmdk, vdi or vhdx), or what an instance has become, as a new version of an image.
@@ -139,6 +143,9 @@ def publish(  # one parameter for each option
 
     Names and versions of the packages that dpkg or apk noted on an ext4 file system of the disk go with it, for pages
     that say what changed; --no-packages sends none.
+
+    What the image is (--title to --end-of-life) stays said for later versions until something else is said, here or
+    with oscirc describe.
 
     From the version before a delta pack is made, with which clients that have that version fetch a fraction of what
     changed; its blocks come from the cache of this machine, or else from the repository. A server that runs jobs makes
@@ -228,6 +235,7 @@ def publish(  # one parameter for each option
                 block_size=size,
                 progress=_Shown(bar),
                 base_is_there=made is not None and made.resolved.remote.url == wanted.remote.url,
+                say=say,
             )
         added = accelerating.add_to_published(wanted, signatory.rest, profiles, source, quiet=as_json)
         listed = (

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
+from oscirc_blockstore.about import About
 from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.services import catalog
 from oscirc_server.services.catalog import ImageFacts, VersionFacts
@@ -57,6 +58,21 @@ class VersionDocument(BaseModel):
     system: SystemDocument
 
 
+class AboutDocument(BaseModel):
+    """What the publisher says of it, as signed. `readme` is Markdown, and null in lists, since it may be long.
+
+    `end_of_life` has a day for each version of the system; that of "" holds for all others.
+    """
+
+    title: str
+    summary: str
+    readme: str | None
+    licence: str
+    homepage: str
+    kind: str
+    end_of_life: dict[str, str]
+
+
 class ImageDocument(BaseModel):
     """One image; `versions` newest first, `boot` the command that runs it, `deleted` what was there and is gone."""
 
@@ -69,6 +85,7 @@ class ImageDocument(BaseModel):
     version_count: int
     versions: list[VersionDocument]
     deleted: list[DeletedDocument]
+    about: AboutDocument
 
 
 class ImageList(BaseModel):
@@ -101,8 +118,20 @@ def _version(facts: VersionFacts) -> VersionDocument:
     )
 
 
-def image_document(facts: ImageFacts) -> ImageDocument:
-    """One image, as it is answered."""
+def _about(said: About, *, with_readme: bool) -> AboutDocument:
+    return AboutDocument(
+        title=said.title,
+        summary=said.summary,
+        readme=said.readme if with_readme else None,
+        licence=said.licence,
+        homepage=said.homepage,
+        kind=said.kind,
+        end_of_life=dict(said.end_of_life),
+    )
+
+
+def image_document(facts: ImageFacts, *, with_readme: bool = True) -> ImageDocument:
+    """One image, as it is answered; lists leave the README out, since it may be long."""
     return ImageDocument(
         publisher=facts.publisher,
         image=facts.image,
@@ -116,6 +145,7 @@ def image_document(facts: ImageFacts) -> ImageDocument:
             DeletedDocument(version=gone.label, manifest=gone.manifest.hex(), date=gone.date, why=gone.why)
             for gone in facts.deleted
         ],
+        about=_about(facts.about, with_readme=with_readme),
     )
 
 
@@ -133,7 +163,7 @@ def list_images(
     if page.after is not None:
         query = urlencode({"q": q, "limit": limit, "after": page.after})
         response.headers["Link"] = f'<images?{query}>; rel="next"'
-    return ImageList(images=[image_document(facts) for facts in page.images], next=page.after)
+    return ImageList(images=[image_document(facts, with_readme=False) for facts in page.images], next=page.after)
 
 
 @router.get("/{publisher}/{image}")

@@ -8,6 +8,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore import image_index
+from oscirc_blockstore.about import NOTHING_SAID, About
 from oscirc_blockstore.errors import NotFoundError, UsageError
 from oscirc_blockstore.image_index import DEFAULT_CHANNEL, Deleted, ImageIndex, ImageVersion, Yank
 from oscirc_blockstore.manifest import SystemFacts
@@ -53,6 +54,7 @@ class ImageFacts:
     shown: str | None
     reference: str
     deleted: tuple[Deleted, ...] = ()
+    about: About = NOTHING_SAID
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ def _image_facts(session: Session, row: ImageRow, limit: int) -> ImageFacts:
         shown=None if shown is None else shown.label,
         reference=_reference(index, shown),
         deleted=tuple(reversed(index.deleted))[:limit],
+        about=index.about,
     )
 
 

@@ -28,6 +28,7 @@ Kind = Literal[
     "image.listed",
     "image.unlisted",
     "image.closed",
+    "image.described",
     "publisher.added",
     "publisher.removed",
 ]
@@ -79,6 +80,8 @@ def record_changes(session: Session, at_s: int, old: ImageIndex | None, new: Ima
             record(session, at_s, "channel.removed", *names, channel)
     if new.closed and not before.closed:
         record(session, at_s, "image.closed", *names)
+    if new.about != before.about and not new.closed:
+        record(session, at_s, "image.described", *names, title=new.about.title)
 
 
 def _record_versions(session: Session, at_s: int, old: ImageIndex, new: ImageIndex) -> None:

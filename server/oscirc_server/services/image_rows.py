@@ -25,7 +25,7 @@ def shown_version(index: ImageIndex) -> ImageVersion | None:
 
 
 def _search_text(session: Session, index: ImageIndex) -> str:
-    words = [f"{index.publisher}/{index.image}"]
+    words = [f"{index.publisher}/{index.image}", index.about.title, index.about.summary]
     version = shown_version(index)
     row = None if version is None else session.get(ManifestRow, version.manifest)
     if row is not None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from oscirc_blockstore.about import About
 from oscirc_blockstore.digests import Digest
 from oscirc_blockstore.image_index import ImageIndex, ImageVersion
 from oscirc_blockstore.manifest import parse as parse_manifest
@@ -42,10 +43,10 @@ def record(session: Session, index: ImageIndex, shown: ImageVersion | None) -> N
         if row is None:
             facts = _facts(session, Digest(bytes(values["manifest"])))  # type: ignore[call-overload]  # always bytes
             row = VersionRow(**(_UNKNOWN | facts | values))
-            row.search_text = _search_text(row)
+            row.search_text = _search_text(row, index.about)
             session.add(row)
             continue
-        for name, value in values.items():
+        for name, value in {**values, "search_text": _search_text(row, index.about)}.items():
             if getattr(row, name) != value:
                 setattr(row, name, value)
     for label, row in known.items():
@@ -137,6 +138,7 @@ def _facts(session: Session, digest: Digest) -> dict[str, object]:
     }
 
 
-def _search_text(row: VersionRow) -> str:
-    words = (row.name, row.label, row.family, row.system_version, row.architecture, row.firmware)
+def _search_text(row: VersionRow, said: About) -> str:
+    of_system = (row.family, row.system_version, row.architecture, row.firmware)
+    words = (row.name, row.label, *of_system, said.title, said.summary)
     return " ".join(words).lower()

@@ -1,12 +1,15 @@
 """Several keys stand for a publisher: whose word is built upon, what leaves for others to sign, what comes back."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from oscirc_blockstore import image_index, keys
+from oscirc_blockstore.about import About
+from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import NotFoundError, SignatureRefusedError
 from oscirc_blockstore.signing_request import parse_request, read_signatures
 from oscirc_publisher import administration, changing
@@ -15,6 +18,7 @@ from oscirc_publisher.publishing import publish
 from oscirc_publisher.releasing import Signatory
 from oscirc_publisher.roles import sign, tuf_key
 from oscirc_publisher.signing import PublisherKey
+from oscirc_server import ceremony_facts
 
 from .conftest import MIB, MemoryDisk, mixed_bytes
 
@@ -88,6 +92,41 @@ def test_a_change_without_a_disk_leaves_a_request_beside_what_is_in_force(reposi
         with pytest.raises(AwaitsSignaturesError):
             changing.resign(signatory(rest, team, 2))
     assert repository.index("alice", "debian").version("1").yanked.why == "broken"
+
+
+def test_whoever_signs_too_is_told_what_is_said_of_an_image_and_what_is_deleted(repository, team):
+    with repository.client() as rest:
+        release(rest, team, 0, 1)
+        both = signatory(rest, team, 0, 1)
+        changing.describe(both, "debian", lambda _said: About("Debian", readme="# Old"))
+        with pytest.raises(AwaitsSignaturesError) as caught:
+            changing.describe(signatory(rest, team, 1), "debian", lambda said: replace(said, title="D", readme="# New"))
+        (facts,) = ceremony_facts.describe(parse_request(caught.value.request.serialise()))
+        assert facts.changes == (
+            "alice/debian: title becomes 'D' (was 'Debian')",
+            f"alice/debian: the README becomes one of 5 bytes, SHA-256 {digest_of(b'# New').hex()}",
+        )
+        with pytest.raises(AwaitsSignaturesError) as caught:
+            changing.delete_image(signatory(rest, team, 1), "debian", "no use")
+        told = ceremony_facts.describe(caught.value.request)[0].changes
+        assert "alice/debian: version 1 is deleted for ever: no use" in told
+        assert "alice/debian: nothing is released under this name ever again" in told
+
+
+def test_what_is_in_force_travels_with_a_request_where_every_version_is_deleted(repository, team):
+    """Else whoever signs would be told of everything in the index as if it were new."""
+    with repository.client() as rest:
+        disk = MemoryDisk(mixed_bytes(MIB))
+        both = signatory(rest, team, 0, 1)
+        publish(disk, both, "debian", "1", block_size=65536, channel=None)
+        changing.delete(both, "debian", ["1"], "broken")
+        with pytest.raises(AwaitsSignaturesError) as caught:
+            release(rest, team, 0, version="2")
+        (facts,) = ceremony_facts.describe(caught.value.request)
+    assert [change.partition(",")[0] for change in facts.changes] == [
+        "alice/debian: + version 2",
+        "alice/debian: #stable goes from nothing to 2",
+    ]
 
 
 def test_a_role_that_one_key_alone_signed_is_not_built_upon(repository, team):
