@@ -38,7 +38,8 @@ PROFILE = "profile"
 DELTA = "delta"
 LENGTHS = "lengths"
 PACKAGES = "packages"
-KINDS = (BUNDLE, DELTA, LENGTHS, PACKAGES, PROFILE)
+SCREENSHOT = "screenshot"
+KINDS = (BUNDLE, DELTA, LENGTHS, PACKAGES, PROFILE, SCREENSHOT)
 
 
 @dataclass(frozen=True, slots=True)

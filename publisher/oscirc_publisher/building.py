@@ -2,13 +2,15 @@
 
 The disk's extents are cut into batches of at most 16 MiB. One worker takes a batch all the way (read, hash, ask the
 server which of its blocks are missing, compress only those, send them), so that while one waits for the network
-others keep the cores busy, and what is held in memory is the number of workers times one batch. The table is built
-from the batches' digests in order, its nodes are sent as they close.
+others keep the cores busy. What is new in a batch and too little to be worth two requests waits for more of it, at
+most 8 MiB among all workers: so much, and a batch for each worker, is held in memory. The table is built from the
+batches' digests in order, its nodes are sent as they close.
 
 Rules:
 
 - A block that was asked about in this run is not asked about again (up to a million of them: then memory is worth
   more than a request that the server answers rightly anyway).
+- Nor is one that the version before has at the same place (`earlier_version`), unless the server lost it.
 - Zero blocks have no digest to ask for and no bytes to send; holes are never read.
 - The table depends on the disk's bytes and the block size only: not on extents, batches, workers or the server.
 - Without a sink the same pass only hashes: what a disk's manifest would be.
@@ -38,12 +40,23 @@ from oscirc_publisher.shared_parts import SharedParts
 from oscirc_publisher.uploading import Record, Stored
 
 BATCH_BYTES = 16 << 20
+GATHERED_BYTES = 8 << 20
 MAX_WORKERS = 12
 _NODES_PER_BATCH = 128
 _MAX_REMEMBERED = 1 << 20
 
 OnRead = Callable[[int, Stored], None]
 """Told after each batch: bytes read so far, and what was sent so far. Called in the caller's thread."""
+
+
+class Before(Protocol):
+    """What the server is known to have; `earlier_version.EarlierVersion` is one. Safe for several threads."""
+
+    def standing(self, blocks: Iterable[tuple[int, Digest]]) -> set[Digest]:
+        """Of these blocks (position, digest) those that are there."""
+
+    def nodes(self, digests: Iterable[Digest]) -> set[Digest]:
+        """Of these nodes those that are there."""
 
 
 class BlockSink(Protocol):
@@ -100,8 +113,9 @@ def build_table(
     stop: threading.Event | None = None,
     on_read: OnRead | None = None,
     base_is_there: bool = False,
+    before: Before | None = None,
 ) -> BuiltTable:
-    """Everything of `disk` into `sink`: blocks, and nodes as they close.
+    """Everything of `disk` into `sink`: blocks, and nodes as they close. What `before` has is not asked about.
 
     Raises whatever reading or the sink raise, after stopping the others.
 
@@ -110,7 +124,7 @@ def build_table(
     """
     effort = effort or Effort()
     stop, workers = stop or threading.Event(), workers or default_workers()
-    cutter = _Cutter(disk, geometry, sink, effort)
+    cutter = _Cutter(disk, geometry, sink, effort, before if sink is not None else None)
     builder: TableBuilder | TableEditor = TableBuilder(geometry, cutter.add_node)
     shared = None
     if isinstance(disk, ChangedDisk):
@@ -124,11 +138,15 @@ def build_table(
                 builder.add(position, digest)
             read_bytes += batch.read_bytes
             data_blocks += sum(1 for _, digest in batch.blocks if digest != ZERO_DIGEST)
-            distinct += batch.sent.distinct
+            distinct += batch.distinct
             new_blocks += batch.sent.new
             uploaded += batch.sent.uploaded
             if on_read is not None:
                 on_read(read_bytes, uploaded + cutter.nodes_uploaded)
+    with contextlib.closing(in_order(cutter.send_blocks, cutter.waiting(workers), workers=workers, stop=stop)) as rest:
+        for sent in rest:
+            new_blocks += sent.new
+            uploaded += sent.uploaded
     root = builder.finish()
     cutter.send_nodes()
     built = BuiltTable(
@@ -141,6 +159,8 @@ def build_table(
         new_nodes=cutter.new_nodes,
         uploaded=uploaded + cutter.nodes_uploaded,
     )
+    if on_read is not None:
+        on_read(read_bytes, built.uploaded)
     if isinstance(disk, ChangedDisk) and isinstance(builder, TableEditor):
         data_blocks = disk.base.data_blocks + builder.added_blocks
         built = replace(built, data_blocks=data_blocks, changed_blocks=builder.changed_blocks)
@@ -174,33 +194,37 @@ def _editor(disk: ChangedDisk, geometry: Geometry, cutter: _Cutter, shared: Shar
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """Digests not seen before in this run, those of them that the sink lacked, and what sending those took."""
+    """How many the sink lacked, and what sending those took."""
 
-    distinct: int
     new: int
     uploaded: Stored
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The blocks of a batch by position, zeros by the zero digest, and what became of them."""
+    """The blocks of a batch by position, zeros by the zero digest; how many were not seen before, and what was sent."""
 
     blocks: list[tuple[int, Digest]]
     read_bytes: int
+    distinct: int
     sent: _Sent
 
 
 class _Cutter:
     """What the workers share: the disk, the sink, and which digests were asked about."""
 
-    def __init__(self, disk: DiskSource, geometry: Geometry, sink: BlockSink | None, effort: Effort) -> None:
+    def __init__(
+        self, disk: DiskSource, geometry: Geometry, sink: BlockSink | None, effort: Effort, before: Before | None
+    ) -> None:
         self._disk = disk
         self._geometry = geometry
         self._sink = sink
         self._effort = effort
+        self._before = before
         self._zeros = bytes(geometry.block_size)
         self._changed = disk if isinstance(disk, ChangedDisk) else None
         self._asked: set[Digest] = set()
+        self._waiting: dict[Digest, bytes] = {}
         self._lock = threading.Lock()
         self._open_nodes: dict[Digest, bytes] = {}
         self.nodes = 0
@@ -224,7 +248,12 @@ class _Cutter:
                 blocks.append((start >> self._geometry.shift, digest))
                 if digest != ZERO_DIGEST:
                     contents[digest] = raw
-        return _Batch(blocks, read_bytes, self._send(contents, self._geometry.block_size))
+        data = ((position, digest) for position, digest in blocks if digest != ZERO_DIGEST)
+        there = self._before.standing(data) if self._before is not None else set[Digest]()
+        distinct, new = self._new(contents, there)
+        contents.clear()
+        sent = self.send_blocks(self._gathered(new)) if self._sink is not None else _Sent(0, Stored())
+        return _Batch(blocks, read_bytes, distinct, sent)
 
     def add_node(self, digest: Digest, raw: bytes) -> None:
         """A finished node, from the thread that builds the table."""
@@ -237,8 +266,10 @@ class _Cutter:
     def send_nodes(self) -> None:
         """Send the nodes that wait."""
         contents, self._open_nodes = self._open_nodes, {}
-        sent = self._send(contents, NODE_SIZE)
-        self.nodes += sent.distinct
+        there = self._before.nodes(contents) if self._before is not None else set[Digest]()
+        distinct, new = self._new(contents, there)
+        sent = self._send(new, NODE_SIZE)
+        self.nodes += distinct
         self.new_nodes += sent.new
         self.nodes_uploaded += sent.uploaded
 
@@ -249,20 +280,46 @@ class _Cutter:
             raise LocalError(f"the disk gave {len(raw)} of {size} bytes at {start}")
         return raw.ljust(self._geometry.block_size, b"\0")
 
+    def waiting(self, parts: int) -> list[dict[Digest, bytes]]:
+        """The new blocks that still wait at the end, in so many parts."""
+        with self._lock:
+            waiting, self._waiting = list(self._waiting.items()), {}
+        return [dict(waiting[number::parts]) for number in range(min(parts, len(waiting)))]
+
+    def send_blocks(self, contents: dict[Digest, bytes]) -> _Sent:
+        """Send those of these blocks that the sink lacks; runs in a worker."""
+        return self._send(contents, self._geometry.block_size)
+
+    def _new(self, contents: dict[Digest, bytes], there: set[Digest]) -> tuple[int, dict[Digest, bytes]]:
+        """How many of these were not seen before in this run, and those of them that the sink may lack."""
+        with self._lock:
+            unseen = [digest for digest in contents if digest not in self._asked]
+            if len(self._asked) < _MAX_REMEMBERED:
+                self._asked.update(unseen)
+        return len(unseen), {digest: contents[digest] for digest in unseen if digest not in there}
+
+    def _gathered(self, new: dict[Digest, bytes]) -> dict[Digest, bytes]:
+        """These, or with them those that wait, once they are worth a request; until then none."""
+        least = GATHERED_BYTES // self._geometry.block_size
+        if len(new) >= least:
+            return new
+        with self._lock:
+            self._waiting |= new
+            if len(self._waiting) < least:
+                return {}
+            gathered, self._waiting = self._waiting, {}
+        return gathered
+
     def _send(self, contents: dict[Digest, bytes], raw_size: int) -> _Sent:
         """Sends what the sink lacks; empties `contents` as it goes, to hold no byte twice."""
-        with self._lock:
-            unasked = [digest for digest in contents if digest not in self._asked]
-            if len(self._asked) < _MAX_REMEMBERED:
-                self._asked.update(unasked)
-        if self._sink is None or not unasked:
-            return _Sent(len(unasked), 0, Stored())
+        if self._sink is None or not contents:
+            return _Sent(0, Stored())
         records = [
             Record(digest, raw_size, frame.encode(contents.pop(digest), self._effort.level(raw_size)))
-            for digest in self._sink.missing(unasked)
+            for digest in self._sink.missing(list(contents))
         ]
         contents.clear()
-        return _Sent(len(unasked), len(records), self._sink.store(records) if records else Stored())
+        return _Sent(len(records), self._sink.store(records) if records else Stored())
 
 
 def _batches(disk: DiskSource, geometry: Geometry) -> Iterator[tuple[ByteRange, ...]]:

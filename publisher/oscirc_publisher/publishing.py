@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from oscirc_blockstore.about import About
+from oscirc_blockstore.changed_disk import ChangedDisk
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest, digest_of
 from oscirc_blockstore.disk_source import DiskSource
 from oscirc_blockstore.errors import (
@@ -32,6 +33,7 @@ from oscirc_blockstore.manifest import Manifest, SystemFacts
 from oscirc_blockstore.names import check_channel, check_image, check_version
 from oscirc_blockstore.table import DEFAULT_BLOCK_SIZE, Geometry
 from oscirc_publisher.building import BlockSink, BuiltTable, build_table, data_bytes
+from oscirc_publisher.earlier_version import EarlierVersion
 from oscirc_publisher.effort import Effort
 from oscirc_publisher.opened_file import check_disk_size
 from oscirc_publisher.releasing import Released, Signatory, date_text
@@ -134,6 +136,7 @@ def publish(
         index.with_version(work.version)  # refuses a label that was deleted, before a byte is read
     if level is None:
         work.effort = Effort(is_update=bool(index.versions))
+    work.before = _before(work, index)
     result = work.send() if existing is None else work.compare(existing)
     return replace(result, seconds=time.monotonic() - started)
 
@@ -154,6 +157,7 @@ class _Publication:
     progress: Progress
     base_is_there: bool
     say: Callable[[About], About] | None
+    before: EarlierVersion | None = None
 
     def send(self) -> PublishResult:
         """Upload and release. A server that lost blocks between the two is asked, and given, once more."""
@@ -170,7 +174,7 @@ class _Publication:
             except ServerRefusedError as error:
                 if final_pass or not error.problem.get("missing"):
                     raise
-                self.base_is_there = False
+                self.base_is_there, self.before = False, None
             else:
                 return self._result(built, manifest, released, spent)
         raise AssertionError("the last pass returns or raises")
@@ -198,6 +202,7 @@ class _Publication:
             stop=self.signatory.rest.stop,
             on_read=lambda done, sent: self.progress(phase, done, total, sent.sent_bytes),
             base_is_there=self.base_is_there,
+            before=self.before,
         )
         if isinstance(self.disk, WatchedDisk):
             self.disk.check_unchanged()
@@ -237,6 +242,15 @@ class _Publication:
             seconds=0.0,
             changed_blocks=built.changed_blocks,
         )
+
+
+def _before(work: _Publication, index: ImageIndex) -> EarlierVersion | None:
+    """What most of the disk probably has been before: what the channel points at, else what was released last."""
+    if not index.versions or isinstance(work.disk, ChangedDisk):
+        return None
+    pointed = index.channels.get(work.channel or DEFAULT_CHANNEL)
+    version = index.version(pointed) if pointed is not None else index.versions[-1]
+    return EarlierVersion(work.signatory.rest.fetch, version.manifest, work.geometry.block_size)
 
 
 def _checked_version(signatory: Signatory, image: str, label: str, changelog: str) -> ImageVersion:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from oscirc_blockstore import bundle, delta, lengths, package_list, profile
-from oscirc_blockstore.accelerators import DELTA, LENGTHS, PACKAGES, PROFILE
+from oscirc_blockstore import bundle, delta, lengths, package_list, profile, screenshot
+from oscirc_blockstore.accelerators import DELTA, LENGTHS, PACKAGES, PROFILE, SCREENSHOT
 from oscirc_blockstore.frame import max_frame_bytes
 from oscirc_blockstore.manifest import Manifest
 
@@ -16,6 +16,8 @@ def limit_bytes(manifest: Manifest, kind: str) -> int:
         return lengths.MAX_FILE_BYTES
     if kind == PACKAGES:
         return package_list.MAX_BYTES
+    if kind == SCREENSHOT:
+        return screenshot.MAX_BYTES
     if kind == DELTA:
         return delta.MAX_INDEX_BYTES + manifest.data_blocks * max_frame_bytes(manifest.geometry.block_size)
     return bundle.bounds(manifest.geometry, manifest.data_blocks).length

@@ -35,6 +35,7 @@ from oscirc_server.web import (
     catalog_pages,
     image_pages,
     publisher_pages,
+    screenshot_pages,
     status_page,
     update_pages,
     version_pages,
@@ -77,7 +78,7 @@ def create_app(installation: Installation, metrics: Metrics | None = None) -> AS
             await asyncio.to_thread(uploader.close)
 
     app = application.build(lifespan)
-    open_pages = (catalog_pages, image_pages, update_pages, version_pages, status_page)
+    open_pages = (catalog_pages, image_pages, screenshot_pages, update_pages, version_pages, status_page)
     for pages in (*open_pages, account, publisher_pages, admin_accounts, admin_views):
         app.include_router(pages.router)
     return Requests(

@@ -399,9 +399,13 @@ class Token(Base):
 
 
 class AcceleratorRow(Base):
-    """A file `accel/<sha256>` that makes a version start sooner; one of a kind and name for each manifest."""
+    """A file `accel/<sha256>` beside a version; one of a kind and name for each manifest.
+
+    A screenshot's row has its words, and its size in pixels.
+    """
 
     __tablename__ = "accelerators"
+    __table_args__ = (Index("accelerators_by_digest", "sha256"),)
 
     manifest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
     kind: Mapped[str] = mapped_column(String(16), primary_key=True)
@@ -410,6 +414,9 @@ class AcceleratorRow(Base):
     length: Mapped[int] = mapped_column(BigInteger)
     index_length: Mapped[int] = mapped_column(BigInteger)
     created_s: Mapped[int] = mapped_column(BigInteger)
+    alt: Mapped[str | None] = mapped_column(String(300))
+    width: Mapped[int | None]
+    height: Mapped[int | None]
 
 
 class ProfileRun(Base):

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from oscirc_blockstore.accelerators import Accelerator
+from oscirc_blockstore.accelerators import SCREENSHOT, Accelerator
 from oscirc_blockstore.digests import Digest, parse_hex
 from oscirc_blockstore.errors import UsageError
 from oscirc_server.accelerator_bounds import limit_bytes
@@ -20,21 +20,33 @@ from oscirc_server.api.conditions import CurrentCondition
 from oscirc_server.api.context import CurrentInstallation, context_of
 from oscirc_server.api.document import refusals
 from oscirc_server.api.security import Caller
-from oscirc_server.services import accelerators, fleet
+from oscirc_server.installation import Installation
+from oscirc_server.services import accelerators, fleet, screenshots
+from oscirc_server.services.screenshots import Picture
 
 _SPOOL_BYTES = 4 << 20
 _VERSION = "/images/{publisher}/{image}/versions/{version}"
 router = APIRouter(tags=["accelerators"])
 
 
+class PictureDocument(BaseModel):
+    """A screenshot as a PNG file: where it is, below the repository's URL; its size in pixels, and what it shows."""
+
+    path: str
+    width: int
+    height: int
+    alt: str
+
+
 class AcceleratorDocument(BaseModel):
-    """One file: `accel/<sha256>` below the repository's URL; lengths in bytes."""
+    """One file: `accel/<sha256>` below the repository's URL; lengths in bytes. A `screenshot` has its `picture`."""
 
     kind: str
     name: str
     sha256: str
     length: int
     index_length: int
+    picture: PictureDocument | None = None
 
 
 class AcceleratorList(BaseModel):
@@ -50,13 +62,17 @@ class RunDocument(BaseModel):
     runs: int
 
 
-def _document(accelerator: Accelerator) -> AcceleratorDocument:
+def _document(accelerator: Accelerator, picture: Picture | None = None) -> AcceleratorDocument:
+    shown = None
+    if picture is not None:
+        shown = PictureDocument(path=picture.path, width=picture.width, height=picture.height, alt=picture.alt)
     return AcceleratorDocument(
         kind=accelerator.kind,
         name=accelerator.name,
         sha256=accelerator.sha256.hex(),
         length=accelerator.length,
         index_length=accelerator.index_length,
+        picture=shown,
     )
 
 
@@ -66,7 +82,11 @@ def list_accelerators(publisher: str, image: str, version: str, installation: Cu
     with installation.database.read() as session:
         digest, _ = accelerators.manifest_of(session, publisher, image, version)
         listed = accelerators.listing(session, digest)
-    return AcceleratorList(manifest=digest.hex(), accelerators=[_document(each) for each in listed.accelerators])
+        pictures = screenshots.by_name(session, digest)
+    documents = [
+        _document(each, pictures.get(each.name) if each.kind == SCREENSHOT else None) for each in listed.accelerators
+    ]
+    return AcceleratorList(manifest=digest.hex(), accelerators=documents)
 
 
 @router.put(
@@ -110,7 +130,15 @@ async def put_accelerator(
                 installation, names, kind, name, expected, file, actor=principal.actor, condition=condition
             )
         )
-    return _document(put)
+    return await run_in_threadpool(lambda: _put_document(installation, names, put))
+
+
+def _put_document(installation: Installation, names: tuple[str, str, str], put: Accelerator) -> AcceleratorDocument:
+    if put.kind != SCREENSHOT:
+        return _document(put)
+    with installation.database.read() as session:
+        digest, _ = accelerators.manifest_of(session, *names)
+        return _document(put, screenshots.by_name(session, digest).get(put.name))
 
 
 @router.delete(_VERSION + "/accelerators/{kind}/{name}", status_code=HTTPStatus.NO_CONTENT, responses=refusals(412))

@@ -16,7 +16,7 @@ from typing import IO
 from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
-from oscirc_blockstore import bundle, delta, image_index, package_list, profile
+from oscirc_blockstore import bundle, delta, image_index, package_list, profile, screenshot
 from oscirc_blockstore.accelerators import (
     BUNDLE,
     DELTA,
@@ -27,6 +27,7 @@ from oscirc_blockstore.accelerators import (
     MAX_HINT_BYTES,
     PACKAGES,
     PROFILE,
+    SCREENSHOT,
     Accelerator,
     Hint,
     Listing,
@@ -45,7 +46,7 @@ from oscirc_server.errors import ConflictError
 from oscirc_server.installation import Installation
 from oscirc_server.locks import WRITER
 from oscirc_server.models import AcceleratorRow, Document, ImageRow, ManifestRow, ProfileRun
-from oscirc_server.services import audit, jobs
+from oscirc_server.services import audit, jobs, screenshots
 from oscirc_server.storage import Storage
 
 _PREFIX = "accel/"
@@ -105,7 +106,9 @@ def put(
         condition(_etag(session.get(AcceleratorRow, (digest, kind, name))))
         if not has_room(session, digest, kind, name):
             raise ConflictError(f"a version has at most {MAX_ACCELERATORS} accelerators", hint="remove one first")
-        put_row(session, digest, accelerator, installation.now_s())
+        row = put_row(session, digest, accelerator, installation.now_s())
+        if kind == SCREENSHOT:
+            screenshots.describe(row, file)
         if kind == PROFILE:  # its bundle is made here, if none comes
             jobs.note(session, publisher, [image], installation.now_s())
         subject = f"{publisher}/{image}@{version}"
@@ -305,9 +308,9 @@ def has_room(session: Session, manifest: Digest, kind: str, name: str) -> bool:
     return len(rows) < MAX_ACCELERATORS or any((row.kind, row.name) == (kind, name) for row in rows)
 
 
-def put_row(session: Session, manifest: Digest, accelerator: Accelerator, now_s: int) -> None:
+def put_row(session: Session, manifest: Digest, accelerator: Accelerator, now_s: int) -> AcceleratorRow:
     """List it instead of any of its kind and name; the documents follow with `project`."""
-    session.merge(
+    row = session.merge(
         AcceleratorRow(
             manifest=manifest,
             kind=accelerator.kind,
@@ -319,6 +322,7 @@ def put_row(session: Session, manifest: Digest, accelerator: Accelerator, now_s:
         )
     )
     _note_change(session, manifest, now_s)
+    return row
 
 
 def judged(digest: Digest, manifest: Manifest, kind: str, name: str, sha256: Digest, file: IO[bytes]) -> Accelerator:
@@ -326,18 +330,16 @@ def judged(digest: Digest, manifest: Manifest, kind: str, name: str, sha256: Dig
     length = file.seek(0, 2)
     file.seek(0)
     if kind == PROFILE:
-        recorded = profile.parse(file.read())
-        if recorded.manifest != digest or recorded.name != name:
-            raise DocumentRefusedError("the profile was recorded on another disk, or has another name")
-        if any(position >= manifest.geometry.block_count for position in recorded.positions):
-            raise DocumentRefusedError("the profile names a position beyond the end of the disk")
-        return Accelerator(PROFILE, name, sha256, length)
+        return _judged_profile(digest, manifest, name, sha256, file.read())
     if kind == PACKAGES:
         return _judged_packages(digest, name, sha256, file.read(package_list.MAX_BYTES + 1))
+    if kind == SCREENSHOT:
+        return screenshots.judged(digest, name, sha256, file.read(screenshot.MAX_BYTES + 1))
     if kind == DELTA:
         return _judged_pack(digest, manifest, name, sha256, length, file)
     if kind != BUNDLE:
-        raise UsageError(f"no kind of accelerator: {kind[:16]!r}", hint=f"{BUNDLE}, {DELTA}, {PACKAGES} or {PROFILE}")
+        known = f"{BUNDLE}, {DELTA}, {PACKAGES}, {PROFILE} or {SCREENSHOT}"
+        raise UsageError(f"no kind of accelerator: {kind[:16]!r}", hint=known)
     head = file.read(bundle.HEAD_SIZE)
     bounds = bundle.bounds(manifest.geometry, manifest.data_blocks)
     index_length = bundle.index_length(head, bounds.entries)
@@ -349,6 +351,15 @@ def judged(digest: Digest, manifest: Manifest, kind: str, name: str, sha256: Dig
     if index.length != length:
         raise DocumentRefusedError(f"the bundle has {length} bytes; its index says {index.length}")
     return Accelerator(BUNDLE, name, sha256, length, index_length)
+
+
+def _judged_profile(digest: Digest, manifest: Manifest, name: str, sha256: Digest, raw: bytes) -> Accelerator:
+    recorded = profile.parse(raw)
+    if recorded.manifest != digest or recorded.name != name:
+        raise DocumentRefusedError("the profile was recorded on another disk, or has another name")
+    if any(position >= manifest.geometry.block_count for position in recorded.positions):
+        raise DocumentRefusedError("the profile names a position beyond the end of the disk")
+    return Accelerator(PROFILE, name, sha256, len(raw))
 
 
 def _judged_packages(digest: Digest, name: str, sha256: Digest, raw: bytes) -> Accelerator:

@@ -17,8 +17,9 @@ from oscirc_server.api.images import image_document
 from oscirc_server.clock import date_text
 from oscirc_server.initialising import API_PATH
 from oscirc_server.models import AcceleratorRow
-from oscirc_server.services import catalog
+from oscirc_server.services import catalog, screenshots
 from oscirc_server.services.catalog import ImageFacts, PublisherFacts, VersionFacts
+from oscirc_server.services.screenshots import Picture
 from oscirc_server.web import readme, rendering, version_pages
 from oscirc_server.web.drawings import Bar, scaled_bars
 
@@ -49,11 +50,12 @@ def image_page(publisher: str, image: str, request: Request, installation: Curre
         signer = catalog.publisher(session, publisher)
         shown = next((version for version in facts.versions if version.label == facts.shown), None)
         boot_bytes = None if shown is None else _boot_bytes(session, shown)
+        pictures = [] if shown is None else _pictures(session, shown)
         values = rendering.common(session, request, "../../")
         versions = version_pages.timeline(session, publisher, image)
     base, _, root = str(values["remote"]).partition("#sha256=")
     found = {**values, "image": facts, "signer": signer, "shown": shown, "boot_bytes": boot_bytes}
-    found["versions"] = versions
+    found |= {"versions": versions, "pictures": pictures}
     found["bars"] = [] if shown is None else _bars(shown, boot_bytes)
     found["ways"] = [] if shown is None else ways(facts, shown, base.rstrip("/"), str(values["local_name"]))
     found["checks"] = [] if shown is None else checks(facts, shown, signer, base.rstrip("/"), root)
@@ -68,6 +70,11 @@ def _boot_bytes(session: Session, version: VersionFacts) -> int | None:
     """What a recorded boot fetches: its bundle's length; None where none was recorded."""
     row = session.get(AcceleratorRow, (parse_hex(version.manifest), accelerators.BUNDLE, _PROFILE))
     return None if row is None else row.length
+
+
+def _pictures(session: Session, version: VersionFacts) -> list[Picture]:
+    digest = parse_hex(version.manifest)
+    return screenshots.of_manifests(session, [digest])[digest]
 
 
 def _bars(version: VersionFacts, boot_bytes: int | None) -> list[Bar]:

@@ -87,9 +87,13 @@ class FakeRepository:
         with self.lock:
             if not path.startswith("api/v1/"):
                 assert "Authorization" not in request.headers
-                raw = self.files.get(path)
+                raw = self.files[path] if path in self.files else self._block_file(path)
                 return httpx.Response(404) if raw is None else httpx.Response(200, content=raw)
             return self._api(request, path.removeprefix("api/v1/"), body)
+
+    def _block_file(self, path: str) -> bytes | None:
+        match = re.fullmatch(r"blocks/sha256/../([0-9a-f]{64})\.zst", path)
+        return self.frames.get(Digest(bytes.fromhex(match[1])), (0, None))[1] if match else None
 
     def _api(self, request: httpx.Request, path: str, body: bytes) -> httpx.Response:
         method = request.method

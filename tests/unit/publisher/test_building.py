@@ -23,11 +23,13 @@ class MemorySink:
     def __init__(self, known=()):
         self.frames = dict.fromkeys(known, (0, b""))
         self.asked = []
+        self.questions = 0
         self.lock = threading.Lock()
 
     def missing(self, digests):
         with self.lock:
             self.asked += digests
+            self.questions += 1
             return [digest for digest in digests if digest not in self.frames]
 
     def store(self, records):
@@ -117,7 +119,7 @@ def test_the_order_of_the_frames_follows_from_what_is_missing_not_from_luck():
 
 
 def test_memory_is_bounded_by_the_workers_not_the_disk(monkeypatch):
-    """Blocks that were read and are not yet stored: at most one batch a worker."""
+    """Blocks that were read and are not yet stored: at most one batch a worker, and what waits for more."""
     held, most = set(), 0
     lock = threading.Lock()
 
@@ -139,9 +141,20 @@ def test_memory_is_bounded_by_the_workers_not_the_disk(monkeypatch):
     import random
 
     monkeypatch.setattr(building, "BATCH_BYTES", 4 * MIB)
+    monkeypatch.setattr(building, "GATHERED_BYTES", 2 * MIB)
     raw = random.Random(3).randbytes(48 * MIB)
     build_table(Counting(raw), Geometry(len(raw), BLOCK), Releasing(), workers=3)
-    assert 0 < most <= 3 * building.BATCH_BYTES // BLOCK
+    assert 0 < most <= (3 * building.BATCH_BYTES + building.GATHERED_BYTES) // BLOCK
+
+
+def test_little_that_is_new_waits_for_more_of_it(monkeypatch):
+    monkeypatch.setattr(building, "BATCH_BYTES", MIB)
+    monkeypatch.setattr(building, "GATHERED_BYTES", 2 * MIB)
+    raw = mixed_bytes(32 * MIB)
+    geometry = Geometry(len(raw), BLOCK)
+    sink = MemorySink(expected_blocks(raw).values())
+    build_table(MemoryDisk(raw), geometry, sink, workers=1)
+    assert sink.questions <= 32 * MIB // building.GATHERED_BYTES + 2
 
 
 def test_a_digest_is_asked_for_once_even_among_workers():
