@@ -6,7 +6,6 @@ Exit codes: 0 done, 2 usage, 3 not found, 4 trust refused, 5 network, 6 local (d
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import os
@@ -158,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
+    except _interruptions():
         click.echo("oscirc: interrupted", err=True)
         return 130
     except OscircError as error:
@@ -172,6 +171,12 @@ def main(arguments: list[str] | None = None) -> int:
         report(LocalError(f"this machine refuses: {error}"), as_json="--json" in arguments)
         return LocalError.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _interruptions() -> tuple[type[BaseException], ...]:
+    """What Ctrl-C becomes; the cancellation of a loop only where there was one, since loading asyncio takes 30 ms."""
+    loaded = sys.modules.get("asyncio")
+    return click.Abort, KeyboardInterrupt, *(() if loaded is None else (loaded.CancelledError,))
 
 
 def _use_preferred_proxy() -> None:

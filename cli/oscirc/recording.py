@@ -6,7 +6,6 @@ machine happened to do. Nothing of a run is kept but its trace.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 import shutil
@@ -157,6 +156,8 @@ def _run(
     cpus: int,
     options: RecordingOptions,
 ) -> None:
+    import asyncio
+
     from oscirc_fusedriver import mounting, unmounting
     from oscirc_fusedriver.readers import MountOptions
 
@@ -177,6 +178,8 @@ async def _boot(
     disk: Path, manifest_digest: str, system: SystemFacts, memory: int, cpus: int, options: RecordingOptions
 ) -> None:
     """A guest that nobody keeps, from its start to `settle_s` after its prompt."""
+    import asyncio
+
     from oscirc_vmlaunch import console, launching
     from oscirc_vmlaunch.instances import Instances
     from oscirc_vmlaunch.records import InstanceRecord

@@ -11,6 +11,7 @@ from support.certificates import certificate
 from support.fault_server import FaultServer
 
 from oscirc_blockstore.errors import DeadlineExceededError, TransportError, UnreachableError
+from oscirc_publisher.rest import Patience, RestClient
 from oscirc_remote import http_client
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.http_client import HttpClient
@@ -167,3 +168,16 @@ def test_a_tunnel_through_a_proxy_keeps_tls_and_its_bounds(tmp_path, trust, serv
         thread.join(10)
     assert len(asked) == 1
     assert asked[0].startswith(f"CONNECT 127.0.0.1:{server._server.server_address[1]} HTTP/1.".encode())
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+def test_the_publishers_client_checks_certificates_however_the_address_is_written(tmp_path, monkeypatch, serve, scheme):
+    path = certificate(tmp_path)
+    url = serve(path).url.replace("https", scheme, 1)
+    with RestClient(url, patience=Patience(())) as client, pytest.raises(UnreachableError, match="CERTIFICATE"):
+        client.fetch("a", 1 << 20)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    with RestClient("http://127.0.0.1:9/r", api_url=url, patience=Patience(())) as client:
+        assert client.call("GET", "b") == b"other"
+    with RestClient(url, patience=Patience(())) as client:
+        assert client.fetch("b", 100) == b"other"

@@ -97,7 +97,18 @@ def test_starting_a_command_does_not_load_the_other_rooms():
     code = "import sys, oscirc.__main__ as m; m.main(['mount', '--help']); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stderr.split())
-    assert not loaded & {"fastapi", "sqlalchemy", "tuf", "httpx", "pyfuse3", "trio", "qemu", "cryptography"}
+    assert not loaded & {"fastapi", "sqlalchemy", "tuf", "httpx", "pyfuse3", "trio", "qemu", "cryptography", "asyncio"}
+
+
+def test_the_cancellation_of_a_loop_is_an_interruption(monkeypatch, capsys):
+    import asyncio
+
+    def cancelled(*_arguments, **_options):
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(cli, "main", cancelled)
+    assert main(["ps"]) == 130
+    assert "interrupted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
