@@ -11,10 +11,12 @@ setup:            ## system packages and .venv/bin/oscirc
 demo: setup       ## build a disk, publish it, boot it over HTTP, update it
 	@.venv/bin/python deploy/demo.py
 
-test: setup       ## the everyday suite: under 15 minutes on two cores, boots the small guest
+test: setup       ## the everyday suite: under 15 minutes on two cores, boots the small guest, drives a browser
+	@deploy/setup.sh tests
 	$(PYTEST) -m "not vm and not long" $(PARALLEL) $(ARGS)
 
 test-long: setup  ## soaks and loads that need minutes, not seconds; no guest
+	@deploy/setup.sh tests
 	$(PYTEST) -m long --timeout 1800 $(ARGS)
 
 test-vm: setup    ## the stock Debian disk: builds it (once), publishes, mounts, boots

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that the Makefile's targets need on Debian or Ubuntu: system packages and a virtual environment in .venv.
-# `deploy/setup.sh` for demo and test, `deploy/setup.sh debian` also for the stock Debian disk and the benchmarks.
+# `deploy/setup.sh` for the demo, `tests` also for the tests in a browser, `debian` also for the stock Debian disk and
+# the benchmarks.
 # Idempotent: a second run finds everything there and takes a fraction of a second.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,6 +17,15 @@ packages=(
 )
 if [[ "${1:-}" == debian ]]; then
   packages+=(mmdebstrap debian-archive-keyring casync qemu-block-extra nbdkit libnbd-bin rclone zsync xdelta3 wrk)
+fi
+if [[ "${1:-}" == tests ]]; then
+  # Ubuntu has Chromium as a snap only, which cannot be driven from here: there the browser's tests are skipped, and say so.
+  if grep -qsx 'ID=debian' /etc/os-release; then
+    packages+=(chromium)
+  elif [[ -z "${OSCIRC_CHROMIUM:-}" ]]; then
+    echo "No Chromium from this distribution can be driven by the tests: those in a browser are skipped." >&2
+    echo "OSCIRC_CHROMIUM=PATH names one that is no snap." >&2
+  fi
 fi
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then

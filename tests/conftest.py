@@ -19,7 +19,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Where several workers share the tests, the files that take long come first, so that none is left over at the end.
-LONGEST_FIRST = ("vm", "fault", "fuse", "integration", "unit", "property")
+LONGEST_FIRST = ("vm", "fault", "fuse", "integration", "browser", "unit", "property")
 
 
 def pytest_collection_modifyitems(config, items):

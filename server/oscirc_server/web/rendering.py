@@ -30,7 +30,7 @@ POLICY: Final = (
 )
 HEADERS: Final = {
     "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with `no-referrer` browsers send forms with `Origin: null`, which is refused
     "X-Content-Type-Options": "nosniff",
     "Vary": "Accept",
 }

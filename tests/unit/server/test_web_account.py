@@ -197,3 +197,10 @@ def test_the_pages_run_no_script_and_are_in_no_frame(bea):
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
         assert "<script" not in answer.text
+
+
+def test_forms_are_sent_with_the_origin_by_browsers_and_refused_without_a_name_in_it(bea):
+    """Under `no-referrer` a browser says `Origin: null` of our own form, as it does of a sandboxed frame of anybody's."""
+    assert bea.get("/login").headers["referrer-policy"] == "same-origin"
+    assert log_in(bea, Origin="null").status_code == 403
+    assert log_in(bea, Origin="http://repository.test", **{"Sec-Fetch-Site": "same-origin"}).status_code == 303
