@@ -17,7 +17,7 @@ from oscirc_blockstore.profile import MAX_PROFILE_BYTES, Profile
 if TYPE_CHECKING:
     from oscirc.composition import VersionReference
     from oscirc.output import Bar
-    from oscirc.recording import RecordingOptions
+    from oscirc.recording import RecordingOptions, Screen
     from oscirc_blockstore.digests import Digest
     from oscirc_blockstore.disk_source import DiskSource
     from oscirc_blockstore.manifest import SystemFacts
@@ -79,6 +79,7 @@ def record_before_release(
     system: SystemFacts,
     block_size: int,
     options: RecordingOptions,
+    screen: Screen | None = None,
 ) -> list[Profile]:
     """Boot the disk on this machine, before anybody else can, and record it; nothing where that was done before.
 
@@ -96,7 +97,7 @@ def record_before_release(
     def prepare(_: MountOptions) -> PreparedImage:
         return recording.prepare_disk(place, declared, block_size)
 
-    return [recording.record(prepare, system, ZERO_DIGEST, block_size, options)]
+    return [recording.record(prepare, system, ZERO_DIGEST, block_size, options, screen)]
 
 
 def add_profiles(

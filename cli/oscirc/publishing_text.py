@@ -12,6 +12,7 @@ from oscirc.output import human_bytes, print_json, say
 
 if TYPE_CHECKING:
     from oscirc.instance_publishing import OpenedInstance
+    from oscirc.screenshots import Sent
     from oscirc_publisher.accelerating import Accelerated
     from oscirc_publisher.differencing import Packed
     from oscirc_publisher.publishing import PublishResult
@@ -60,12 +61,13 @@ def report(
     added: Sequence[Accelerated],
     packs: Sequence[Packed],
     packages: int | None,
+    pictured: Sent | None,
     made: OpenedInstance | None,
     *,
     as_json: bool,
 ) -> None:
     """What was published, what it took, and what is beside it."""
-    from oscirc import packing
+    from oscirc import packing, screenshots
 
     name = f"{result.publisher}/{result.image}@{result.version}"
     if as_json:
@@ -87,6 +89,7 @@ def report(
                 "profiles": [asdict(each) for each in added],
                 "deltas": [asdict(each) for each in packs],
                 "packages": packages,
+                "screenshot": None if pictured is None else asdict(pictured),
                 "seconds": round(result.seconds, 3),
                 **({} if made is None else {"changed_blocks": result.changed_blocks, **made.facts()}),
             }
@@ -111,5 +114,7 @@ def report(
         click.echo(f"  profile   {each.name}: {each.blocks} blocks, {human_bytes(each.bundle_bytes)} to boot")
     if packages is not None:
         click.echo(f"  packages  {packages} listed")
+    if pictured is not None:
+        click.echo(f"  picture   {screenshots.line_of(pictured)}")
     for pack in packs:
         click.echo(f"  delta     {packing.line_of(pack)}")

@@ -1,7 +1,8 @@
 """Recording boots: a mount that sees every read, a throw-away guest on it, and what it touched until its prompt.
 
 Runs differ in memory and processors, so that the merged profile holds what every boot wants rather than what one
-machine happened to do. Nothing of a run is kept but its trace.
+machine happened to do. Nothing of a run is kept but its trace, and of the last one, where it is asked for, what its
+display showed at the end: only that run has a display.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from oscirc.output import say
+from oscirc.output import say, warn
 from oscirc_blockstore import trace
 from oscirc_blockstore.errors import BusyError, DeadlineExceededError, LocalError, OscircError
 from oscirc_blockstore.profile import Profile, merge
@@ -25,15 +26,19 @@ from oscirc_blockstore.profile import Profile, merge
 if TYPE_CHECKING:
     from oscirc_blockstore.digests import Digest
     from oscirc_blockstore.manifest import SystemFacts
+    from oscirc_blockstore.png_making import Picture
     from oscirc_fusedriver.readers import MountOptions, PreparedImage
     from oscirc_publisher.disks import DiskFormat
     from oscirc_vmlaunch.accelerators import Request
+    from oscirc_vmlaunch.launching import RunningMachine
     from oscirc_vmlaunch.machine import FirmwareKind
 
 LOGIN = "login:"
 MACHINES = ((1024, 2), (2048, 1), (1536, 2), (3072, 1))
 """Memory in MiB and processors of the runs, over again for more."""
 _CONSOLE_TAIL = 500
+Screen = Callable[["Picture"], object]
+"""Is given what the display of the last run showed."""
 UNMOUNT_S = 60.0
 
 
@@ -74,13 +79,15 @@ def record(
     manifest_digest: Digest,
     block_size: int,
     options: RecordingOptions,
+    screen: Screen | None = None,
 ) -> Profile:
     """Boot what `prepare` opens, several times, and merge what the boots touched.
 
+    `screen` is not called, and the user is told why, where no picture can be had.
     SIGTERM and SIGHUP end it as Ctrl-C does: guest, mount and traces go.
     """
     with _ended_by_signals():
-        return merge(list(_runs(prepare, system, manifest_digest, block_size, options)))
+        return merge(list(_runs(prepare, system, manifest_digest, block_size, options, screen)))
 
 
 def _runs(
@@ -89,6 +96,7 @@ def _runs(
     manifest_digest: Digest,
     block_size: int,
     options: RecordingOptions,
+    screen: Screen | None,
 ) -> Iterator[Profile]:
     for number in range(options.runs):
         memory, cpus = options.machine(number, system.minimum_memory_mib)
@@ -96,7 +104,8 @@ def _runs(
         with _private_directory() as work:
             file = work / "trace"
             try:
-                _run(prepare, system, work / "mnt", file, memory, cpus, options)
+                seen_by = screen if number == options.runs - 1 else None
+                _run(prepare, system, work / "mnt", file, memory, cpus, options, seen_by)
             except OscircError as error:
                 error.args = (f"run {number + 1} ({memory} MiB, {cpus} processors): {error}",)
                 raise
@@ -155,6 +164,7 @@ def _run(
     memory: int,
     cpus: int,
     options: RecordingOptions,
+    screen: Screen | None,
 ) -> None:
     import asyncio
 
@@ -165,7 +175,7 @@ def _run(
     chosen = MountOptions(direct_io=True, trace=file)
     mounted = mounting.mount(lambda: prepare(chosen), mountpoint, options=chosen)
     try:
-        asyncio.run(_boot(mounted.disk, mounted.manifest_digest, system, memory, cpus, options))
+        asyncio.run(_boot(mounted.disk, mounted.manifest_digest, system, memory, cpus, options, screen))
     finally:
         try:
             # waits for the driver's end, and so for the whole trace: reads that a busy disk has not answered come first
@@ -175,9 +185,15 @@ def _run(
 
 
 async def _boot(
-    disk: Path, manifest_digest: str, system: SystemFacts, memory: int, cpus: int, options: RecordingOptions
+    disk: Path,
+    manifest_digest: str,
+    system: SystemFacts,
+    memory: int,
+    cpus: int,
+    options: RecordingOptions,
+    screen: Screen | None,
 ) -> None:
-    """A guest that nobody keeps, from its start to `settle_s` after its prompt."""
+    """A guest that nobody keeps, from its start to `settle_s` after its prompt, when its display is looked at."""
     import asyncio
 
     from oscirc_vmlaunch import console, launching
@@ -203,12 +219,14 @@ async def _boot(
         )
     )
     try:
-        machine = await launching.start(instance, disk, manifest_digest=manifest_digest)
+        machine = await launching.start(instance, disk, manifest_digest=manifest_digest, graphics=screen is not None)
         try:
             await console.wait_for_text(
                 instance.console_log, options.until, deadline_s=options.timeout_s, alive=machine.alive
             )
             await asyncio.sleep(options.settle_s)
+            if screen is not None:
+                await _look(machine, screen)
         except OscircError as error:
             raise DeadlineExceededError(
                 f"the guest did not show {options.until!r}: {error}",
@@ -219,6 +237,18 @@ async def _boot(
     finally:
         with contextlib.suppress(OscircError):
             Instances().remove(instance.name)
+
+
+async def _look(machine: RunningMachine, screen: Screen) -> None:
+    """Hand the display's picture on: one that cannot be had is no reason to lose the recording."""
+    from oscirc_vmlaunch import screendumps
+
+    try:
+        picture = await screendumps.take(machine)
+    except OscircError as error:
+        warn(f"no screenshot: {error}")
+    else:
+        screen(picture)
 
 
 def _tail(log: Path) -> str:

@@ -135,6 +135,7 @@ async def start(
     *,
     manifest_digest: str,
     display: Display = "none",
+    graphics: bool = False,
     paused: bool = False,
     secure_boot: bool = False,
     deadline_s: float = START_DEADLINE_S,
@@ -142,8 +143,9 @@ async def start(
     """Start an instance on the mounted image's `disk.raw` (an absolute path), which has this manifest digest (hex).
 
     Returns when QEMU's monitor answers; with `paused` the guest waits for `Monitor.resume`, so that a console can be
-    attached before its first word. BusyError when the instance runs already, UsageError when the image is not the one
-    that the instance was made on, MissingProgramError with what to install, LocalError with QEMU's own last words.
+    attached before its first word; `graphics` gives it a display even if nobody is shown it. BusyError when the
+    instance runs already, UsageError when the image is not the one that the instance was made on, MissingProgramError
+    with what to install, LocalError with QEMU's own last words.
     """
     try:
         with instance.lock() as lock:
@@ -173,6 +175,7 @@ async def start(
                     flash=flash,
                     listeners=listeners,
                     display=display,
+                    graphics=graphics,
                     paused=paused,
                 )
                 machine = _spawn(instance, specification, choice, inherited=[lock, base, *_descriptors(listeners)])
@@ -285,6 +288,7 @@ def _specification(
     flash: Flash | None,
     listeners: list[socket.socket],
     display: Display,
+    graphics: bool,
     paused: bool,
     base_descriptor: int,
 ) -> MachineSpec:
@@ -305,6 +309,7 @@ def _specification(
         pid_file=instance.pid_file,
         port_forwards=instance.record.port_forwards,
         display=display,
+        graphics=graphics,
         paused=paused,
         data_disk=data_disk,
         base_descriptor=base_descriptor,

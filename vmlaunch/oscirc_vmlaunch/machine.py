@@ -93,6 +93,7 @@ class MachineSpec:
     """All that decides how one virtual machine looks; sizes in MiB, paths absolute.
 
     `base_descriptor`: the base opened already, which QEMU inherits; it is opened by its path where that is None.
+    `graphics`: there is an adapter even without a display, for pictures of what would be shown.
     """
 
     name: str
@@ -113,6 +114,7 @@ class MachineSpec:
     paused: bool = False
     data_disk: Path | None = None
     base_descriptor: int | None = None
+    graphics: bool = False
 
 
 def default_memory_mib(minimum_mib: int = 0) -> int:
@@ -175,7 +177,7 @@ def build_arguments(spec: MachineSpec) -> list[str]:
         *_network(spec.port_forwards),
         *("-device", "virtio-rng-pci"),
         *_character_devices(spec),
-        *_display(spec.display),
+        *_display(spec.display, graphics=spec.graphics),
         *(("-S",) if spec.paused else ()),
     ]
 
@@ -282,9 +284,9 @@ def _listener(name: str, endpoint: Endpoint) -> str:
     return f"socket,id={name},path={_escaped(str(endpoint.path))},server=on,wait=off"
 
 
-def _display(display: Display) -> list[str]:
+def _display(display: Display, *, graphics: bool) -> list[str]:
     if display == "none":
-        return ["-display", "none"]
+        return ["-display", "none", *(("-device", "VGA") if graphics else ())]
     return ["-display", display, "-device", "VGA", "-device", "qemu-xhci", "-device", "usb-tablet"]
 
 

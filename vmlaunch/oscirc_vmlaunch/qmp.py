@@ -105,6 +105,10 @@ class Monitor:
         with contextlib.suppress(DisconnectedError):
             await self.execute("quit", deadline_s=deadline_s)
 
+    async def screendump(self, file: Path, *, deadline_s: float = COMMAND_DEADLINE_S) -> None:
+        """Have QEMU write what the guest's display shows, as PPM; it refuses where the guest has none."""
+        await self.execute("screendump", {"filename": str(file)}, deadline_s=deadline_s)
+
     async def block_statistics(self, device: str) -> BlockStatistics:
         """The counters of the guest's disk with this qdev id."""
         entries = await self.execute("query-blockstats")

@@ -86,7 +86,7 @@ def bundle(
 def list_profiles(reference: str, *, as_json: bool) -> None:
     """The profiles and bundles of a version."""
     from oscirc import composition
-    from oscirc_blockstore.accelerators import LENGTHS, PACKAGES
+    from oscirc_blockstore.accelerators import LENGTHS, PACKAGES, SCREENSHOT
     from oscirc_publisher.accelerating import VersionName
 
     wanted = composition.parse_version_reference(reference)
@@ -95,7 +95,7 @@ def list_profiles(reference: str, *, as_json: bool) -> None:
         answer = client.call_json("GET", f"{name.path}/accelerators")
     listed = answer.get("accelerators")
     found = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
-    found = [each for each in found if each.get("kind") not in (LENGTHS, PACKAGES)]  # nothing to boot with
+    found = [each for each in found if each.get("kind") not in (LENGTHS, PACKAGES, SCREENSHOT)]  # nothing to boot with
     if as_json:
         print_json({"accelerators": found})
     elif not found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from oscirc.describing import about_options
 from oscirc.options import json_option, key_option, passphrase_file_option, recording_options, token_file_option
 from oscirc.output import human_bytes, progress, warn
 from oscirc.pipelines import oidc_options
+from oscirc.screenshots import screenshot_options
 
 if TYPE_CHECKING:
     from oscirc.describing import Say
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from oscirc.output import Bar
     from oscirc_blockstore.disk_source import DiskSource
     from oscirc_blockstore.manifest import SystemFacts
+    from oscirc_blockstore.profile import Profile
     from oscirc_publisher.disks import DiskFormat
 
 _PHASES = {"comparing": "comparing", "uploading": "publishing", "releasing": "releasing"}
@@ -92,6 +94,7 @@ class _Shown:
 )
 @click.option("--no-packages", is_flag=True, help="Send no list of the packages on the disk (dpkg, apk).")
 @recording_options("record-")
+@screenshot_options
 @click.option("--clean", is_flag=True, help="instance:NAME: publish it without what should not be public.")
 @click.option("--keep-secrets", is_flag=True, help="instance:NAME: publish what should not be public, too.")
 @click.option("--dry-run", is_flag=True, help="instance:NAME: say what changed and what is private; publish nothing.")
@@ -122,6 +125,9 @@ def publish(  # one parameter for each option
     record_runs: int,
     record_timeout: float,
     record_accel: str,
+    screenshot: bool,
+    alt: str,
+    blank_screenshot: bool,
     clean: bool,
     keep_secrets: bool,
     dry_run: bool,
@@ -140,6 +146,7 @@ def publish(  # one parameter for each option
 
     With --profile auto the disk is booted here first, a few times, and what its boots read becomes the profile with
     which clients fetch a boot in one stream. A disk that does not come to its prompt is not released.
+    With --screenshot what its display shows at the prompt goes with it, for the image's page.
 
     Names and versions of the packages that dpkg or apk noted on an ext4 file system of the disk go with it, for pages
     that say what changed; --no-packages sends none.
@@ -168,18 +175,16 @@ def publish(  # one parameter for each option
         pipelines,
         publishing_text,
         recording,
+        screenshots,
     )
-    from oscirc_blockstore.errors import UsageError
     from oscirc_blockstore.table import DEFAULT_BLOCK_SIZE
     from oscirc_publisher.disks import FORMATS, open_disk
     from oscirc_publisher.publishing import publish as publish_disk
 
     wanted = composition.parse_version_reference(reference)
-    if changelog_file is not None:
-        changelog = _text_of(changelog_file)
+    changelog = changelog if changelog_file is None else _text_of(changelog_file)
     form: DiskFormat | None = next((known for known in FORMATS if known == declared), None)
     recorded_here = accelerating.AUTO in profiles_given
-    profiles = accelerating.read_profiles([text for text in profiles_given if text != accelerating.AUTO])
     automatic = recording.RecordingOptions(
         until=record_until,
         settle_s=record_settle,
@@ -187,8 +192,8 @@ def publish(  # one parameter for each option
         timeout_s=record_timeout,
         accelerator=record_accel,
     )
-    if recorded_here and any(each.name == automatic.name for each in profiles):
-        raise UsageError(f"a profile called {automatic.name!r} is given, and --profile auto records one of that name")
+    profiles = _given(profiles_given, automatic.name)
+    look = screenshots.wish(wanted=screenshot, alt=alt, blank_too=blank_screenshot, boots=recorded_here)
     wish = instance_publishing.Wish(clean=clean, keep_secrets=keep_secrets, dry_run=dry_run)
     instance_name = instance_publishing.named(disk, wish, recorded=recorded_here)
     with contextlib.ExitStack() as held:
@@ -211,7 +216,7 @@ def publish(  # one parameter for each option
         if recorded_here:
             signatory.served_role()  # what would be refused is refused before minutes are spent
             profiles += accelerating.record_before_release(
-                signatory.rest, wanted, Path(disk), form, system, size, automatic
+                signatory.rest, wanted, Path(disk), form, system, size, automatic, look.look if screenshot else None
             )
         accelerating.check_positions(profiles, source.size, size)
         index = signatory.served_index(signatory.served_role(), wanted.image)
@@ -241,6 +246,7 @@ def publish(  # one parameter for each option
         listed = (
             None if no_packages else package_sending.add_to_published(signatory.rest, wanted, result.manifest, source)
         )
+        pictured = screenshots.add_to_published(signatory.rest, wanted, result.manifest, look, record_until)
         packs = packing.add_to_published(wanted, signatory.rest, bases, source, size, quiet=as_json)
         result = move.finish(signatory, result)
         publishing_text.report(
@@ -249,9 +255,21 @@ def publish(  # one parameter for each option
             added,
             packs,
             listed,
+            pictured,
             made,
             as_json=as_json,
         )
+
+
+def _given(texts: Sequence[str], recorded: str) -> list[Profile]:
+    """The profiles in files; one may not have the name of what --profile auto records."""
+    from oscirc import accelerating
+    from oscirc_blockstore.errors import UsageError
+
+    profiles = accelerating.read_profiles([text for text in texts if text != accelerating.AUTO])
+    if accelerating.AUTO in texts and any(each.name == recorded for each in profiles):
+        raise UsageError(f"a profile called {recorded!r} is given, and --profile auto records one of that name")
+    return profiles
 
 
 _FACTS = {

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from oscirc.options import json_option, recording_options
+from oscirc.options import json_option, recording_options, token_file_option
 from oscirc.output import human_bytes, print_json, say, warn
+from oscirc.screenshots import screenshot_options
 
 if TYPE_CHECKING:
+    from oscirc.screenshots import Sent, Wish
     from oscirc_fusedriver.readers import MountOptions, PreparedImage
+    from oscirc_publisher.rest import RestClient
+    from oscirc_remote.resolving import Resolved
 
 
 @click.command()
@@ -27,7 +33,10 @@ if TYPE_CHECKING:
 @click.option("--memory", type=click.IntRange(1), help="Memory in MiB of every run (default: another for each).")
 @click.option("--cpus", type=click.IntRange(1, 255), help="Processors of every run (default: another for each).")
 @click.option("--keep-traces", type=click.Path(path_type=Path), help="Keep the read traces in this directory.")
+@screenshot_options
+@click.option("--screenshot-file", type=click.Path(path_type=Path), help="Keep the picture (PNG) in this file.")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
+@token_file_option
 @json_option
 def record(
     reference: str,
@@ -42,30 +51,41 @@ def record(
     memory: int | None,
     cpus: int | None,
     keep_traces: Path | None,
+    screenshot: bool,
+    alt: str,
+    blank_screenshot: bool,
+    screenshot_file: Path | None,
     force: bool,
+    token_file: Path | None,
     as_json: bool,
 ) -> None:
     """Boot an image a few times and write its boot profile: the blocks that a boot touches, in order.
 
     Give it to `oscirc publish --profile` or `oscirc profile add`; then clients fetch what a boot needs in one stream.
 
+    With --screenshot what the display of the last boot shows at the prompt is put beside the version, for the image's
+    page; that takes a token of its publisher. A display that shows nothing is told of and not sent.
+
     \b
     Example:
       oscirc record alice/debian -o debian.profile.json
+      oscirc record alice/debian@12.1 --runs 1 --screenshot --alt 'Debian 12 at its login prompt'
       oscirc record alice/debian --name desktop --until 'Reached target .*Graphical'
     """
-    from oscirc import composition, recording
+    from oscirc import composition, recording, screenshots
     from oscirc_blockstore.errors import LocalError
     from oscirc_blockstore.names import check_channel
     from oscirc_remote.resolving import resolve_for_boot
 
     check_channel(name)
+    wish = screenshots.wish(wanted=screenshot, alt=alt, blank_too=blank_screenshot, file=screenshot_file)
     resolved = resolve_for_boot(reference)
     for warning in resolved.warnings:
         warn(warning)
     place = output or Path(f"{resolved.image}-{resolved.version_label}.{name}.profile.json")
-    if place.exists() and not force:
-        raise LocalError(f"{place} is there already", hint="give another -o, or --force")
+    for file in filter(None, (place, screenshot_file)):
+        if file.exists() and not force:
+            raise LocalError(f"{file} is there already", hint="give another name, or --force")
     options = recording.RecordingOptions(
         name=name,
         until=until,
@@ -82,11 +102,18 @@ def record(
         return composition.image_reader_of(resolved, chosen)
 
     block_size = resolved.manifest.geometry.block_size
-    profile = recording.record(prepare, resolved.manifest.system, resolved.manifest_digest, block_size, options)
-    try:
-        place.write_bytes(profile.serialise())
-    except OSError as error:
-        raise LocalError(f"cannot write {place}: {error.strerror}") from None
+    with contextlib.ExitStack() as held:
+        client = held.enter_context(_authorised(resolved, token_file)) if screenshot else None
+        profile = recording.record(
+            prepare,
+            resolved.manifest.system,
+            resolved.manifest_digest,
+            block_size,
+            options,
+            wish.look if wish.wanted else None,
+        )
+        _write(place, profile.serialise())
+        sent = _picture(resolved, wish, client, until, screenshot_file)
     facts = {
         "file": str(place),
         "name": name,
@@ -94,8 +121,46 @@ def record(
         "blocks": len(profile.positions),
         "bytes": len(profile.positions) * block_size,
         "manifest": profile.manifest.hex(),
+        "screenshot": None if sent is None else asdict(sent),
     }
     if as_json:
         print_json(facts)
     else:
         say(f"{place}: {len(profile.positions)} blocks, {human_bytes(len(profile.positions) * block_size)} of the disk")
+        if sent is not None:
+            screenshots.tell(sent)
+
+
+def _authorised(resolved: Resolved, token_file: Path | None) -> contextlib.AbstractContextManager[RestClient]:
+    """Who may put something beside a version; without a token that is told before minutes are spent."""
+    from oscirc import composition
+    from oscirc_blockstore.errors import UsageError
+
+    if not resolved.version_label:
+        raise UsageError("a picture stands beside a version, and this digest has no name", hint="name the version")
+    return composition.rest_client(resolved.remote, token_file)
+
+
+def _picture(resolved: Resolved, wish: Wish, client: RestClient | None, until: str, file: Path | None) -> Sent | None:
+    """What became of the picture: kept in a file, sent where there is a client; None where nothing was sent."""
+    from oscirc import screenshots
+    from oscirc_publisher.accelerating import VersionName
+
+    png = wish.png()
+    if png is None:
+        return None
+    if file is not None:
+        _write(file, png)
+    if client is None:
+        return None
+    name = VersionName(resolved.publisher, resolved.image, resolved.version_label)
+    return screenshots.send(client, name, resolved.manifest_digest, wish.words(name, until), png)
+
+
+def _write(place: Path, raw: bytes) -> None:
+    from oscirc_blockstore.errors import LocalError
+
+    try:
+        place.write_bytes(raw)
+    except OSError as error:
+        raise LocalError(f"cannot write {place}: {error.strerror}") from None

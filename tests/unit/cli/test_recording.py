@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,8 +10,9 @@ from oscirc import recording
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import DeadlineExceededError, LocalError
 from oscirc_blockstore.manifest import SystemFacts
+from oscirc_blockstore.png_making import Picture
 from oscirc_blockstore.trace import END_LINE, TraceHead
-from oscirc_vmlaunch import console, launching
+from oscirc_vmlaunch import console, launching, screendumps
 from oscirc_vmlaunch.instances import Instances
 
 DISK = digest_of(b"disk")
@@ -18,12 +20,19 @@ BLOCK = 65_536
 
 
 @pytest.fixture
-def boots(monkeypatch):
+def screens():
+    """What each scripted boot was to show its display to."""
+    return []
+
+
+@pytest.fixture
+def boots(monkeypatch, screens):
     """Boots that read what was scripted instead of running; `ran` holds their machines and traces."""
     script, ran = [], []
 
-    def run(_prepare, _system, _mountpoint, file, memory, cpus, _options):
+    def run(_prepare, _system, _mountpoint, file, memory, cpus, _options, screen):
         ran.append((memory, cpus, file))
+        screens.append(screen)
         what = script[len(ran) - 1]
         if isinstance(what, BaseException):
             raise what
@@ -35,9 +44,9 @@ def boots(monkeypatch):
     return script, ran
 
 
-def recorded(minimum_memory_mib=512, **options):
+def recorded(minimum_memory_mib=512, screen=None, **options):
     system = SystemFacts(minimum_memory_mib=minimum_memory_mib)
-    return recording.record(None, system, DISK, BLOCK, recording.RecordingOptions(**options))
+    return recording.record(None, system, DISK, BLOCK, recording.RecordingOptions(**options), screen)
 
 
 def nothing_left(ran):
@@ -115,8 +124,8 @@ def test_where_traces_cannot_be_kept_that_is_said(boots, tmp_path):
 def test_a_guest_that_was_started_is_stopped_and_forgotten_whatever_happens(monkeypatch, tmp_path, failure):
     stopped = []
 
-    async def start(instance, disk, *, manifest_digest):
-        assert (disk, manifest_digest) == (Path("/disk"), DISK.hex())
+    async def start(instance, disk, *, manifest_digest, graphics):
+        assert (disk, manifest_digest, graphics) == (Path("/disk"), DISK.hex(), False)
 
         class Machine:
             alive = staticmethod(lambda: True)
@@ -137,7 +146,7 @@ def test_a_guest_that_was_started_is_stopped_and_forgotten_whatever_happens(monk
 
     async def boot():
         options = recording.RecordingOptions(settle_s=0)
-        await recording._boot(Path("/disk"), DISK.hex(), SystemFacts(), 512, 1, options)
+        await recording._boot(Path("/disk"), DISK.hex(), SystemFacts(), 512, 1, options, None)
 
     if failure is None:
         asyncio.run(boot())
@@ -148,3 +157,44 @@ def test_a_guest_that_was_started_is_stopped_and_forgotten_whatever_happens(monk
             assert "Kernel panic" in raised.value.hint
     assert len(stopped) == 1
     assert list(Instances().load_all()) == []
+
+
+def test_only_the_last_run_is_looked_at(boots, screens):
+    script, _ = boots
+    script += [((5,), END_LINE)] * 3
+    recorded(runs=2, screen=print)
+    assert screens == [None, print]
+    recorded(runs=1)
+    assert screens[2:] == [None]
+
+
+@pytest.mark.parametrize("failure", [None, LocalError("QEMU refused screendump")])
+def test_a_display_is_shown_after_the_prompt_and_one_that_cannot_be_had_is_a_warning(monkeypatch, capsys, failure):
+    happened, picture = [], Picture(1, 1, bytes(3))
+
+    async def start(instance, disk, *, manifest_digest, graphics):
+        happened.append(f"start, graphics {graphics}")
+        return SimpleNamespace(alive=lambda: True)
+
+    async def wait_for_text(_log, _pattern, **_how):
+        happened.append("prompt")
+
+    async def take(_machine):
+        happened.append("look")
+        if failure is not None:
+            raise failure
+        return picture
+
+    async def stop(_instance, *, timeout_s):
+        happened.append("stop")
+
+    monkeypatch.setattr(launching, "start", start)
+    monkeypatch.setattr(console, "wait_for_text", wait_for_text)
+    monkeypatch.setattr(screendumps, "take", take)
+    monkeypatch.setattr(launching, "stop", stop)
+    seen = []
+    options = recording.RecordingOptions(settle_s=0)
+    asyncio.run(recording._boot(Path("/disk"), DISK.hex(), SystemFacts(), 512, 1, options, seen.append))
+    assert happened == ["start, graphics True", "prompt", "look", "stop"]
+    assert seen == ([picture] if failure is None else [])
+    assert ("no screenshot: QEMU refused" in capsys.readouterr().err) is (failure is not None)

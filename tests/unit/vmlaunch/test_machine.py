@@ -124,6 +124,14 @@ def test_a_screen_comes_with_a_pointer(make_spec):
     assert arguments[-1] == "-S"
 
 
+def test_a_display_that_nobody_sees_is_an_adapter_alone(make_spec):
+    arguments = build_arguments(make_spec(graphics=True))
+    assert values(arguments, "-display") == ["none"]
+    assert "VGA" in values(arguments, "-device")
+    assert "usb-tablet" not in values(arguments, "-device")
+    assert "VGA" not in values(build_arguments(make_spec()), "-device")
+
+
 @given(st.integers(1, 65535), st.integers(1, 65535), st.sampled_from(["tcp", "udp"]))
 def test_port_forwards_are_read_as_they_are_written(host, guest, protocol):
     forward = PortForward(host, guest, protocol)
