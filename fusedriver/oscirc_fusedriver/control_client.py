@@ -73,6 +73,8 @@ def request(record: MountRecord, message: dict[str, object], *, timeout_s: float
             ) from None
         except OSError as error:
             raise NoAnswerError(f"the driver of {record.mountpoint} does not answer: {error.strerror}") from None
+    if not line:
+        raise NoAnswerError(f"the driver of {record.mountpoint} broke off") from None
     try:
         answer = json.loads(line)
         ok, result = answer["ok"], dict(answer["result"])

@@ -66,7 +66,8 @@ class Session:
         self._read_ahead_kb = 0
         self._look_again = trio.Event()
         self._started = time.monotonic()
-        self._ready = False
+        self._ready = self._detached = False
+        self._unmounting = trio.Lock()
         self._record: MountRecord | None = None
         self._pusher: PagePusher | None = None
         self._recorder = _recorder(prepared, options)
@@ -205,9 +206,16 @@ class Session:
             loop.cancel()
 
     async def _unmount(self, *, lazy: bool) -> bool:
+        """Whether it is detached rather than unmounted. Of several who ask at once the first does it for all."""
+        async with self._unmounting:
+            if not self._detached:
+                self._detached = await self._unmount_or_detach(lazy=lazy)
+            return self._detached
+
+    async def _unmount_or_detach(self, *, lazy: bool) -> bool:
         problem = await trio.to_thread.run_sync(kernel.unmount_now, self._mountpoint)
-        if not problem:
-            return False
+        if not problem or mountpoints.entry_at(self._mountpoint) is None:
+            return False  # by us, or by somebody else just before
         if not kernel.is_busy(problem):
             raise LocalError(f"cannot unmount {self._mountpoint}: {problem}")
         users = await trio.to_thread.run_sync(processes.users_of, self._mountpoint)

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -101,6 +102,20 @@ def test_who_unmounts_second_waits_for_the_driver_as_the_first_does(mounted, mou
     until(lambda: records.find(mountpoint) is None, "its record is gone")
     assert unmount(mountpoint) is Outcome.NOT_MOUNTED
     assert closed.exists()  # and with it, what the image needs of the cache is nobody's any more
+    assert mount.ends() == 0
+
+
+def test_many_may_unmount_at_once_and_each_waits_for_the_driver(mounted, mountpoint, tmp_path):
+    closed = tmp_path / "closed"
+    mount = mounted(resident=True, closed=str(closed))
+
+    def unmounts(_number):
+        return unmount(mountpoint, lazy=True), closed.exists()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(unmounts, range(8)))
+    assert {waited for _, waited in found} == {True}
+    assert {outcome for outcome, _ in found} <= {Outcome.UNMOUNTED, Outcome.NOT_MOUNTED}
     assert mount.ends() == 0
 
 
