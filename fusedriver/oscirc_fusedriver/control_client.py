@@ -74,12 +74,12 @@ def request(record: MountRecord, message: dict[str, object], *, timeout_s: float
         except OSError as error:
             raise NoAnswerError(f"the driver of {record.mountpoint} does not answer: {error.strerror}") from None
     if not line:
-        raise NoAnswerError(f"the driver of {record.mountpoint} broke off") from None
+        raise NoAnswerError(f"the driver of {record.mountpoint} broke off without an answer")
     try:
         answer = json.loads(line)
         ok, result = answer["ok"], dict(answer["result"])
     except (ValueError, TypeError, KeyError):
-        raise LocalError(f"the driver of {record.mountpoint} broke off or answered nonsense") from None
+        raise LocalError(f"the driver of {record.mountpoint} answered nonsense") from None
     if not ok:
         raise restore(result)
     return result

@@ -162,8 +162,14 @@ def test_an_answer_that_does_not_come_is_not_waited_for(serving, record):
         control_client.request(record, {"op": "never"}, timeout_s=0.1)
 
 
-@pytest.mark.parametrize("answer", [b"", b"nonsense\n", b"[]\n", b'{"ok": true}\n', b'{"ok": true, "result": 3}\n'])
-def test_an_answer_that_is_none_is_an_error(record, answer):
+NONSENSE = [b"nonsense\n", b"[]\n", b'{"ok": true}\n', b'{"ok": true, "result": 3}\n']
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [(b"", NoAnswerError, "broke off"), *((answer, LocalError, "nonsense") for answer in NONSENSE)],
+)
+def test_an_answer_that_is_none_is_an_error(record, answer, error, words):
     listener = control.listen(record.socket)
 
     def reply():
@@ -174,7 +180,7 @@ def test_an_answer_that_is_none_is_an_error(record, answer):
 
     thread = threading.Thread(target=reply)
     thread.start()
-    with pytest.raises(LocalError, match="nonsense"):
+    with pytest.raises(error, match=words):
         control_client.request(record, {"op": "x"}, timeout_s=10)
     thread.join(10)
     listener.close()
