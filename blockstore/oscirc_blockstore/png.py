@@ -79,6 +79,19 @@ def check(raw: bytes) -> PictureSize:
     return header.size
 
 
+def bare(raw: bytes) -> bytes:
+    """The file without its ancillary chunks, which begin with a small letter; what is left is still to be checked."""
+    if not raw.startswith(SIGNATURE):
+        raise DocumentRefusedError("the picture is no PNG file")
+    kept, at = [SIGNATURE], len(SIGNATURE)
+    for kind, content in _chunks(raw):
+        end = at + len(content) + _CHUNK_AROUND
+        if kind[:1].isupper():
+            kept.append(raw[at:end])
+        at = end
+    return b"".join(kept)
+
+
 def _chunks(raw: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Type and content of every chunk up to IEND, which ends the file."""
     view, at, kind = memoryview(raw), len(SIGNATURE), b""

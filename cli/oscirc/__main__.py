@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "publish": ("publishing", "publish", "Publish a disk as a new version of an image."),
     "record": ("recording", "record", "Boot an image and write its boot profile."),
     "profile": ("profiles", "profile", "Boot profiles of released versions (add, bundle, list, remove)."),
+    "screenshot": ("screenshots", "screenshot", "Pictures of released versions (add, list, remove)."),
     "delta": ("deltas", "delta", "Delta packs of released versions (make, list, remove)."),
     "channel": ("publishing", "channel", "Move a channel to another version."),
     "describe": ("describing", "describe", "Say what an image is: title, summary, README, licence, end of life."),

@@ -17,6 +17,7 @@ from oscirc.output import human_bytes, say, warn
 from oscirc_blockstore.errors import (
     DeadlineExceededError,
     DocumentRefusedError,
+    LocalError,
     OscircError,
     UnreachableError,
     UsageError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from oscirc_publisher.accelerating import VersionName
     from oscirc_publisher.rest import RestClient
 
+MAX_FILE_BYTES = 16 << 20
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -127,16 +129,39 @@ def _check(alt: str) -> None:
 def send(client: RestClient, name: VersionName, manifest: Digest, alt: str, png: bytes) -> Sent | None:
     """Put the picture beside a released version; None, and a warning, where the server does not take it."""
     from oscirc_blockstore.screenshot import DEFAULT_NAME
-    from oscirc_publisher import screenshots
 
     try:
-        uploaded = screenshots.add(client, name, manifest, DEFAULT_NAME, alt, png)
+        return put(client, name, manifest, DEFAULT_NAME, alt, png)
     except (UnreachableError, DeadlineExceededError):
         raise
     except OscircError as error:
         warn(f"no screenshot: {error}")
         return None
-    return Sent(DEFAULT_NAME, alt, len(png), uploaded)
+
+
+def put(client: RestClient, name: VersionName, manifest: Digest, called: str, alt: str, png: bytes) -> Sent:
+    """The same under a name of the user's, and any failure an error."""
+    from oscirc_publisher import screenshots
+
+    return Sent(called, alt, len(png), screenshots.add(client, name, manifest, called, alt, png))
+
+
+def picture_in(file: Path) -> bytes:
+    """The PNG picture in a file, without what is in it beside the picture; an error that names the file."""
+    from oscirc_blockstore import png
+
+    try:
+        with file.open("rb") as opened:
+            raw = opened.read(MAX_FILE_BYTES + 1)
+        if len(raw) > MAX_FILE_BYTES:
+            raise UsageError(f"{file} is longer than {MAX_FILE_BYTES} bytes")
+        bare = png.bare(raw)
+        png.check(bare)
+    except OSError as error:
+        raise LocalError(f"cannot read {file}: {error.strerror}") from None
+    except DocumentRefusedError as error:
+        raise UsageError(f"{file}: {error}") from None
+    return bare
 
 
 def add_to_published(

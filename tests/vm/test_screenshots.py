@@ -5,6 +5,7 @@ import subprocess
 
 import httpx
 import pytest
+from support import pictures
 from support.commands import Workstation, add_publisher, initialise, serving
 
 from oscirc_blockstore import png
@@ -40,8 +41,8 @@ def publish(station, disk, image, *options, **how):
 def page_of(url, image):
     with httpx.Client(trust_env=False, timeout=60) as browser:
         text = browser.get(f"{url}/images/alice/{image}").text
-        pictures = re.findall(r'<img src="\.\./\.\./(screenshots/[0-9a-f]{64}\.png)" alt="([^"]*)"', text)
-        return [(browser.get(f"{url}/{path}"), words) for path, words in pictures]
+        found = re.findall(r'<img src="\.\./\.\./(screenshots/[0-9a-f]{64}\.png)" alt="([^"]*)"', text)
+        return [(browser.get(f"{url}/{path}"), words) for path, words in found]
 
 
 def test_a_published_disk_comes_with_a_picture_of_its_prompt(world, small_disk):
@@ -73,6 +74,25 @@ def test_a_released_version_gets_one_later_and_a_file_of_it(world, small_disk, t
     assert said["screenshot"]["alt"] == "A <prompt>"
     ((answer, words),) = page_of(url, "later")
     assert (answer.content, words) == (file.read_bytes(), "A &lt;prompt&gt;")
+
+
+def test_pictures_are_added_listed_and_removed_by_name(world, small_disk, tmp_path):
+    station, url = world
+    publish(station, small_disk(), "named")
+    file, reference = tmp_path / "desktop.png", "test:alice/named@1"
+    file.write_bytes(pictures.picture(between=pictures.chunk(b"tEXt", b"Author\0me")))
+    added = station.json("screenshot", "add", reference, file, "--name", "desktop", "--alt", "A desktop")["screenshot"]
+    assert (added["name"], added["uploaded"]) == ("desktop", True)
+    (listed,) = station.json("screenshot", "list", reference)["screenshots"]
+    assert (listed["name"], listed["alt"], listed["width"]) == ("desktop", "A desktop", pictures.WIDTH)
+    assert "desktop" in station.run("screenshot", "list", reference)
+    ((answer, words),) = page_of(url, "named")
+    assert (answer.content, words) == (pictures.picture(), "A desktop")
+    station.run("screenshot", "remove", reference, "desktop")
+    assert page_of(url, "named") == []
+    station.refused("screenshot", "remove", reference, "desktop", code=3)
+    file.write_bytes(b"GIF89a")
+    station.refused("screenshot", "add", reference, file, "--alt", "x", code=2)
 
 
 def test_a_display_that_shows_nothing_is_told_of_and_not_sent(world, tmp_path):

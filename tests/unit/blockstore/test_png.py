@@ -107,6 +107,16 @@ def test_any_changed_byte_is_refused(at):
         png.check(bytes(raw))
 
 
+def test_what_is_beside_a_picture_can_be_left_out():
+    extras = chunk(b"gAMA", bytes(4)), chunk(b"tEXt", b"Author\0me"), chunk(b"tIME", bytes(7))
+    raw = picture(head=header() + extras[0], between=extras[1], end=extras[2] + chunk(b"IEND"))
+    assert png.bare(raw) == png.bare(picture()) == picture()
+    for bad in (b"", raw[:-1], raw + b"\0", raw.replace(b"me", b"ne"), SCRIPT):
+        with pytest.raises(DocumentRefusedError):
+            png.bare(bad)
+    assert b"XXXX" in png.bare(picture(between=chunk(b"XXXX")))  # critical: not ours to drop
+
+
 def test_a_bomb_is_left_when_it_has_one_byte_too_many():
     bomb = zlib.compress(bytes(100 << 20), 9)
     assert len(bomb) < png.MAX_BYTES

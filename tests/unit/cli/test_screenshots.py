@@ -1,11 +1,12 @@
 """Pictures of recorded boots: what is asked for, when one is not sent and what is said then, whose words they have."""
 
 import pytest
+from support.pictures import chunk, header, picture
 
 from oscirc import screenshots
 from oscirc_blockstore import png
 from oscirc_blockstore.digests import digest_of
-from oscirc_blockstore.errors import DocumentRefusedError, UnreachableError, UsageError
+from oscirc_blockstore.errors import DocumentRefusedError, LocalError, UnreachableError, UsageError
 from oscirc_blockstore.png_making import Picture
 from oscirc_publisher import screenshots as sending
 from oscirc_publisher.accelerating import VersionName
@@ -117,6 +118,41 @@ def test_a_server_that_does_not_take_it_is_a_warning_and_one_that_is_away_an_err
     assert "no screenshot: no kind" in capsys.readouterr().err
     with pytest.raises(UnreachableError):
         screenshots.send(Served(failure=UnreachableError("away")), NAME, DISK, "words", small())
+
+
+def test_a_file_of_the_users_loses_what_is_not_the_picture(tmp_path, monkeypatch):
+    file = tmp_path / "screen.png"
+    file.write_bytes(picture(between=chunk(b"tEXt", b"Author\0me")))
+    assert screenshots.picture_in(file) == picture()
+    for raw in (b"GIF89a", picture(head=header(interlaced=1)), picture(behind=b"x")):
+        file.write_bytes(raw)
+        with pytest.raises(UsageError, match=r"screen\.png"):
+            screenshots.picture_in(file)
+    with pytest.raises(LocalError):
+        screenshots.picture_in(tmp_path / "none.png")
+    monkeypatch.setattr(screenshots, "MAX_FILE_BYTES", 10)
+    file.write_bytes(picture())
+    with pytest.raises(UsageError, match="longer than"):
+        screenshots.picture_in(file)
+
+
+def entry(**changes):
+    plain = {"width": 3, "height": 2, "alt": "words", "path": "screenshots/x.png"}
+    return {"kind": "screenshot", "name": "desktop", "sha256": "0" * 64, "picture": plain | changes}
+
+
+def test_what_the_server_lists_is_taken_within_bounds():
+    served = Served([{"kind": "profile", "name": "boot"}, entry()])
+    assert sending.listed(served, NAME) == [sending.Listed("desktop", 3, 2, "words", "screenshots/x.png")]
+    for bad in (
+        entry(alt="\x1b[2J"),
+        entry(width=0),
+        entry(height="2"),
+        entry() | {"picture": None},
+        entry() | {"kind": 5},
+    ):
+        with pytest.raises(DocumentRefusedError):
+            sending.listed(Served([bad]), NAME)
 
 
 def test_after_a_publication_nothing_seen_is_told_of(capsys):
