@@ -11,15 +11,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, sync_playwright
 
 from .demo_catalog import ADMINISTRATOR, PASSWORD, PUBLISHER, READER, Catalog
 
+PROGRAM = "OSCIRC_CHROMIUM"
 NOBODY = ""
 VISITORS = (NOBODY, READER, PUBLISHER, ADMINISTRATOR)
 TIMEOUT_MS = 30_000
@@ -89,6 +93,16 @@ class Watch:
     def _answered(self, response: Response) -> None:
         if response.status >= 400 and response.status != self.refused:
             self.wrong.append(f"status {response.status}: {response.url}")
+
+
+def usable_chromium() -> str:
+    """The program's path; the test is skipped where there is none that can be driven."""
+    found = os.environ.get(PROGRAM) or shutil.which("chromium")
+    if found is None:
+        pytest.skip(f"no Chromium is here: deploy/setup.sh tests installs Debian's; {PROGRAM}=PATH names another")
+    if {"snap", "snapd"} & set(Path(found).resolve().parts):
+        pytest.skip(f"{found} is a snap, which sees no profile outside its own folders; {PROGRAM}=PATH names another")
+    return found
 
 
 @contextlib.contextmanager
@@ -170,3 +184,22 @@ def _violations(page: Page, options: Mapping[str, object]) -> list[str]:
         if each["impact"] in GRAVE
         for node in each["nodes"][:3]
     ]
+
+
+def copied(browser: Browser, url: str, tab: str) -> list[str]:
+    """The lines of a tab of an image's page, as the button beside each puts them onto the clipboard."""
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    context.set_default_timeout(TIMEOUT_MS)
+    try:
+        page = context.new_page()
+        page.goto(url)
+        page.check(f"#way-{tab}", force=True)
+        lines = []
+        for button in page.locator(f"#panel-{tab} button[data-copy]").all():
+            button.click()
+            button.get_by_text("Copied").wait_for()
+            lines.append(page.evaluate("navigator.clipboard.readText()"))
+            assert lines[-1] == page.text_content(f"#{button.get_attribute('data-copy')}")
+        return lines
+    finally:
+        context.close()

@@ -4,27 +4,16 @@ Playwright keeps an event loop in its thread as long as it lives, so it ends wit
 worker may call `asyncio.run`. Where there is no Chromium that can be driven, the tests are skipped and say why.
 """
 
-import os
-import shutil
-from pathlib import Path
-
 import pytest
 
 from . import demo_catalog
-from .browsing import Browsing, launched
-
-PROGRAM = "OSCIRC_CHROMIUM"
+from .browsing import Browsing, launched, usable_chromium
 
 
 @pytest.fixture(scope="session")
 def chromium():
     """The program's path."""
-    found = os.environ.get(PROGRAM) or shutil.which("chromium")
-    if found is None:
-        pytest.skip(f"no Chromium is here: deploy/setup.sh tests installs Debian's; {PROGRAM}=PATH names another")
-    if "snap" in Path(found).resolve().parts or Path(found).resolve().name == "snap":
-        pytest.skip(f"{found} is a snap, which sees no profile outside its own folders; {PROGRAM}=PATH names another")
-    return found
+    return usable_chromium()
 
 
 @pytest.fixture(scope="module")

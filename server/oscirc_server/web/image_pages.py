@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
@@ -15,29 +14,17 @@ from oscirc_blockstore.digests import parse_hex
 from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.api.images import image_document
 from oscirc_server.clock import date_text
-from oscirc_server.initialising import API_PATH
 from oscirc_server.models import AcceleratorRow
 from oscirc_server.services import catalog, screenshots
 from oscirc_server.services.catalog import ImageFacts, PublisherFacts, VersionFacts
 from oscirc_server.services.screenshots import Picture
 from oscirc_server.web import readme, rendering, version_pages
 from oscirc_server.web.drawings import Bar, scaled_bars
+from oscirc_server.web.ways import ways
 
 _PROFILE: Final = "boot"
-_OVMF: Final = "/usr/share/ovmf/OVMF.fd"
 
 router = APIRouter(include_in_schema=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way to run an image: a tab with commands, each with what it does, and addresses to fetch by hand."""
-
-    key: str
-    label: str
-    note: str
-    steps: tuple[tuple[str, str], ...]
-    links: tuple[tuple[str, str], ...] = ()
 
 
 @router.api_route("/images/{publisher}/{image}", methods=["GET", "HEAD"])
@@ -57,7 +44,7 @@ def image_page(publisher: str, image: str, request: Request, installation: Curre
     found = {**values, "image": facts, "signer": signer, "shown": shown, "boot_bytes": boot_bytes}
     found |= {"versions": versions, "pictures": pictures}
     found["bars"] = [] if shown is None else _bars(shown, boot_bytes)
-    found["ways"] = [] if shown is None else ways(facts, shown, base.rstrip("/"), str(values["local_name"]))
+    found["ways"] = [] if shown is None else ways(facts, shown, str(values["remote"]), str(values["local_name"]))
     found["checks"] = [] if shown is None else checks(facts, shown, signer, base.rstrip("/"), root)
     ends = "" if shown is None else facts.about.ends(shown.system.version)
     found |= {"about": facts.about, "ends": ends, "ended": bool(ends) and ends < date_text(installation.clock())[:10]}
@@ -84,43 +71,6 @@ def _bars(version: VersionFacts, boot_bytes: int | None) -> list[Bar]:
         ("the disk's size", version.disk_size),
     ]
     return scaled_bars([(label, size) for label, size in sizes if size is not None])
-
-
-def ways(image: ImageFacts, version: VersionFacts, base: str, local_name: str) -> list[Way]:
-    """How to run a version; every word that comes from elsewhere is quoted for a shell."""
-    disk = f"{base}/{API_PATH}/images/{image.publisher}/{image.image}/versions/{version.label}/disk"
-    file = f"{image.publisher}-{image.image}-{version.label}"
-    memory = max(version.system.minimum_memory_mib, 1024)
-    firmware = f" -bios {_OVMF}" if version.system.firmware == "uefi" else ""
-    qemu = (
-        f"qemu-system-{version.system.architecture} -accel kvm -accel tcg -smp 2 -m {memory}{firmware}"
-        f" -drive {shlex.quote(f'file={file}.qcow2,if=virtio,format=qcow2')} -nic user,model=virtio"
-    )
-    here = f"{local_name}:{image.reference}"
-    return [
-        Way(
-            "oscirc",
-            "oscirc",
-            "Boots before it is downloaded, fetches only what is read, verifies every block.",
-            (("boots it, once this repository is known", f"oscirc boot {here}"),),
-        ),
-        Way(
-            "qemu",
-            "plain QEMU",
-            "The whole disk first. Nothing of it is verified but by the connection.",
-            (
-                ("downloads the disk", f"curl -fo {shlex.quote(file)}.qcow2 {shlex.quote(disk + '.qcow2')}"),
-                ("boots it", qemu),
-            ),
-        ),
-        Way(
-            "download",
-            "download",
-            "Every byte as the virtual machine sees it; zeros cost nothing in qcow2.",
-            (("fetches and verifies the raw disk", f"oscirc pull {here}"),),
-            (("qcow2", f"{disk}.qcow2"), ("raw", f"{disk}.raw")),
-        ),
-    ]
 
 
 def checks(

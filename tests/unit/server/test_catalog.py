@@ -201,6 +201,7 @@ def test_an_images_own_page_says_how_to_run_it_what_it_costs_and_how_to_check_it
     text = http.get("/images/alice/debian").text
     assert "oscirc boot test-repository:alice/debian" in text
     assert "qemu-system-x86_64 -accel kvm -accel tcg" in text
+    assert f"oscirc remote add test-repository &#39;{world.made.remote_url}&#39; &amp;&amp; oscirc boot" in text
     assert "versions/2.0/disk.qcow2" in text
     assert two_versions.digest.hex() in text
     assert world.made.remote_url.partition("#sha256=")[2] in text
