@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import IO
 
-from sqlalchemy import select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore import screenshot
@@ -71,6 +71,22 @@ def of_manifests(session: Session, manifests: Iterable[Digest]) -> dict[Digest, 
         if picture is not None and len(there) < MOST_SHOWN:
             there.append(picture)
     return found
+
+
+def first_of(session: Session, manifests: Iterable[Digest]) -> dict[Digest, Picture]:
+    """The first picture by name of each of these versions that has one."""
+    first = (
+        select(AcceleratorRow.manifest, func.min(AcceleratorRow.name).label("name"))
+        .where(AcceleratorRow.manifest.in_(list(manifests)), AcceleratorRow.kind == SCREENSHOT)
+        .group_by(AcceleratorRow.manifest)
+        .subquery()
+    )
+    rows = session.scalars(
+        select(AcceleratorRow)
+        .join(first, and_(AcceleratorRow.manifest == first.c.manifest, AcceleratorRow.name == first.c.name))
+        .where(AcceleratorRow.kind == SCREENSHOT)
+    )
+    return {Digest(row.manifest): picture for row in rows if (picture := picture_of(row)) is not None}
 
 
 def by_name(session: Session, manifest: Digest) -> dict[str, Picture]:

@@ -15,9 +15,10 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
+from oscirc_blockstore.digests import Digest
 from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.api.search import MAX_TEXT_CHARS, document
-from oscirc_server.services import search
+from oscirc_server.services import screenshots, search
 from oscirc_server.services.search import MAX_VALUES, Found, Question, Sort
 from oscirc_server.services.versions import newest_releases
 from oscirc_server.web import rendering
@@ -108,6 +109,7 @@ def catalog_page(
             return JSONResponse(document(found).model_dump(), headers={"Vary": "Accept"})
         conditions = _conditions(session, address, empty=not found.total)
         values = rendering.common(session, request, "")
+        values["pictures"] = screenshots.first_of(session, [Digest(hit.shown.manifest) for hit in found.hits])
     return rendering.page("catalog.html", {**values, **_listed(found, address), "conditions": conditions})
 
 

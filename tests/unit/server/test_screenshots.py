@@ -126,6 +126,19 @@ def test_a_page_shows_a_few_and_names_are_in_order(http, api, disk):
     assert len(http.get(f"/api/v1/{VERSION}/accelerators").json()["accelerators"]) == 9
 
 
+def test_a_card_of_the_list_shows_the_first_of_the_version_that_stands_for_the_image(http, api, alice, disk):
+    assert "<img" not in http.get("/").text
+    for name in ("b", "a"):
+        put(api, screenshot.build(disk.digest, f"<{name}>", picture()), name)
+    newer = alice.build("debian", [block("n")])
+    assert api.publish(alice, "debian", "2.0", newer).status_code == 200
+    assert "<img" not in http.get("/").text
+    path = put(api, screenshot.build(newer.digest, "new", picture()), version=VERSION.replace("1.0", "2.0")).json()
+    (image,) = re.findall(r"<img [^>]*>", http.get("/").text)
+    assert f'src="{path["picture"]["path"]}" alt="new" width="{WIDTH}" height="{HEIGHT}" loading="lazy"' in image
+    assert "<img" not in http.get("/?view=table").text
+
+
 def test_one_file_may_stand_under_two_names(http, api, disk):
     raw = screenshot.build(disk.digest, ALT, picture())
     path = put(api, raw, "a").json()["picture"]["path"]
