@@ -3,9 +3,9 @@
     python bench/catalog.py [--quick]      --quick: a tenth of the rows, a third of the requests, nothing is kept
 
 A real server over HTTP, warm, one client with one connection: the list as a page, the list as JSON and the API's
-search, each asked with words of one or two letters' difference, two facets and a sort that vary from request to request (none is asked
-twice). Bound: 95 of 100 answers within 100 ms, on both databases. `health` is the same server's answer to a
-request that does next to nothing, in between the others: how loaded the machine was. Eight clients at once are information.
+search, each asked with words, two facets and a sort that vary from request to request (none is asked twice). Must
+show: 95 of 100 answers within 100 ms, on both databases. `health` is the same server's answer to a request that does
+next to nothing, in between the others: how loaded the machine was. Eight clients at once are information.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
@@ -34,7 +34,7 @@ from support.postgresql import cluster
 from oscirc_server.database import Database, sqlite_url
 
 IMAGES, VERSIONS = 5_000, 50_000
-REQUESTS = 300
+REQUESTS = 100
 CLIENTS = 8
 BOUND_MS = 100.0
 WARM_UP = 10
@@ -62,7 +62,7 @@ class Times:
 
 def questions() -> Iterator[dict[str, object]]:
     """Words and two facets each, all different; as people ask: mostly for what is common."""
-    chance = random.Random(66)
+    chance = random.Random(66)  # noqa: S311  # the same in every run
     for number in itertools.count():
         asked: dict[str, object] = {
             "q": f"{chance.choice(WORDS)} {chance.choice(('', number % 10))}".strip(),
@@ -97,7 +97,7 @@ def ask(port: int, kind: str, asked: Sequence[dict[str, object]]) -> tuple[Times
     with contextlib.closing(connection):
         for question in asked:
             found.append(answer_ms(connection, f"{path}?{urlencode(question, doseq=True)}", accept))
-            idle.append(answer_ms(connection, "/healthz", "application/json"))
+            idle.append(answer_ms(connection, "/api/v1/health/live", "application/json"))
     return Times(tuple(found)), Times(tuple(idle))
 
 
@@ -135,13 +135,16 @@ def measure(place: str, repository: Repository, requests: int) -> tuple[dict[str
     return figures, kept
 
 
-def run(directory: Path, place: str, url: str | None, size: tuple[int, int], requests: int) -> tuple[dict, bool]:
-    """Fill a new repository, serve it, ask."""
+def run(
+    directory: Path, place: str, url: str | None, size: tuple[int, int], requests: int, analyse: Callable[[], object]
+) -> tuple[dict[str, object], bool]:
+    """Fill a new repository, let the database look at it as its own upkeep would, serve it, ask."""
     station = Workstation(directory / place, extra={"OSCIRC_DATABASE": url} if url else {})
     repository = initialise(station, directory / place / "repository")
     database = Database(url or sqlite_url(repository.directory / "oscirc.db"))
     catalog_rows.fill(database, *size)
     database.close()
+    analyse()
     with serving(station, repository):
         return measure(place, repository, requests)
 
@@ -157,8 +160,15 @@ def main() -> int:
     }
     with tempfile.TemporaryDirectory(prefix="oscirc-bench-catalog-") as directory, cluster() as server:
         name = server.create()
-        sqlite, kept_sqlite = run(Path(directory), "sqlite", None, size, requests)
-        postgresql, kept_postgresql = run(Path(directory), "postgresql", server.url(name), size, requests)
+        sqlite, kept_sqlite = run(Path(directory), "sqlite", None, size, requests, lambda: None)
+        postgresql, kept_postgresql = run(
+            Path(directory),
+            "postgresql",
+            server.url(name),
+            size,
+            requests,
+            lambda: server.execute("VACUUM ANALYZE", name),
+        )
     kept = kept_sqlite and kept_postgresql
     figures |= sqlite | postgresql | {"p95 under 100 ms everywhere": "yes" if kept else "**no**"}
     if quick:

@@ -25,6 +25,7 @@ from oscirc_server.resigning import keep_collected, keep_up
 from oscirc_server.services import fleet
 from oscirc_server.services.figures import CountedFigures
 from oscirc_server.services.guessing import Guessing
+from oscirc_server.services.listing import Listing
 from oscirc_server.services.uploads import Uploader
 from oscirc_server.static import StaticTree
 from oscirc_server.tree_paths import TOP
@@ -62,6 +63,7 @@ def create_app(installation: Installation, metrics: Metrics | None = None) -> AS
             counted,
             figures,
             mirrors,
+            Listing(installation.clock),
             installation.now_s(),
         )
         attach(app, context)

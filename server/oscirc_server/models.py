@@ -130,14 +130,20 @@ class VersionRow(Base):
     __table_args__ = (
         Index("versions_in_order", "publisher", "image", "position"),
         Index("versions_of_manifest", "manifest"),
-        Index("versions_by_name", "searched", "name", "released"),
         Index("versions_by_date", "searched", "released", "name"),
-        Index("versions_by_family", "searched", "family", "name"),
-        Index("versions_by_system_version", "searched", "system_version", "name"),
-        Index("versions_by_architecture", "searched", "architecture", "name"),
-        Index("versions_by_firmware", "searched", "firmware", "name"),
-        Index("versions_by_publisher", "searched", "publisher", "name"),
     )
+
+
+class CatalogChange(Base):
+    """An image whose rows in `versions` changed, and the number of its last change (`services/catalog_changes`)."""
+
+    __tablename__ = "catalog_changes"
+
+    publisher: Mapped[str] = mapped_column(String(63), primary_key=True)
+    image: Mapped[str] = mapped_column(String(63), primary_key=True)
+    serial: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (Index("catalog_changes_in_order", "serial"),)
 
 
 class EventRow(Base):

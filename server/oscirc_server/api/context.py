@@ -16,6 +16,7 @@ from oscirc_server.services.comparisons import Comparisons
 from oscirc_server.services.downloads import Turns
 from oscirc_server.services.figures import CountedFigures
 from oscirc_server.services.guessing import Guessing
+from oscirc_server.services.listing import Listing
 from oscirc_server.services.uploads import Uploader
 
 
@@ -31,6 +32,7 @@ class Context:
     metrics: Metrics
     figures: CountedFigures
     mirrors: MirrorProbes
+    listing: Listing
     started_s: int
     downloads: Turns = field(default_factory=Turns)
     comparisons: Comparisons = field(default_factory=Comparisons)
@@ -55,3 +57,12 @@ def installation_of(request: Request) -> Installation:
 
 CurrentInstallation = Annotated[Installation, Depends(installation_of)]
 """A parameter of a route: the installation."""
+
+
+def listing_of(request: Request) -> Listing:
+    """What the application that serves a request keeps of the list."""
+    return context_of(request).listing
+
+
+CurrentListing = Annotated[Listing, Depends(listing_of)]
+"""A parameter of a route: the list in memory."""

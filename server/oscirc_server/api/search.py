@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from inspect import Parameter, Signature
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
-from oscirc_server.api.context import CurrentInstallation
+from oscirc_server.api.context import CurrentInstallation, CurrentListing
 from oscirc_server.api.paging import CurrentPage, link_next
 from oscirc_server.api.versions import VersionResource, resource
 from oscirc_server.services import search
+from oscirc_server.services.facets import FACETS
 from oscirc_server.services.search import MAX_VALUES, Found, Question, Sort
 
 MAX_TEXT_CHARS = 200
@@ -45,37 +48,48 @@ class SearchDocument(BaseModel):
     next: str | None
 
 
-def _values(description: str) -> object:
-    return Query(max_length=MAX_VALUES, description=f"{description} Several: any of them.")
+def _parameters() -> list[Parameter]:
+    """A parameter for each facet."""
+    return [
+        Parameter(
+            facet.name,
+            Parameter.KEYWORD_ONLY,
+            default=[],
+            annotation=Annotated[
+                list[str], Query(max_length=MAX_VALUES, description=f"{facet.description} Several: any of them.")
+            ],
+        )
+        for facet in FACETS
+    ]
+
+
+def chosen(**values: list[str]) -> Mapping[str, Sequence[str]]:
+    """What was chosen of each facet of which something was."""
+    return {facet: some for facet, some in values.items() if some}
+
+
+chosen.__signature__ = Signature(_parameters())  # type: ignore[attr-defined]  # FastAPI goes by this
+CurrentChoice = Annotated[Mapping[str, Sequence[str]], Depends(chosen)]
+"""A parameter of a route: the chosen values of facets, out of the address."""
 
 
 @router.get("/search")
 def search_images(
     installation: CurrentInstallation,
+    listing: CurrentListing,
+    choice: CurrentChoice,
     page: CurrentPage,
     request: Request,
     response: Response,
     q: Annotated[str, Query(max_length=MAX_TEXT_CHARS, description="Words, all of them.")] = "",
-    family: Annotated[list[str], _values("The system's family.")] = [],  # noqa: B006  # FastAPI copies it
-    version: Annotated[list[str], _values("The system's version.")] = [],  # noqa: B006
-    architecture: Annotated[list[str], _values("The processor.")] = [],  # noqa: B006
-    firmware: Annotated[list[str], _values("`bios` or `uefi`.")] = [],  # noqa: B006
-    publisher: Annotated[list[str], _values("Who publishes it.")] = [],  # noqa: B006
     sort: Annotated[Sort, Query(description="By name, or the newest release first.")] = "name",
 ) -> SearchDocument:
     """Images of which a version fits, with what each other choice would give.
 
     A version counts if it is released, or stands for its image. Every number is one of images.
     """
-    chosen = {
-        "family": family,
-        "version": version,
-        "architecture": architecture,
-        "firmware": firmware,
-        "publisher": publisher,
-    }
     with installation.database.read() as session:
-        found = search.search(session, Question(q, chosen, sort), after=page.after, limit=page.limit)
+        found = search.search(listing, session, Question(q, choice, sort), after=page.after, limit=page.limit)
     link_next(request, response, found.after)
     return document(found)
 

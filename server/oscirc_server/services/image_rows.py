@@ -1,4 +1,8 @@
-"""The catalog's rows, derived from accepted roles; whoever changes a role calls this in the same transaction."""
+"""The catalog's rows, derived from accepted roles; whoever changes a role calls this in the same transaction.
+
+Every change of an image's rows is noted (`catalog_changes`): that is how the processes that keep the list in memory
+learn of it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from oscirc_blockstore import image_index
 from oscirc_blockstore.image_index import DEFAULT_CHANNEL, ImageIndex, ImageVersion
 from oscirc_blockstore.manifest import parse as parse_manifest
 from oscirc_server.models import Document, ImageRow, ManifestRow, VersionRow
-from oscirc_server.services import events, version_rows
+from oscirc_server.services import catalog_changes, events, version_rows
 
 
 def shown_version(index: ImageIndex) -> ImageVersion | None:
@@ -54,6 +58,7 @@ def record(session: Session, index: ImageIndex, index_path: str, now_s: int) -> 
         )
     )
     version_rows.record(session, index, shown_version(index))
+    catalog_changes.note(session, index.publisher, index.image)
 
 
 def list_only(session: Session, publisher: str, images: Mapping[str, object], now_s: int) -> None:
@@ -73,6 +78,7 @@ def _unlist(session: Session, row: ImageRow, now_s: int) -> None:
     row.listed = False
     of_image = (VersionRow.publisher == row.publisher, VersionRow.image == row.image)
     session.execute(update(VersionRow).where(*of_image).values(searched=False))
+    catalog_changes.note(session, row.publisher, row.image)
     events.record(session, now_s, "image.unlisted", row.publisher, row.image)
 
 
@@ -81,6 +87,7 @@ def forget(session: Session, row: ImageRow, now_s: int) -> None:
     if row.listed:
         _unlist(session, row, now_s)
     version_rows.forget(session, row.publisher, row.image)
+    catalog_changes.note(session, row.publisher, row.image)
     session.delete(row)
 
 
@@ -91,4 +98,5 @@ def make_missing(session: Session) -> int:
     for row in rows:
         index = image_index.parse(session.get_one(Document, row.index_path).raw, row.publisher, row.image)
         version_rows.record(session, index, shown_version(index))
+        catalog_changes.note(session, row.publisher, row.image)
     return len(rows)

@@ -16,10 +16,12 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore.digests import Digest
-from oscirc_server.api.context import CurrentInstallation
-from oscirc_server.api.search import MAX_TEXT_CHARS, document
+from oscirc_server.api.context import CurrentInstallation, CurrentListing
+from oscirc_server.api.search import MAX_TEXT_CHARS, CurrentChoice, document
 from oscirc_server.services import screenshots, search
-from oscirc_server.services.search import MAX_VALUES, Found, Question, Sort
+from oscirc_server.services.facets import FACETS
+from oscirc_server.services.listing import Listing
+from oscirc_server.services.search import Found, Question, Sort
 from oscirc_server.services.versions import newest_releases
 from oscirc_server.web import rendering
 
@@ -28,19 +30,11 @@ PAGE_IMAGES: Final = 30
 FEED_RELEASES: Final = 50
 OPEN_VALUES: Final = 8
 MOST_COUNTED: Final = 6
-FACET_LABELS: Final = {
-    "family": "System",
-    "version": "System version",
-    "architecture": "Processor",
-    "firmware": "Firmware",
-    "publisher": "Publisher",
-}
 _MAX_PLACE_CHARS = 200
+_LABELS: Final = {facet.name: facet.label for facet in FACETS}
 _NOT_XML: Final = {0xFFFE: None, 0xFFFF: None}  # all that a publisher's text may hold and XML 1.0 may not
 
 router = APIRouter(include_in_schema=False)
-
-Values = Annotated[list[str], Query(max_length=MAX_VALUES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,30 +78,20 @@ class Condition:
 def catalog_page(
     request: Request,
     installation: CurrentInstallation,
+    listing: CurrentListing,
+    choice: CurrentChoice,
     q: Annotated[str, Query(max_length=MAX_TEXT_CHARS)] = "",
-    family: Values = [],  # noqa: B006  # FastAPI copies it
-    version: Values = [],  # noqa: B006
-    architecture: Values = [],  # noqa: B006
-    firmware: Values = [],  # noqa: B006
-    publisher: Values = [],  # noqa: B006
     sort: Sort = "name",
     view: View = "cards",
     after: Annotated[str, Query(max_length=_MAX_PLACE_CHARS)] = "",
 ) -> Response:
     """The list of images, or the same as JSON."""
-    chosen = {
-        "family": family,
-        "version": version,
-        "architecture": architecture,
-        "firmware": firmware,
-        "publisher": publisher,
-    }
-    address = Address(q, {facet: values for facet, values in chosen.items() if values}, sort, view)
+    address = Address(q, choice, sort, view)
     with installation.database.read() as session:
-        found = search.search(session, Question(q, address.chosen, sort), after=after, limit=PAGE_IMAGES)
+        found = search.search(listing, session, Question(q, address.chosen, sort), after=after, limit=PAGE_IMAGES)
         if rendering.wants_json(request):
             return JSONResponse(document(found).model_dump(), headers={"Vary": "Accept"})
-        conditions = _conditions(session, address, empty=not found.total)
+        conditions = _conditions(listing, session, address, empty=not found.total)
         values = rendering.common(session, request, "")
         values["pictures"] = screenshots.first_of(session, [Digest(hit.shown.manifest) for hit in found.hits])
     return rendering.page("catalog.html", {**values, **_listed(found, address), "conditions": conditions})
@@ -118,13 +102,13 @@ def _listed(found: Found, address: Address) -> dict[str, object]:
         "address": address,
         "found": found,
         "query": address.text,
-        "facets": [(facet, FACET_LABELS[facet], found.facets[facet]) for facet in FACET_LABELS if found.facets[facet]],
+        "facets": [(facet.name, facet.label, found.facets[facet.name]) for facet in FACETS if found.facets[facet.name]],
         "open_values": OPEN_VALUES,
         "next_link": None if found.after is None else address.link(after=found.after),
     }
 
 
-def _conditions(session: Session, address: Address, *, empty: bool) -> list[Condition]:
+def _conditions(listing: Listing, session: Session, address: Address, *, empty: bool) -> list[Condition]:
     """What the list is narrowed by; counted is what each of them keeps out where nothing was found, if they are few.
 
     A count is a search of its own: who sends a hundred conditions must not have a hundred searches made.
@@ -134,12 +118,12 @@ def _conditions(session: Session, address: Address, *, empty: bool) -> list[Cond
 
     def condition(name: str, value: str, less: Address) -> Condition:
         question = Question(less.text, less.chosen, less.sort)
-        images = search.search(session, question, limit=1).total if counts else None
+        images = search.total(listing, session, question) if counts else None
         return Condition(name, value, less.link(), images)
 
     found = [condition("words", address.text, address.without_text())] if address.text else []
     for facet, values in address.chosen.items():
-        found += [condition(FACET_LABELS[facet], value, address.without(facet, value)) for value in values]
+        found += [condition(_LABELS[facet], value, address.without(facet, value)) for value in values]
     return found
 
 
