@@ -5,13 +5,15 @@ import itertools
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.pictures import chunk, header, picture
 
-from oscirc_blockstore import canonical, frame, image_index, manifest, names, table
+from oscirc_blockstore import canonical, frame, image_index, manifest, names, png, screenshot, table
 from oscirc_blockstore.digests import ZERO_DIGEST, block_digest, digest_of
 from oscirc_blockstore.disk_source import ByteRange, aligned
 from oscirc_blockstore.errors import IntegrityError, NameRefusedError
 from oscirc_blockstore.image_index import ImageIndex, ImageVersion, Yank
 from oscirc_blockstore.manifest import Manifest, SystemFacts
+from oscirc_blockstore.png_making import Picture, encode
 from oscirc_blockstore.table import Geometry, TableBuilder, TableRoot
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,62}", fullmatch=True).filter(lambda n: n not in names.TUF_TOP_LEVEL_ROLES)
@@ -111,6 +113,36 @@ def test_any_bytes_as_a_document_are_refused_cleanly(junk):
     for parse in (manifest.parse, lambda raw: image_index.parse(raw, "a", "b")):
         with contextlib.suppress(IntegrityError):
             parse(junk)
+
+
+@given(st.data(), st.integers(1, 40), st.integers(1, 12))
+def test_any_screen_becomes_a_picture_that_the_checker_takes(data, width, height):
+    pixel = st.sampled_from(data.draw(st.lists(st.binary(min_size=3, max_size=3), min_size=1, max_size=300)))
+    rows = data.draw(st.lists(pixel, min_size=width, max_size=width))
+    shown = Picture(width, height, b"".join(rows) * height)
+    raw = encode(shown)
+    assert png.check(raw) == png.PictureSize(width, height)
+    assert screenshot.parse(screenshot.build(digest_of(b"x"), "words", raw)).png == raw
+
+
+@given(st.binary(max_size=300), st.binary(min_size=4, max_size=4), st.integers(0, 6))
+def test_any_bytes_in_a_picture_are_refused_cleanly(junk, kind, colour):
+    for raw in (
+        junk,
+        png.SIGNATURE + junk,
+        picture(between=chunk(kind, junk)),
+        picture(data=chunk(b"IDAT", junk)),
+        picture(head=header(colour=colour), palette=None, rows=junk),
+        picture(palette=junk),
+        picture(head=chunk(b"IHDR", junk[:13])),
+        picture(behind=junk),
+    ):
+        with contextlib.suppress(IntegrityError):
+            png.check(raw)
+        with contextlib.suppress(IntegrityError):
+            screenshot.parse(raw)
+        with contextlib.suppress(IntegrityError):
+            png.bare(raw)
 
 
 JSON = st.recursive(

@@ -10,6 +10,8 @@ import pytest
 from support.commands import Workstation, add_publisher, initialise, serving
 from support.links import far_mirror
 
+from oscirc_blockstore import png
+
 from .cut_guest import Guest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +100,22 @@ def test_it_boots_to_login_and_fetches_little_more_than_it_touches(published, re
     witness.run("umount", mountpoint)
     print(f"\nimage {first['stored_bytes']:,} bytes, touched {touched:,}, fetched {fetched:,}: {fetched / touched:.3f}")
     assert fetched <= 1.3 * touched
+
+
+def test_a_picture_of_its_prompt_is_taken_under_uefi(published, tmp_path):
+    publisher, _, _ = published
+    file = tmp_path / "screen.png"
+    taken = publisher.json(
+        *("record", "test:alice/debian@1", "-o", tmp_path / "boot.json", "--runs", "1", "--accel", "tcg"),
+        *("--until", "circuit login:", "--timeout", "600", "--screenshot", "--screenshot-file", file),
+        timeout=700,
+    )
+    size = png.check(file.read_bytes())
+    assert taken["screenshot"]["png_bytes"] == file.stat().st_size
+    assert size.width >= 640
+    (listed,) = publisher.json("screenshot", "list", "test:alice/debian@1")["screenshots"]
+    assert (listed["width"], listed["height"]) == (size.width, size.height)
+    print(f"\n{size.width} x {size.height} pixels in {file.stat().st_size:,} bytes: {file}")
 
 
 def test_an_upgrade_costs_what_changed(published, reader, disks):

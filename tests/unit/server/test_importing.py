@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 from support.fault_server import FaultServer
+from support.pictures import picture
 from tuf.api.exceptions import RepositoryError
 
+from oscirc_blockstore import screenshot
 from oscirc_blockstore.accelerators import PROFILE, listing_path, parse_listing
 from oscirc_blockstore.digests import block_path, digest_of
 from oscirc_blockstore.errors import (
@@ -24,7 +26,7 @@ from oscirc_server.importing.administration import run_import
 from oscirc_server.installation import Installation
 from oscirc_server.models import Draft
 from oscirc_server.reconciling import reconcile
-from oscirc_server.services import tokens
+from oscirc_server.services import screenshots, tokens
 from oscirc_server.settings import Settings
 
 from .in_process import client_of
@@ -49,16 +51,19 @@ def publish(world, publisher, version, image="debian", token=None):
 
 
 def profile_of(world, publisher, version, disk):
-    raw = Profile(disk.digest, "boot", 1, (0, 2)).serialise()
+    put(world, publisher, version, f"{PROFILE}/boot", Profile(disk.digest, "boot", 1, (0, 2)).serialise())
+
+
+def put(world, publisher, version, what, raw):
     with world.open() as installation, client_of(create_app(installation)) as http:
-        path = f"images/{publisher.name}/debian/versions/{version}/accelerators/{PROFILE}/boot"
+        path = f"images/{publisher.name}/debian/versions/{version}/accelerators/{what}"
         answer = Api(http, world.made.admin_token).call("PUT", f"{path}?sha256={digest_of(raw).hex()}", content=raw)
         assert answer.status_code in (200, 201, 204), answer.text
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A repository of two publishers and three versions, one of them with a profile."""
+    """A repository of two publishers and three versions, one of them with a profile and a screenshot."""
     directory = tmp_path_factory.mktemp("old")
     world = make_world(directory, MovableClock(time.time()))
     alice, bob = world.add_publisher("alice"), world.add_publisher("bob")
@@ -66,6 +71,8 @@ def template(tmp_path_factory):
         publish(world, alice, version)
     publish(world, bob, "1", "arch")
     profile_of(world, alice, "2", disk_of(alice, "2"))
+    shown = screenshot.build(disk_of(alice, "2").digest, "a prompt", picture())
+    put(world, alice, "2", "screenshot/console", shown)
     return world, alice, bob, directory
 
 
@@ -125,6 +132,9 @@ def test_a_lost_database_is_made_again_of_the_tree_and_nobody_signs_but_the_serv
         }
     listing = parse_listing(here[listing_path(disk_of(alice, "2").digest)])
     assert listing.find(PROFILE, "boot") is not None
+    with opened(world, fresh) as installation, installation.database.read() as session:
+        shown = screenshots.by_name(session, disk_of(alice, "2").digest)
+    assert shown["console"].alt == "a prompt"
 
 
 def test_what_was_made_again_goes_on_as_before(old, fresh):
