@@ -17,11 +17,11 @@ test: setup       ## the everyday suite: under 15 minutes on two cores, boots th
 
 test-long: setup  ## soaks and loads that need minutes, not seconds; no guest
 	@deploy/setup.sh tests
-	$(PYTEST) -m long --timeout 1800 $(ARGS)
+	$(PYTEST) -m long --timeout 1800 -o faulthandler_timeout=1900 $(ARGS)
 
 test-vm: setup    ## the stock Debian disk: builds it (once), publishes, mounts, boots
 	@deploy/setup.sh debian
-	$(PYTEST) -m vm --timeout 3600 $(ARGS)
+	$(PYTEST) -m vm --timeout 3600 -o faulthandler_timeout=3700 $(ARGS)
 
 lint: setup       ## style, types, import arrows
 	.venv/bin/ruff check .

@@ -27,11 +27,13 @@ def nothing(_request: str) -> str | None:
 
 @dataclass
 class BreakingProxy:
-    """`requests` are those that came, as "METHOD target"; set `breaks` at any time."""
+    """`requests` are those that came, as "METHOD target"; set `breaks` and `when_lost` at any time."""
 
     port: int
     target_port: int
     breaks: Callable[[str], str | None] = nothing
+    when_lost: Callable[[], None] = lambda: None
+    """Called when an answer has come that will not be passed on."""
     requests: list[str] = field(default_factory=list)
 
     @property
@@ -70,11 +72,11 @@ class BreakingProxy:
         self.requests.append(request)
         return self.breaks(request)
 
-    @staticmethod
-    def _answers(server: socket.socket, client: socket.socket, lost: threading.Event) -> None:
+    def _answers(self, server: socket.socket, client: socket.socket, lost: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while piece := server.recv(1 << 16):
                 if lost.is_set() and not piece.startswith(b"HTTP/1.1 100"):
+                    self.when_lost()
                     break
                 client.sendall(piece)
         _reset(client)

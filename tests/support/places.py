@@ -37,6 +37,9 @@ class Place(Protocol):
 
     def restore_database(self, saved: object) -> None: ...
 
+    def lose_store(self) -> None:
+        """From now on nothing can be written."""
+
     def close(self) -> None: ...
 
 
@@ -64,6 +67,9 @@ class OneDirectory:
             (self.data / name).unlink(missing_ok=True)
         for name, raw in saved.items():
             (self.data / name).write_bytes(raw)
+
+    def lose_store(self) -> None:
+        (self.data / "tmp").rmdir()
 
     def close(self) -> None:
         """Its directory goes with the test's."""
@@ -131,6 +137,10 @@ class Shared:
     def restore_database(self, saved: Rows) -> None:
         self.cluster.fill(self.database, saved)
 
+    def lose_store(self) -> None:
+        shutil.rmtree(self.server.root / self.bucket)
+        self.server.notice()
+
     def close(self) -> None:
         self.free.append(self.database)
-        shutil.rmtree(self.server.root / self.bucket)
+        shutil.rmtree(self.server.root / self.bucket, ignore_errors=True)

@@ -121,8 +121,14 @@ class Uploader:
     async def _start(self, draft_id: str, batch: Sequence[Record]) -> Future[_Outcome]:
         await self._slots.acquire()
         job = self._pool.submit(self._store_batch, draft_id, batch)
-        asyncio.wrap_future(job).add_done_callback(lambda _: self._slots.release())
+        asyncio.wrap_future(job).add_done_callback(self._stored)
         return job
+
+    def _stored(self, batch: asyncio.Future[_Outcome]) -> None:
+        """There is room for another; how it went is told by who waits for the job, so that nobody says it was lost."""
+        self._slots.release()
+        if not batch.cancelled():
+            batch.exception()
 
     def _finish(self, draft_id: str, running: Sequence[Future[_Outcome]], outcome: _Outcome) -> UploadFacts:
         """In a thread: wait for what was handed over, write its rows, tell."""

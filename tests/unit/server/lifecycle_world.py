@@ -153,10 +153,11 @@ class Server:
         self.learn()
 
     def cut_power(self, losses: Callable[[list[str]], list[str]], boot_id: Path) -> None:
-        """What was not synced may be cut short; rows are as they were at the worst moment."""
+        """What was not synced may be cut short, where it can be; rows are as they were at the worst moment."""
         self.faults.dead = True
         self.stop()
-        for path in losses(sorted(path for path in self.unsynced if path.startswith("blocks/"))):
+        lost = losses(sorted(path for path in self.unsynced if path.startswith("blocks/")))
+        for path in [] if self.world.place.keeps_what_is_put else lost:
             place = self.world.tree / path
             if place.exists():
                 place.write_bytes(place.read_bytes()[:100])

@@ -107,7 +107,7 @@ def test_what_a_service_says_reaches_the_client_with_its_hint(http, world, monke
 def test_health_says_what_fails(world, http, installation, monkeypatch):
     assert http.get("/api/v1/health/live").json() == {"status": "ok", "failing": []}
     assert http.get("/api/v1/health/ready").json() == {"status": "ok", "failing": []}
-    (world.data / "tmp").rmdir()
+    world.place.lose_store()
     world.clock.advance(8 * DAY_S)
 
     answer = http.get("/api/v1/health/ready")

@@ -73,7 +73,7 @@ def test_a_removed_publishers_expiry_is_nobodys_alarm(world, installation, api, 
 
 
 def test_a_store_that_cannot_be_written_is_an_alarm(world, installation):
-    (world.data / "tmp").rmdir()
+    world.place.lose_store()
     assert "the store cannot be used" in status(installation).alarms[0]
 
 

@@ -1,8 +1,12 @@
 """Uploads: what is kept, what is refused, and what becomes of files and rows that disagree."""
 
+import asyncio
+import gc
+
 import pytest
 import zstandard
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from oscirc_blockstore import frame
 from oscirc_blockstore.digests import digest_of
@@ -10,6 +14,7 @@ from oscirc_blockstore.errors import StoreFullError
 from oscirc_blockstore.frame import max_frame_bytes
 from oscirc_server.models import BLOCK_LIVE, BLOCK_STAGED, BlockRow, Lease
 from oscirc_server.services.frame_records import MAX_BODY_BYTES
+from oscirc_server.services.uploads import Uploader
 
 from .server_world import BLOCK, FRAMES, Record, block, body_of
 
@@ -181,6 +186,31 @@ def test_nothing_is_uploaded_to_a_released_or_unknown_draft(api, alice):
     indexes = {"debian": alice.index_with("debian", "1.0", disk.digest)}
     assert api.call("POST", f"drafts/{draft}/release", json=alice.offer(indexes)).status_code == 200
     assert (api.upload(draft, [record("b")]).status_code, api.upload("nope", [record("b")]).status_code) == (409, 404)
+
+
+def test_a_failure_while_storing_is_told_once_and_is_not_reported_as_one_that_nobody_heard_of(
+    installation, draft, monkeypatch
+):
+    def gone(*_):
+        raise OperationalError("INSERT", {}, Exception("gone"))
+
+    monkeypatch.setattr(Uploader, "_lease", gone)
+    uploader, told, unheard = Uploader(installation), [], []
+
+    async def body():
+        yield body_of([record("first")])
+
+    async def upload():
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, facts: unheard.append(facts))
+        try:
+            await uploader.store_body(draft, BLOCK, body())
+        except OperationalError:
+            told.append("gone")
+        gc.collect()
+
+    asyncio.run(upload())
+    uploader.close()
+    assert (told, unheard) == (["gone"], [])
 
 
 def test_a_full_disk_is_told_as_such_and_what_was_written_is_kept(installation, api, draft, monkeypatch):
