@@ -13,15 +13,17 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 from support.commands import Repository, Workstation, free_port, serving
 from support.places import OneDirectory
 
 from oscirc_blockstore import bundle, delta, package_list, png_making, screenshot
+from oscirc_blockstore.about import About
 from oscirc_blockstore.accelerators import BUNDLE, DELTA, PACKAGES, SCREENSHOT
 from oscirc_blockstore.bundle import Entry
 from oscirc_blockstore.delta import MadeRecord, Run, Source
@@ -48,6 +50,48 @@ DISK_BLOCKS = (2 << 30) // BLOCK
 LONG_WORD = "x" * 60
 HOSTILE = (
     f"<script>document.title='taken'</script> \u05e9\u05dc\u05d5\u05dd {LONG_WORD * 30} <img src=x onerror=alert(1)>"
+)
+
+README = """# A small Debian
+
+Boots to a *login prompt* in seconds; see [the handbook](https://www.debian.org/doc/).
+
+## What is on it
+
+| what | where |
+|---|---|
+| editors | `vim`, `nano` |
+| web server | none, see [below](#setting-up) |
+
+### Setting up
+
+1. Log in as `user`.
+2. Bring it up to date:
+
+   ```sh
+   sudo apt update && sudo apt full-upgrade
+   ```
+
+> Nothing is configured to listen.
+"""
+SAID = About(
+    "Debian 12, small",
+    "A server without a desktop, for trying things out and throwing them away.",
+    README,
+    "GPL-2.0-or-later AND MIT",
+    "https://www.debian.org/",
+    "server",
+    MappingProxyType({"12.8": "2028-06-30"}),
+)
+SAID_BADLY = About(
+    HOSTILE[:100],
+    HOSTILE[:300],
+    f"{HOSTILE}\n\n# {HOSTILE}\n\n###### deep\n\n[x](javascript:alert(1)) ![x](https://evil.example/x.png)\n\n"
+    f"```\n{LONG_WORD * 30}\n```\n\n{'|a' * 40}|\n{'|-' * 40}|\n{('|' + LONG_WORD) * 40}|\n",
+    LONG_WORD * 3,
+    f"https://{LONG_WORD}.{LONG_WORD}.example/",
+    "desktop",
+    MappingProxyType({"": "2020-01-01"}),
 )
 
 
@@ -190,7 +234,7 @@ def _publish(api: Api, shops: Mapping[str, _Shop], *, hostile: bool) -> None:
     index = alice.index("debian").without_versions(["12.4"], date="2026-03-01T08:00:00Z", why="nobody used it any more")
     index = index.with_yank("12.5", Yank("Disks of more than 2 TiB are not found at boot.", "2026-02-20T08:00:00Z"))
     index = index.with_yank("12.6", Yank("The kernel can be taken over.", "2026-02-21T08:00:00Z", security=True))
-    alice.change(api, index.with_channel("previous", "12.7"))
+    alice.change(api, replace(index.with_channel("previous", "12.7"), about=SAID))
     _accelerate(api, alice)
     for family, version, firmware, memory in (
         *(("alpine", "3.20", "bios", 256), ("ubuntu", "24.04", "uefi", 2048), ("fedora", "41", "uefi", 2048)),
@@ -210,7 +254,7 @@ def _publish(api: Api, shops: Mapping[str, _Shop], *, hostile: bool) -> None:
         }
         carol.release(api, LONG_WORD, "1." + LONG_WORD, changelog=HOSTILE, **text)
         index = carol.index(LONG_WORD).with_yank("1." + LONG_WORD, Yank(HOSTILE[:500], "2026-03-01T08:00:00Z"))
-        carol.change(api, index.with_channel("c" + LONG_WORD, "1." + LONG_WORD))
+        carol.change(api, replace(index.with_channel("c" + LONG_WORD, "1." + LONG_WORD), about=SAID_BADLY))
     soon = datetime.fromtimestamp(int(system_clock()), UTC) + timedelta(days=12)
     carol.change(api, carol.index("circuit"), expires=soon)
 

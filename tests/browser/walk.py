@@ -91,13 +91,15 @@ def unvisited(routes: Iterable[object], walked: Iterable[Stop]) -> list[str]:
 
 
 class _Links(HTMLParser):
-    """What a page leads to or loads, as absolute addresses without fragments."""
+    """What a page leads to or loads, as absolute addresses without fragments; not where its publisher's words lead."""
 
     def __init__(self, base: str) -> None:
         super().__init__()
         self.base, self.found = base, set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if ("rel", "nofollow noopener noreferrer") in attrs:
+            return
         for name, value in attrs:
             if name in ("href", "src") and value is not None:
                 self.found.add(urldefrag(urljoin(self.base, value)).url)
