@@ -87,6 +87,8 @@ class ImageRow(Base):
     index_path: Mapped[str] = mapped_column(String(255))
     listed: Mapped[bool] = mapped_column()
     version_count: Mapped[int] = mapped_column(Integer)
+    title: Mapped[str] = mapped_column(String(100), default="")
+    summary: Mapped[str] = mapped_column(String(300), default="")
     search_text: Mapped[str] = mapped_column(Text)
     updated_s: Mapped[int] = mapped_column(BigInteger)
 
@@ -95,8 +97,8 @@ class VersionRow(Base):
     """A version of an image as its index has it, with the facts that people look for; derived, never signed.
 
     `name` is `publisher/image`. `shown`: it stands for its image. `searched`: its image is listed, and it is released
-    or stands for the image. `state_date` and `state_why` say when and why it was yanked or deleted. What is not known
-    of a deleted version is null or empty.
+    or stands for the image. `state_date` and `state_why` say when and why it was yanked or deleted. `kind` and
+    `end_of_life` are what its publisher says of the image. What is not known of a deleted version is null or empty.
     """
 
     __tablename__ = "versions"
@@ -121,6 +123,8 @@ class VersionRow(Base):
     firmware: Mapped[str] = mapped_column(String(16))
     minimum_memory_mib: Mapped[int | None] = mapped_column(Integer)
     default_login: Mapped[str] = mapped_column(String(200))
+    kind: Mapped[str] = mapped_column(String(16), default="")
+    end_of_life: Mapped[str] = mapped_column(String(10), default="")
     block_size: Mapped[int | None] = mapped_column(Integer)
     disk_size: Mapped[int | None] = mapped_column(BigInteger)
     data_bytes: Mapped[int | None] = mapped_column(BigInteger)

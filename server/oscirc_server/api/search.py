@@ -21,10 +21,15 @@ router = APIRouter(tags=["catalog"])
 
 
 class HitDocument(BaseModel):
-    """An image: the version that stands for it, how many versions fit, the newest of them, what boots the image."""
+    """An image: the version that stands for it, how many versions fit, the newest of them, what boots the image.
+
+    `title` and `summary` are its publisher's words, or empty.
+    """
 
     publisher: str
     image: str
+    title: str
+    summary: str
     boot: str
     matches: int
     newest_match: str
@@ -102,6 +107,8 @@ def document(found: Found) -> SearchDocument:
             HitDocument(
                 publisher=hit.shown.publisher,
                 image=hit.shown.image,
+                title=hit.title,
+                summary=hit.summary,
                 boot=f"oscirc boot {hit.shown.name}@{hit.newest_match}",
                 matches=hit.matches,
                 newest_match=hit.newest_match,

@@ -31,7 +31,8 @@ class StateDocument(BaseModel):
 class VersionResource(BaseModel):
     """A version; sizes in bytes, null where they are not known (any more).
 
-    `changed` says when and why it was yanked or deleted; `shown`: it stands for its image in the catalog. A draft's
+    `changed` says when and why it was yanked or deleted; `shown`: it stands for its image in the catalog. `kind` and
+    `end_of_life` (a day, or null) are what the publisher says of the image and of this version of its system. A draft's
     version (`draft`, `uploading`, `verifying`) is shown to its publisher only, and has no more than its names.
     """
 
@@ -51,6 +52,8 @@ class VersionResource(BaseModel):
     data_bytes: int | None
     download_bytes: int | None
     system: SystemDocument | None
+    kind: str
+    end_of_life: str | None
 
 
 class VersionList(BaseModel):
@@ -110,6 +113,8 @@ def resource(row: VersionRow, channels: list[str]) -> VersionResource:
         data_bytes=row.data_bytes,
         download_bytes=row.download_bytes,
         system=system_of(row),
+        kind=row.kind,
+        end_of_life=row.end_of_life or None,
     )
 
 
@@ -131,6 +136,8 @@ def _of_draft(draft: DraftFacts) -> VersionResource:
         data_bytes=None,
         download_bytes=None,
         system=None,
+        kind="",
+        end_of_life=None,
     )
 
 

@@ -53,6 +53,8 @@ def record(session: Session, index: ImageIndex, index_path: str, now_s: int) -> 
             index_path=index_path,
             listed=True,
             version_count=len(index.versions),
+            title=index.about.title,
+            summary=index.about.summary,
             search_text=_search_text(session, index),
             updated_s=now_s,
         )

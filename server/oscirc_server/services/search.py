@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore.errors import UsageError
-from oscirc_server.models import VersionRow
+from oscirc_server.models import ImageRow, VersionRow
 from oscirc_server.services.columns import Columns, Match, Narrowed
 from oscirc_server.services.facets import FACETS, Facet
 from oscirc_server.services.listing import Listing
@@ -57,11 +57,16 @@ class FacetValue:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An image that was found: the version that stands for it, how many versions fit, the newest one of them."""
+    """An image that was found: the version that stands for it, how many versions fit, the newest one of them.
+
+    `title` and `summary` are what its publisher says of it, or empty.
+    """
 
     shown: VersionRow
     matches: int
     newest_match: str
+    title: str = ""
+    summary: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +139,14 @@ def _page(
 def _hits(session: Session, matches: Sequence[Match]) -> tuple[Hit, ...]:
     if not matches:
         return ()
-    shown = {row.name: row for row in session.scalars(select(VersionRow).where(or_(*map(_is_shown, matches))))}
-    return tuple(Hit(shown[match.image.name], match.matches, match.newest) for match in matches)
+    said = and_(ImageRow.publisher == VersionRow.publisher, ImageRow.image == VersionRow.image)
+    statement = select(VersionRow, ImageRow.title, ImageRow.summary).outerjoin(ImageRow, said)
+    shown = {found[0].name: found for found in session.execute(statement.where(or_(*map(_is_shown, matches))))}
+    return tuple(_hit(match, *shown[match.image.name]) for match in matches)
+
+
+def _hit(match: Match, shown: VersionRow, title: str | None, summary: str | None) -> Hit:
+    return Hit(shown, match.matches, match.newest, title or "", summary or "")
 
 
 def _is_shown(match: Match) -> ColumnElement[bool]:

@@ -43,10 +43,8 @@ def record(session: Session, index: ImageIndex, shown: ImageVersion | None) -> N
         if row is None:
             facts = _facts(session, Digest(bytes(values["manifest"])))  # type: ignore[call-overload]  # always bytes
             row = VersionRow(**(_UNKNOWN | facts | values))
-            row.search_text = _search_text(row, index.about)
             session.add(row)
-            continue
-        for name, value in {**values, "search_text": _search_text(row, index.about)}.items():
+        for name, value in {**values, **_said(row, index.about)}.items():
             if getattr(row, name) != value:
                 setattr(row, name, value)
     for label, row in known.items():
@@ -135,6 +133,15 @@ def _facts(session: Session, digest: Digest) -> dict[str, object]:
         "disk_size": geometry.disk_size,
         "data_bytes": manifest.data_blocks * geometry.block_size,
         "download_bytes": row.stored_bytes,
+    }
+
+
+def _said(row: VersionRow, said: About) -> dict[str, object]:
+    """What follows from what is said of the image."""
+    return {
+        "kind": said.kind,
+        "end_of_life": said.ends(row.system_version),
+        "search_text": _search_text(row, said),
     }
 
 

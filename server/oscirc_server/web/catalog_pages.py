@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from oscirc_blockstore.digests import Digest
 from oscirc_server.api.context import CurrentInstallation, CurrentListing
 from oscirc_server.api.search import MAX_TEXT_CHARS, CurrentChoice, document
+from oscirc_server.clock import date_text
 from oscirc_server.services import screenshots, search
 from oscirc_server.services.facets import FACETS
 from oscirc_server.services.listing import Listing
@@ -94,7 +95,8 @@ def catalog_page(
         conditions = _conditions(listing, session, address, empty=not found.total)
         values = rendering.common(session, request, "")
         values["pictures"] = screenshots.first_of(session, [Digest(hit.shown.manifest) for hit in found.hits])
-    return rendering.page("catalog.html", {**values, **_listed(found, address), "conditions": conditions})
+    values |= {**_listed(found, address), "conditions": conditions, "today": date_text(installation.clock())[:10]}
+    return rendering.page("catalog.html", values)
 
 
 def _listed(found: Found, address: Address) -> dict[str, object]:

@@ -11,7 +11,7 @@ import pytest
 from oscirc_blockstore import canonical
 from oscirc_blockstore.about import NOTHING_SAID, About
 
-from .server_world import START_S, block
+from .server_world import DAY_S, START_S, block
 from .test_readme import LINKS, MARKUP
 
 SAID = About(
@@ -100,6 +100,28 @@ def test_that_something_else_is_said_is_an_event(http, say):
     say(replace(SAID, title="Debian"))
     found = http.get("/api/v1/events", params={"kind": "image.described"}).json()["events"]
     assert [each["detail"] for each in found] == [{"title": "Debian for looms"}, {"title": "Debian"}]
+
+
+def test_the_list_shows_what_is_said_and_chooses_by_it(http, say, world):
+    say(SAID)
+    (hit,) = http.get("/api/v1/search").json()["images"]
+    assert (hit["title"], hit["summary"]) == ("Debian for looms", "Weaves by itself.")
+    assert (hit["shown"]["kind"], hit["shown"]["end_of_life"]) == ("server", "2028-06-30")
+    for view in ("cards", "table"):
+        assert "Debian for looms" in http.get("/", params={"view": view}).text
+    chosen = {"kind": "server", "memory": "1 GiB", "support": "for a year or more"}
+    assert http.get("/api/v1/search", params=chosen).json()["total"] == 1
+    text = http.get("/", params=chosen).text
+    for legend in ("Made for", "Runs with memory of", "Support"):
+        assert f"<legend>{legend}</legend>" in text
+    world.clock.advance(600 * DAY_S)
+    assert http.get("/api/v1/search", params=chosen).json()["total"] == 0
+    facets = http.get("/api/v1/search").json()["facets"]
+    assert facets["support"] == [{"value": "ended", "images": 1, "chosen": False}]
+    assert "Support ended on 2028-06-30" in http.get("/").text
+    say(NOTHING_SAID)
+    facets = http.get("/api/v1/search").json()["facets"]
+    assert (facets["support"], facets["kind"]) == ([], [])
 
 
 @dataclass(frozen=True)
