@@ -77,8 +77,9 @@ class FaultyStorage:
     def _changed(self, path, act):
         self._server.faults.step(outside=self._server.others_can_act)
         done = act()
-        self._server.written[path] = self._server.clock()
-        self._server.unsynced.add(path)
+        if done is not False:  # a file that was there already is as it was, and on disk if it was
+            self._server.written[path] = self._server.clock()
+            self._server.unsynced.add(path)
         self._server.faults.step()
         return done
 
