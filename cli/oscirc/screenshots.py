@@ -1,7 +1,8 @@
 """Pictures that a recorded boot showed: looked at, made into files, sent beside a version.
 
 A display that shows nothing is told of and not sent unless the user insists. Nothing here undoes what was recorded or
-released: a picture that cannot be sent is a warning, but for a server that cannot be reached.
+released: `record` has written its profile before it sends the picture, and of a publication a picture that the server
+does not take is a warning.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def _check(alt: str) -> None:
 
 
 def send(client: RestClient, name: VersionName, manifest: Digest, alt: str, png: bytes) -> Sent | None:
-    """Put the picture beside a released version; None, and a warning, where the server does not take it."""
+    """Put the picture beside what was published; None, and a warning, where the server does not take it."""
     from oscirc_blockstore.screenshot import DEFAULT_NAME
 
     try:
@@ -140,7 +141,7 @@ def send(client: RestClient, name: VersionName, manifest: Digest, alt: str, png:
 
 
 def put(client: RestClient, name: VersionName, manifest: Digest, called: str, alt: str, png: bytes) -> Sent:
-    """The same under a name of the user's, and any failure an error."""
+    """Put a picture beside a released version."""
     from oscirc_publisher import screenshots
 
     return Sent(called, alt, len(png), screenshots.add(client, name, manifest, called, alt, png))

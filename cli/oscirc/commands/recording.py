@@ -144,6 +144,7 @@ def _authorised(resolved: Resolved, token_file: Path | None) -> contextlib.Abstr
 def _picture(resolved: Resolved, wish: Wish, client: RestClient | None, until: str, file: Path | None) -> Sent | None:
     """What became of the picture: kept in a file, sent where there is a client; None where nothing was sent."""
     from oscirc import screenshots
+    from oscirc_blockstore.screenshot import DEFAULT_NAME
     from oscirc_publisher.accelerating import VersionName
 
     png = wish.png()
@@ -154,7 +155,7 @@ def _picture(resolved: Resolved, wish: Wish, client: RestClient | None, until: s
     if client is None:
         return None
     name = VersionName(resolved.publisher, resolved.image, resolved.version_label)
-    return screenshots.send(client, name, resolved.manifest_digest, wish.words(name, until), png)
+    return screenshots.put(client, name, resolved.manifest_digest, DEFAULT_NAME, wish.words(name, until), png)
 
 
 def _write(place: Path, raw: bytes) -> None:
