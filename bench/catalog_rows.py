@@ -21,6 +21,7 @@ from oscirc_server.models import Document, ImageRow, PublisherUsage, VersionRow
 FAMILIES = ("debian", "ubuntu", "fedora", "alpine", "arch", "opensuse", "rocky", "freebsd", "openbsd", "nixos", "void")
 ARCHITECTURES = ("x86_64", "aarch64", "riscv64", "ppc64le", "s390x")
 FLAVOURS = ("minimal", "server", "desktop", "cloud", "router", "builder", "database", "kiosk", "rescue", "lab", "edge")
+KINDS = ("desktop", "server")
 PUBLISHERS = 240
 MOST_VERSIONS = 500
 _START = datetime(2022, 1, 1, tzinfo=UTC)
@@ -50,7 +51,8 @@ def rows(images: int, versions: int) -> Iterator[tuple[dict[str, object], list[d
         image = f"{family}-{chance.choice(FLAVOURS)}-{number}"
         architecture = chance.choices(ARCHITECTURES, (60, 25, 8, 4, 3))[0]
         made = list(_versions(chance, publisher, image, family, architecture, count))
-        text = f"{publisher}/{image} {family} {made[-1]['system_version']} {architecture}"
+        said = f"{_title(family, image)} {_summary(family, image)}".lower()
+        text = f"{publisher}/{image} {family} {made[-1]['system_version']} {architecture} {said}"
         yield (
             {
                 "publisher": publisher,
@@ -58,6 +60,8 @@ def rows(images: int, versions: int) -> Iterator[tuple[dict[str, object], list[d
                 "index_path": f"index/{number}",
                 "listed": True,
                 "version_count": count,
+                "title": _title(family, image),
+                "summary": _summary(family, image),
                 "search_text": text,
                 "updated_s": int(_START.timestamp()),
             },
@@ -71,6 +75,7 @@ def _versions(
     firmware = chance.choices(("uefi", "bios"), (70, 30))[0]
     major, released = chance.randrange(1, 30), _START + timedelta(minutes=chance.randrange(700_000))
     memory = chance.choice((128, 256, 512, 512, 1024, 2048, 4096))
+    said = f"{_title(family, image)} {_summary(family, image)}".lower()
     for position in range(count):
         released += timedelta(minutes=chance.randrange(600, 20_000))
         shown = position == count - 1
@@ -99,12 +104,22 @@ def _versions(
             "firmware": firmware,
             "minimum_memory_mib": memory,
             "default_login": "root without a password",
+            "kind": next((kind for kind in KINDS if kind in image), ""),
+            "end_of_life": f"{2024 + major % 6}-06-30" if major % 3 else "",
             "block_size": 65536,
             "disk_size": disk_size,
             "data_bytes": disk_size // 3,
             "download_bytes": disk_size // 8,
-            "search_text": f"{publisher}/{image} {label} {family} {system_version} {architecture} {firmware}",
+            "search_text": f"{publisher}/{image} {label} {family} {system_version} {architecture} {firmware} {said}",
         }
+
+
+def _title(family: str, image: str) -> str:
+    return f"{family.capitalize()} {image.rpartition('-')[0].rpartition('-')[2]}"
+
+
+def _summary(family: str, image: str) -> str:
+    return f"{family.capitalize()}, prepared for trying it out: {image} starts without questions and needs no network."
 
 
 def _document(image: dict[str, object], made: list[dict[str, object]]) -> dict[str, object]:

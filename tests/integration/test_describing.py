@@ -37,6 +37,7 @@ def test_what_is_said_with_a_release_and_later_is_what_readers_are_shown(tmp_pat
         assert "  title     Debian for looms\n" in shown
         assert "  support   ended on 2001-02-03" in shown
         assert station.run("show", "alice/debian", "--readme") == about["readme"] + "\n"
+        assert "Debian for looms" in station.run("images", "looms")
         assert "network" in station.refused("show", "alice/debian", "--offline", "--readme", code=3)
         base = made.url.partition("#")[0]
         assert "<em>lever</em>" in httpx.get(f"{base}/images/alice/debian").text

@@ -57,13 +57,20 @@ def images(query: tuple[str, ...], *, remote_name: str | None, as_json: bool) ->
                 _plain(label),
                 human_bytes(int(newest.get("disk_size", 0))),
                 human_bytes(int(newest.get("download_bytes", 0))),
-                _plain((newest.get("system") or {}).get("family", "")),
+                _stated(newest, "system", "family"),
+                _stated(item, "about", "title"),
             )
         )
     if rows:
-        print_table(("IMAGE", "NEWEST", "DISK", "DOWNLOAD", "SYSTEM"), rows)
+        print_table(("IMAGE", "NEWEST", "DISK", "DOWNLOAD", "SYSTEM", "TITLE"), rows)
     elif remotes:
         say("nothing found")
+
+
+def _stated(item: dict[str, object], name: str, key: str) -> str:
+    """A text out of an object that a server states, or should."""
+    inner = item.get(name)
+    return _plain(inner.get(key, "")) if isinstance(inner, dict) else ""
 
 
 def _plain(text: object) -> str:

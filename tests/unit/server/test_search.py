@@ -41,8 +41,10 @@ def row(number, label, *, shown, searched=True, publisher=None, **facts):
         "system_version": str(label + number % 4),
         "architecture": architecture,
         "firmware": ("bios", "uefi")[number % 2],
-        "minimum_memory_mib": 512,
+        "minimum_memory_mib": (256, 1024, 3000, 32_768)[number // 2 % 4],
         "default_login": "",
+        "kind": ("", "desktop", "server")[number // 4 % 3],
+        "end_of_life": ("", "1969-12-31", "1970-01-01", "1975-06-30")[(number + label) % 4],
         "block_size": 65536,
         "disk_size": 1 << 30,
         "data_bytes": 1 << 28,
@@ -82,6 +84,8 @@ QUESTIONS = [
     Question("image-0001", {"architecture": ["x86_64"]}),
     Question("", {"version": ["3"], "publisher": ["publisher-1", "publisher-2"]}),
     Question("", {"family": ["nothing"]}),
+    Question("", {"memory": ["1 GiB", "more than 16 GiB"], "support": ["supported"]}),
+    Question("debian", {"kind": ["server"], "support": ["for a year or more", "ended"]}),
 ]
 
 
