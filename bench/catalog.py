@@ -3,9 +3,12 @@
     python bench/catalog.py [--quick]      --quick: a tenth of the rows, a third of the requests, nothing is kept
 
 A real server over HTTP, warm, one client with one connection: the list as a page, the list as JSON and the API's
-search, each asked with words, two facets and a sort that vary from request to request (none is asked twice). Must
-show: 95 of 100 answers within 100 ms, on both databases. `health` is the same server's answer to a request that does
-next to nothing, in between the others: how loaded the machine was. Eight clients at once are information.
+search, each asked with words, two facets and a sort that vary from request to request (none is asked twice; some find
+nothing). Must show: 95 of 100 answers within 100 ms, on both databases, as the median of three rounds of 100.
+
+`health` is the same server's answer to a request that does next to nothing, in between the others: how loaded the
+machine was. Processor time is that of the server's process alone. After a change, which this process makes, as another
+server would, the first page. Eight clients at once, and what a warm search asks the database, are information.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import math
 import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -26,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+import catalog_plans
 import catalog_rows
 from harness import Workstation, initialise, save, serving
 from support.commands import Repository
@@ -34,7 +39,9 @@ from support.postgresql import cluster
 from oscirc_server.database import Database, sqlite_url
 
 IMAGES, VERSIONS = 5_000, 50_000
-REQUESTS = 100
+REQUESTS = 100  # of a round
+ROUNDS = 3
+CHANGES = 20
 CLIENTS = 8
 BOUND_MS = 100.0
 WARM_UP = 10
@@ -115,23 +122,60 @@ def together(port: int, kind: str, asked: Sequence[dict[str, object]]) -> Times:
     return Times(tuple(value for times in found for value in times.values))
 
 
-def measure(place: str, repository: Repository, requests: int) -> tuple[dict[str, object], bool]:
+def processor_ms(process: subprocess.Popen[str]) -> float:
+    """Processor time that the process has used."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mb(process: subprocess.Popen[str]) -> float:
+    """Memory that the process has now."""
+    pages = Path(f"/proc/{process.pid}/statm").read_text(encoding="utf-8").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def after_changes(port: int, database: Database) -> Times:
+    """The first page after each of some releases, which this process writes."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    found = []
+    with contextlib.closing(connection):
+        for number in range(CHANGES):
+            with database.write() as session:
+                catalog_rows.release(session, number)
+            found.append(answer_ms(connection, "/", "text/html"))
+    return Times(tuple(found))
+
+
+def measure(place: str, repository: Repository, database: Database, requests: int) -> tuple[dict[str, object], bool]:
     """All figures of one server, and whether the bound was kept."""
     figures: dict[str, object] = {}
     kept, stream = True, questions()
+    process = repository.process
+    assert process is not None
+    before_mb = resident_mb(process)
     first = answer_ms(http.client.HTTPConnection("127.0.0.1", repository.port, timeout=60), "/", "text/html")
-    figures[f"{place}, first page after the start"] = f"{first:.0f} ms"
+    figures[f"{place}, first page after the start"] = (
+        f"{first:.0f} ms; the server's memory grew from {before_mb:.0f} to {resident_mb(process):.0f} MB"
+    )
     for kind in KINDS:
         ask(repository.port, kind, list(itertools.islice(stream, WARM_UP)))
-        times, idle = ask(repository.port, kind, list(itertools.islice(stream, requests)))
-        ratio = statistics.median(times.values) / statistics.median(idle.values)
-        figures[f"{place}, {kind}"] = f"{times}; {ratio:.1f} times a health check's median"
+        started_ms = processor_ms(process)
+        rounds = [ask(repository.port, kind, list(itertools.islice(stream, requests))) for _ in range(ROUNDS)]
+        used_ms = (processor_ms(process) - started_ms) / (ROUNDS * requests)
+        p95 = statistics.median(times.percentile(0.95) for times, _ in rounds)
+        every = Times(tuple(value for times, _ in rounds for value in times.values))
+        idle = Times(tuple(value for _, times in rounds for value in times.values))
+        figures[f"{place}, {kind}: p95"] = f"{p95:.1f} ms (at most {BOUND_MS:.0f})"
+        figures[f"{place}, {kind}: all rounds"] = f"{every}; {used_ms:.1f} ms of processor with a health check"
         figures[f"{place}, health beside {kind}"] = str(idle)
-        kept = kept and times.percentile(0.95) < BOUND_MS
+        kept = kept and p95 < BOUND_MS
     for kind in ("page", "api"):
         figures[f"{place}, {kind}, {CLIENTS} clients"] = str(
             together(repository.port, kind, list(itertools.islice(stream, requests)))
         )
+    figures[f"{place}, first page after a change"] = str(after_changes(repository.port, database))
+    figures[f"{place}, plans"] = "; ".join(catalog_plans.plans(database))
+    figures[f"{place}, memory at the end"] = f"{resident_mb(process):.0f} MB"
     return figures, kept
 
 
@@ -142,11 +186,13 @@ def run(
     station = Workstation(directory / place, extra={"OSCIRC_DATABASE": url} if url else {})
     repository = initialise(station, directory / place / "repository")
     database = Database(url or sqlite_url(repository.directory / "oscirc.db"))
-    catalog_rows.fill(database, *size)
-    database.close()
-    analyse()
-    with serving(station, repository):
-        return measure(place, repository, requests)
+    try:
+        catalog_rows.fill(database, *size)
+        analyse()
+        with serving(station, repository):
+            return measure(place, repository, database, requests)
+    finally:
+        database.close()
 
 
 def main() -> int:
@@ -155,7 +201,7 @@ def main() -> int:
     size, requests = ((IMAGES // 10, VERSIONS // 10), REQUESTS // 3) if quick else ((IMAGES, VERSIONS), REQUESTS)
     figures: dict[str, object] = {
         "images and versions": f"{size[0]:,} and {size[1]:,}",
-        "requests of each kind": requests,
+        "requests of each kind": f"{ROUNDS} rounds of {requests}",
         "processes that wanted to run when it began": f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
     }
     with tempfile.TemporaryDirectory(prefix="oscirc-bench-catalog-") as directory, cluster() as server:
@@ -170,7 +216,7 @@ def main() -> int:
             lambda: server.execute("VACUUM ANALYZE", name),
         )
     kept = kept_sqlite and kept_postgresql
-    figures |= sqlite | postgresql | {"p95 under 100 ms everywhere": "yes" if kept else "**no**"}
+    figures |= sqlite | postgresql | {"95 of 100 within 100 ms everywhere": "yes" if kept else "**no**"}
     if quick:
         print("\n".join(f"{name}: {value}" for name, value in figures.items()))
     else:

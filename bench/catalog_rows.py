@@ -12,11 +12,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
 
 from oscirc_blockstore.digests import Digest, digest_of
 from oscirc_blockstore.image_index import ImageIndex, ImageVersion, Yank
 from oscirc_server.database import Database
 from oscirc_server.models import Document, ImageRow, PublisherUsage, VersionRow
+from oscirc_server.services import catalog_changes
 
 FAMILIES = ("debian", "ubuntu", "fedora", "alpine", "arch", "opensuse", "rocky", "freebsd", "openbsd", "nixos", "void")
 ARCHITECTURES = ("x86_64", "aarch64", "riscv64", "ppc64le", "s390x")
@@ -156,3 +158,18 @@ def batched(
     """Images with their versions, some at once."""
     while some := list(islice(made, _IMAGES_AT_ONCE)):
         yield some
+
+
+def release(session: Session, number: int) -> None:
+    """One version more of the image with that number, as a release writes it."""
+    newest = session.scalars(
+        select(VersionRow).where(VersionRow.shown).order_by(VersionRow.name).offset(number)
+    ).first()
+    assert newest is not None
+    values = {column.name: getattr(newest, column.name) for column in VersionRow.__table__.columns}
+    label = f"{newest.label}.1"
+    text = newest.search_text.replace(newest.label, label, 1)
+    newest.shown = False
+    changed = {"label": label, "position": newest.position + 1, "search_text": text}
+    session.add(VersionRow(**(values | changed)))
+    catalog_changes.note(session, newest.publisher, newest.image)

@@ -37,6 +37,7 @@ BENCHMARKS = (
     "serving",
     "many_boots",
     "publish_again",
+    "catalog",
 )
 
 

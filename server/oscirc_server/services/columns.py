@@ -59,10 +59,11 @@ class Alike:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image of the list: its name, the label of the version that stands for it, its versions."""
+    """An image of the list: its name, label and place of the version that stands for it, its versions."""
 
     name: str
     shown: str
+    position: int
     alike: tuple[Alike, ...]
 
 
@@ -77,15 +78,16 @@ class Match:
 
 def image_of(name: str, versions: Iterable[Version]) -> Image | None:
     """An image out of its versions; None where none stands for it."""
-    shown = None
+    shown: Version | None = None
     kinds: dict[tuple[str, tuple[Fact, ...]], list[Version]] = {}
     for version in sorted(versions, key=lambda each: each.position):
-        shown = version.label if version.shown else shown
+        shown = version if version.shown else shown
         text = version.text.replace(f" {version.label} ", " ", 1)  # the label counts by itself
         kinds.setdefault((text, version.facts), []).append(version)
     if shown is None:
         return None
-    return Image(name, shown, tuple(_alike(text, facts, each) for (text, facts), each in kinds.items()))
+    alike = tuple(_alike(text, facts, each) for (text, facts), each in kinds.items())
+    return Image(name, shown.label, shown.position, alike)
 
 
 def _alike(text: str, facts: tuple[Fact, ...], versions: Sequence[Version]) -> Alike:

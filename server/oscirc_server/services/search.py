@@ -150,6 +150,12 @@ def _hit(match: Match, shown: VersionRow, title: str | None, summary: str | None
 
 
 def _is_shown(match: Match) -> ColumnElement[bool]:
-    """By the whole key, one row each: SQLite scans the table for a list of tuples."""
-    publisher, _, image = match.image.name.partition("/")
-    return and_(VersionRow.publisher == publisher, VersionRow.image == image, VersionRow.label == match.image.shown)
+    """By the whole key, one row each: SQLite scans the table for a list of tuples.
+
+    The place is in the other index that begins like the key: PostgreSQL takes that one where the place is not asked
+    for, and looks at all versions of the image.
+    """
+    image = match.image
+    publisher, _, name = image.name.partition("/")
+    of_image = (VersionRow.publisher == publisher, VersionRow.image == name)
+    return and_(*of_image, VersionRow.label == image.shown, VersionRow.position == image.position)
