@@ -79,6 +79,9 @@ def questions() -> Iterator[dict[str, object]]:
             "family": chance.choices(catalog_rows.FAMILIES[:6], k=2),
             "architecture": [chance.choice(catalog_rows.ARCHITECTURES[:3])],
             "firmware": [chance.choice(("uefi", "bios"))],
+            "kind": [chance.choice(("desktop", "server"))],
+            "memory": [chance.choice(("1 GiB", "2 GiB"))],
+            "support": [chance.choice(("supported", "ended"))],
             "version": [f"{chance.randrange(5, 25)}.0", f"{chance.randrange(5, 25)}.1"],
         }
         for facet in chance.sample(sorted(facets), 2):
