@@ -3,7 +3,7 @@ PYTEST = .venv/bin/python -m pytest
 # One worker more than there are cores, since many tests wait; a file's tests share fixtures and stay together.
 PARALLEL = -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test test-long test-vm lint bench bench-quick bench-update clean
+.PHONY: setup demo test test-long test-vm lint bench bench-quick bench-update screenshots clean
 
 setup:            ## system packages and .venv/bin/oscirc
 	@deploy/setup.sh
@@ -41,6 +41,10 @@ bench-update: setup  ## an update's bytes against casync, zsync, xdelta3 and zst
 	@deploy/setup.sh debian
 	.venv/bin/python bench/update.py $(ARGS)
 	.venv/bin/python bench/run.py page
+
+screenshots: setup   ## docs/screenshots/: the main pages of a made-up catalog, light and dark, as Chromium shows them
+	@deploy/setup.sh tests
+	.venv/bin/python tests/browser/screenshots.py
 
 clean:            ## what the targets above left in this folder
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -163,21 +163,10 @@ class Browsing:
             return page.context.cookies()
 
 
-def grave(page: Page, setting: Setting) -> list[str]:
-    """What axe finds that is serious or critical: by all rules in the setting's colours, by contrast in the others.
-
-    It needs a page with JavaScript.
-    """
+def grave(page: Page) -> list[str]:
+    """What axe finds that is serious or critical; it needs a page with JavaScript."""
     page.evaluate(AXE_SCRIPT)
-    found = _violations(page, {"resultTypes": ["violations"]})
-    page.emulate_media(color_scheme="light" if setting.scheme == "dark" else "dark")
-    found += _violations(page, {"resultTypes": ["violations"], "runOnly": ["color-contrast", "link-in-text-block"]})
-    page.emulate_media(color_scheme=setting.scheme)
-    return found
-
-
-def _violations(page: Page, options: Mapping[str, object]) -> list[str]:
-    found = page.evaluate("options => axe.run(document, options).then(found => found.violations)", options)
+    found = page.evaluate("axe.run({resultTypes: ['violations']}).then(found => found.violations)")
     return [
         f"axe {each['id']} ({each['impact']}): {node['target']} {node['html'][:200]}"
         for each in found

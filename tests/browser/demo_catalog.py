@@ -47,6 +47,7 @@ ADMINISTRATOR = "root"
 PUBLISHER = "bea"
 READER = "rita"
 DISK_BLOCKS = (2 << 30) // BLOCK
+BATCH, SEGMENT = 200, 32
 LONG_WORD = "x" * 60
 HOSTILE = (
     f"<script>document.title='taken'</script> \u05e9\u05dc\u05d5\u05dd {LONG_WORD * 30} <img src=x onerror=alert(1)>"
@@ -109,8 +110,10 @@ class Catalog:
         return f"http://127.0.0.1:{self.repository.port}"
 
 
-def made(directory: Path, *, scale: int = 1, hostile: bool = True, public_url: str = "") -> Catalog:
-    """The repository, not yet running."""
+def made(
+    directory: Path, *, scale: int = 1, hostile: bool = True, public_url: str = "", picture: bytes = b""
+) -> Catalog:
+    """The repository, not yet running; `picture` is a PNG of a guest's display instead of a drawn one."""
     port = free_port()
     result = initialise(
         directory / "data",
@@ -127,9 +130,9 @@ def made(directory: Path, *, scale: int = 1, hostile: bool = True, public_url: s
         publishers = {name: _Shop(world.add_publisher(name), scale) for name in ("alice", "bob", "carol")}
         with client_of(create_app(installation)) as http:
             api = Api(http, result.admin_token)
-            _publish(api, publishers, hostile=hostile)
+            _publish(api, publishers, hostile=hostile, picture=picture or console_picture())
             draft = _draft(api, publishers["alice"])
-            _people(api)
+            _people(api, 24 * scale)
             _jobs(installation)
     repository = Repository(directory / "data", world.keys, result.remote_url, result.admin_token, port)
     return Catalog(repository, draft, Workstation(directory / "operator"))
@@ -163,12 +166,22 @@ class _Shop:
             contents = self._changed(contents, label)
         disk = self.publisher.build(image, contents, **system)
         self.contents[image, label], self.disks[image, label] = contents, disk
-        draft = api.stage(self.publisher, image, label, disk)
+        draft = self._staged(api, image, label, disk)
         index = self.index(image).with_version(ImageVersion(label, disk.digest, self._date(), changelog))
         indexes = {**self.publisher.indexes, image: index.with_channel("stable", label)}
         answer = api.call("POST", f"drafts/{draft}/release", json=self.publisher.offer(indexes))
         assert answer.status_code == 200, answer.text
         self.publisher.took_force(indexes)
+
+    def _staged(self, api: Api, image: str, label: str, disk: Disk) -> str:
+        """A draft with everything uploaded, in bodies that are not too large."""
+        draft = api.draft(self.publisher.name, image, label)
+        lacking = set(api.missing(draft, [record.digest for record in disk.records]))
+        missing = [record for record in disk.records if record.digest in lacking]
+        for at in range(0, len(missing), BATCH):
+            assert api.upload(draft, missing[at : at + BATCH]).status_code == 200
+        assert api.call("PUT", f"drafts/{draft}/manifest", content=disk.raw).status_code == 204
+        return draft
 
     def change(self, api: Api, index: ImageIndex, **role: object) -> None:
         """Sign an index anew."""
@@ -210,7 +223,7 @@ class _Shop:
         assert answer.status_code == 200, answer.text
 
 
-def _publish(api: Api, shops: Mapping[str, _Shop], *, hostile: bool) -> None:
+def _publish(api: Api, shops: Mapping[str, _Shop], *, hostile: bool, picture: bytes) -> None:
     alice, bob, carol = shops["alice"], shops["bob"], shops["carol"]
     debian = {
         "family": "debian",
@@ -235,6 +248,8 @@ def _publish(api: Api, shops: Mapping[str, _Shop], *, hostile: bool) -> None:
     index = index.with_yank("12.5", Yank("Disks of more than 2 TiB are not found at boot.", "2026-02-20T08:00:00Z"))
     index = index.with_yank("12.6", Yank("The kernel can be taken over.", "2026-02-21T08:00:00Z", security=True))
     alice.change(api, replace(index.with_channel("previous", "12.7"), about=SAID))
+    desktop = replace(SAID, title="Debian 12 with a desktop", kind="desktop", readme="", summary="")
+    alice.change(api, replace(alice.index("debian-desktop"), about=desktop))
     _accelerate(api, alice)
     for family, version, firmware, memory in (
         *(("alpine", "3.20", "bios", 256), ("ubuntu", "24.04", "uefi", 2048), ("fedora", "41", "uefi", 2048)),
@@ -244,6 +259,10 @@ def _publish(api: Api, shops: Mapping[str, _Shop], *, hostile: bool) -> None:
         facts = {"family": family, "version": version, "firmware": firmware, "minimum_memory_mib": memory}
         bob.release(api, family, version, **facts)
     bob.release(api, "alpine", "3.21", after="3.20", changelog="A new kernel.", family="alpine", version="3.21")
+    for shop, image, version in ((alice, "debian", "12.8"), (alice, "debian-desktop", "12.8"), (bob, "alpine", "3.21")):
+        words = f"Console of {image} {version} at its login prompt"
+        shown = screenshot.build(shop.disks[image, version].digest, words, picture)
+        shop.put(api, image, version, SCREENSHOT, DEFAULT_NAME, shown)
     circuit = {"family": "busybox", "minimum_memory_mib": 256, "default_login": "root, password oscirc"}
     carol.release(api, "circuit", "1", version="1", **circuit)
     if hostile:
@@ -268,7 +287,7 @@ def _accelerate(api: Api, alice: _Shop) -> None:
     raw_of = {digest_of(piece): piece for piece in alice.contents["debian", "12.8"] if piece is not None}
     lengths = {record.digest: len(record.frame) for record in new.records}
     nodes = len(new.nodes)
-    groups = [entries[:nodes], entries[nodes:]]
+    groups = [entries[:nodes], *(entries[at : at + SEGMENT] for at in range(nodes, len(entries), SEGMENT))]
     frames = [
         bundle.compress_segment([raw_of.get(entry.digest, bytes(entry.raw_size)) for entry in group], 1)
         for group in groups
@@ -283,8 +302,6 @@ def _accelerate(api: Api, alice: _Shop) -> None:
             records.append(MadeRecord(digest_of(after), lengths[digest_of(after)], len(frames[-1]), runs))
     pack = delta.build_index(new.digest, old.digest, BLOCK, records, []) + b"".join(frames)
     alice.put(api, "debian", "12.8", DELTA, delta.name_for(old.digest), pack)
-    words = "Console of alice/debian 12.8 at its login prompt"
-    alice.put(api, "debian", "12.8", SCREENSHOT, DEFAULT_NAME, screenshot.build(new.digest, words, console_picture()))
     for version, packages in PACKAGES_OF.items():
         listed = package_list.of(alice.disks["debian", version].digest, packages).serialise()
         alice.put(api, "debian", version, PACKAGES, "installed", listed)
@@ -323,7 +340,7 @@ def _draft(api: Api, alice: _Shop) -> str:
     return draft
 
 
-def _people(api: Api) -> None:
+def _people(api: Api, quota_mib: int) -> None:
     def done(method: str, path: str, body: object) -> httpx.Response:
         answer = api.call(method, path, json=body)
         assert answer.is_success, answer.text
@@ -335,7 +352,7 @@ def _people(api: Api) -> None:
     done("PUT", f"publishers/bob/members/{READER}", {"role": "reader"})
     done("POST", "publishers/alice/robots", {"name": "nightly"})
     done("POST", "tokens", {"name": "nightly builds", "scopes": ["publish:alice"], "account": PUBLISHER})
-    done("PUT", "publishers/alice/quota", {"unique_bytes": 16 << 20, "logical_bytes": None})
+    done("PUT", "publishers/alice/quota", {"unique_bytes": quota_mib << 20, "logical_bytes": None})
 
 
 def _jobs(installation: Installation) -> None:

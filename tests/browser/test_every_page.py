@@ -41,7 +41,7 @@ def test_every_page_is_shown_whole_and_without_an_error(browsing, setting, axe_s
                 answer = page.goto(browsing.catalog.url + stop.path, wait_until="load")
                 found = [] if answer.status == stop.status else [f"status {answer.status}"]
                 found += watch.wrong + [f"too wide: {each}" for each in page.evaluate(TOO_WIDE)]
-                found += grave(page, setting) if setting.javascript and (axe_sees_all or stop.is_plain) else []
+                found += grave(page) if setting.javascript and (axe_sees_all or stop.is_plain) else []
                 watch.wrong.clear()
                 wrong += [f"{stop.path} ({visitor or 'nobody'}): {each}" for each in found]
     assert not wrong, "\n".join(wrong)
