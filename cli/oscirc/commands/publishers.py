@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from oscirc_publisher.administration import Edit
+    from oscirc_publisher.rest import RestClient
     from oscirc_remote.remotes import Remote
     from oscirc_server.tuf_api import Targets
 
@@ -114,10 +116,16 @@ class _Change:
         with composition.rest_client(remote, self.token_file) as rest:
             current = administration.fetch_targets(rest)
             administration.put_targets(rest, administration.change_targets(current, signers, datetime.now(UTC), edit))
-            facts = rest.call_json("GET", "publishers")
-        found = facts.get("publishers")
-        mine = [item for item in (found if isinstance(found, list) else []) if item.get("name") == plain]
-        return {"remote": remote.name, "publisher": mine[0] if mine else None}
+            return {"remote": remote.name, "publisher": _facts_of(rest, plain)}
+
+
+def _facts_of(rest: RestClient, name: str) -> dict[str, object] | None:
+    """What the server states of a publisher; None of one that was removed."""
+    from oscirc_blockstore.errors import NotFoundError
+
+    with contextlib.suppress(NotFoundError):
+        return rest.call_json("GET", f"publishers/{name}")
+    return None
 
 
 def _change_options(function: Callable[P, R]) -> Callable[P, R]:
@@ -256,11 +264,10 @@ def list_publishers(remote_name: str | None, *, as_json: bool) -> None:
     Example:
       oscirc publisher list example
     """
-    from oscirc import composition
+    from oscirc import administering, composition
 
     with composition.rest_client(composition.only_remote(remote_name), None, authorised=False) as rest:
-        answer = rest.call_json("GET", "publishers")
-    found = answer.get("publishers", answer.get("items", []))
+        found = administering.all_pages(rest, "publishers", "publishers").get("publishers")
     if as_json:
         print_json({"publishers": found})
         return

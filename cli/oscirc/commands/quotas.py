@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from oscirc.administering import api_call, remote_option
+from oscirc.administering import api_call, listed, remote_option
 from oscirc.options import json_option, token_file_option
 from oscirc.output import human_bytes, print_json, print_table, say
 from oscirc.server_options import blocks_option, data_option, database_option
@@ -67,7 +67,7 @@ def list_quotas(*, remote_name: str | None, token_file: Path | None, as_json: bo
     Example:
       oscirc quota list
     """
-    answer = api_call(remote_name, token_file, "GET", "quotas")
+    answer = listed(remote_name, token_file, "quotas", "publishers")
     if as_json:
         print_json(answer)
         return

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from oscirc.administering import listed
 from oscirc.options import json_option, token_file_option
 from oscirc.output import print_json, print_table, say
 
@@ -70,14 +71,11 @@ def create(
 @json_option
 def list_tokens(*, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
     """List the tokens that you may revoke, without their secrets."""
-    from oscirc import composition
-
-    with composition.rest_client(composition.only_remote(remote_name), token_file) as rest:
-        answer = rest.call_json("GET", "tokens")
+    answer = listed(remote_name, token_file, "tokens", "tokens")
     if as_json:
         print_json(answer)
         return
-    found = answer.get("tokens", answer.get("items", []))
+    found = answer.get("tokens")
     columns = ("id", "name", "account", "scopes", "expires", "last_used", "revoked")
     rows = [[_cell(item.get(column)) for column in columns] for item in (found if isinstance(found, list) else [])]
     print_table([column.upper() for column in columns], rows)

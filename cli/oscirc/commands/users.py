@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from oscirc.administering import api_call, remote_option
+from oscirc.administering import api_call, listed, remote_option
 from oscirc.options import json_option, token_file_option
 from oscirc.output import print_json, print_table, say
 
@@ -113,7 +113,7 @@ def list_users(*, remote_name: str | None, token_file: Path | None, as_json: boo
     Example:
       oscirc user list
     """
-    answer = api_call(remote_name, token_file, "GET", "users")
+    answer = listed(remote_name, token_file, "users", "users")
     if as_json:
         print_json(answer)
     else:
@@ -285,7 +285,7 @@ def list_robots(publisher: str, *, remote_name: str | None, token_file: Path | N
     """
     from oscirc_blockstore.names import check_publisher
 
-    answer = api_call(remote_name, token_file, "GET", f"publishers/{check_publisher(publisher)}/robots")
+    answer = listed(remote_name, token_file, f"publishers/{check_publisher(publisher)}/robots", "robots")
     if as_json:
         print_json(answer)
     else:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, SecretStr
 
 from oscirc_server.api.bodies import documented, json_body
 from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.api.document import refusals
+from oscirc_server.api.paging import CurrentPage, link_next
 from oscirc_server.api.security import Administrator, Caller, Manager, Reader
 from oscirc_server.clock import date_text
 from oscirc_server.services import accounts
@@ -66,15 +67,17 @@ class AccountDocument(BaseModel):
 
 
 class UserList(BaseModel):
-    """Every user."""
+    """Some users; `next` is the `after` of the following ones, null at the end."""
 
     users: list[AccountDocument]
+    next: str | None
 
 
 class RobotList(BaseModel):
-    """Every robot of a publisher."""
+    """Some robots of a publisher; `next` is the `after` of the following ones, null at the end."""
 
     robots: list[AccountDocument]
+    next: str | None
 
 
 class MemberList(BaseModel):
@@ -127,10 +130,18 @@ def create_user(
 
 
 @router.get("/users")
-def list_users(_principal: Administrator, installation: CurrentInstallation) -> UserList:
-    """Every user, by name."""
+def list_users(
+    _principal: Administrator,
+    page: CurrentPage,
+    installation: CurrentInstallation,
+    request: Request,
+    response: Response,
+) -> UserList:
+    """Users, by name."""
     with installation.database.read() as session:
-        return UserList(users=[_document(facts) for facts in accounts.users(session)])
+        found, place = accounts.users(session, after=page.after, limit=page.limit)
+    link_next(request, response, place)
+    return UserList(users=[_document(facts) for facts in found], next=place)
 
 
 @router.get("/users/{user}")
@@ -201,10 +212,19 @@ def create_robot(
 
 
 @router.get("/publishers/{publisher}/robots")
-def list_robots(publisher: str, _principal: Reader, installation: CurrentInstallation) -> RobotList:
-    """Every robot of a publisher."""
+def list_robots(
+    publisher: str,
+    _principal: Reader,
+    page: CurrentPage,
+    installation: CurrentInstallation,
+    request: Request,
+    response: Response,
+) -> RobotList:
+    """Robots of a publisher, by name."""
     with installation.database.read() as session:
-        return RobotList(robots=[_document(facts) for facts in accounts.robots(session, publisher)])
+        found, place = accounts.robots(session, publisher, after=page.after, limit=page.limit)
+    link_next(request, response, place)
+    return RobotList(robots=[_document(facts) for facts in found], next=place)
 
 
 @router.patch("/publishers/{publisher}/robots/{robot}", openapi_extra=documented(RobotChange))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
 from oscirc_server.api.bodies import documented, json_body
@@ -12,6 +12,7 @@ from oscirc_server.api.conditions import CurrentCondition
 from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.api.document import refusals
 from oscirc_server.api.drafts import MAX_ROLE_BODY_BYTES, ReleaseDocument, RoleOffer
+from oscirc_server.api.paging import CurrentPage, link_next
 from oscirc_server.api.security import Caller
 from oscirc_server.clock import date_text
 from oscirc_server.services import catalog, releases, role_metadata
@@ -39,9 +40,10 @@ class PublisherDocument(BaseModel):
 
 
 class PublisherList(BaseModel):
-    """Every publisher."""
+    """Some publishers; `next` is the `after` of the following ones, null at the end."""
 
     publishers: list[PublisherDocument]
+    next: str | None
 
 
 def _document(facts: PublisherFacts, settings: JobSettings) -> PublisherDocument:
@@ -57,11 +59,18 @@ def _document(facts: PublisherFacts, settings: JobSettings) -> PublisherDocument
 
 
 @router.get("")
-def list_publishers(installation: CurrentInstallation) -> PublisherList:
-    """Every publisher, by name."""
+def list_publishers(
+    page: CurrentPage,
+    installation: CurrentInstallation,
+    request: Request,
+    response: Response,
+) -> PublisherList:
+    """Publishers, by name."""
     with installation.database.read() as session:
-        found = catalog.publishers(session)
-        return PublisherList(publishers=[_document(facts, installation.settings.jobs) for facts in found])
+        found, place = catalog.publisher_page(session, after=page.after, limit=page.limit)
+    link_next(request, response, place)
+    documents = [_document(facts, installation.settings.jobs) for facts in found]
+    return PublisherList(publishers=documents, next=place)
 
 
 @router.get("/{name}")

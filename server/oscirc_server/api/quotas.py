@@ -5,13 +5,14 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
 from oscirc_server.api.bodies import documented, json_body
 from oscirc_server.api.context import CurrentInstallation
+from oscirc_server.api.paging import CurrentPage, link_next
 from oscirc_server.api.security import Administrator, Reader
-from oscirc_server.services import quotas, recounting
+from oscirc_server.services import pages, quotas, recounting
 from oscirc_server.services.quotas import EVERYBODY, Limits, Usage
 
 router = APIRouter(tags=["quotas"])
@@ -41,10 +42,14 @@ class UsageDocument(BaseModel):
 
 
 class UsageList(BaseModel):
-    """Every publisher that keeps something, and the limits of whoever has none of its own."""
+    """Some of the publishers that keep something, and the limits of whoever has none of its own.
+
+    `next` is the `after` of the following ones, null at the end.
+    """
 
     publishers: list[UsageDocument]
     default: LimitsDocument
+    next: str | None
 
 
 def _limits(limits: Limits) -> LimitsDocument:
@@ -62,11 +67,20 @@ def _document(usage: Usage) -> UsageDocument:
 
 
 @router.get("/quotas")
-def list_quotas(_principal: Administrator, installation: CurrentInstallation) -> UsageList:
-    """What every publisher keeps, and may keep."""
+def list_quotas(
+    _principal: Administrator,
+    page: CurrentPage,
+    installation: CurrentInstallation,
+    request: Request,
+    response: Response,
+) -> UsageList:
+    """What publishers keep, and may keep, by name."""
     with installation.database.read() as session:
-        found = [_document(quotas.usage(session, name)) for name in recounting.publishers(session)]
-        return UsageList(publishers=found, default=_limits(quotas.limits_of(session, EVERYBODY)))
+        names, place = pages.of_names(recounting.publishers(session), page.after, page.limit)
+        found = [_document(quotas.usage(session, name)) for name in names]
+        default = _limits(quotas.limits_of(session, EVERYBODY))
+    link_next(request, response, place)
+    return UsageList(publishers=found, default=default, next=place)
 
 
 @router.put("/quotas/default", status_code=HTTPStatus.NO_CONTENT, openapi_extra=documented(LimitsDocument))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
 from oscirc_server.api.bodies import documented, json_body
 from oscirc_server.api.context import CurrentInstallation
 from oscirc_server.api.document import refusals
+from oscirc_server.api.paging import CurrentPage, link_next
 from oscirc_server.api.security import Caller
 from oscirc_server.clock import date_text
 from oscirc_server.services import tokens
@@ -51,9 +52,10 @@ class CreatedToken(TokenDocument):
 
 
 class TokenList(BaseModel):
-    """Some tokens."""
+    """Some tokens; `next` is the `after` of the following ones, null at the end."""
 
     tokens: list[TokenDocument]
+    next: str | None
 
 
 def _date(seconds: int | None) -> str | None:
@@ -89,10 +91,18 @@ def create_token(
 
 
 @router.get("")
-def list_tokens(principal: Caller, installation: CurrentInstallation) -> TokenList:
+def list_tokens(
+    principal: Caller,
+    page: CurrentPage,
+    installation: CurrentInstallation,
+    request: Request,
+    response: Response,
+) -> TokenList:
     """The tokens that the caller may see, the oldest first: an administrator all, others those that they may revoke."""
     with installation.database.read() as session:
-        return TokenList(tokens=[_document(facts) for facts in tokens.visible(session, principal)])
+        found, place = tokens.visible(session, principal, after=page.after, limit=page.limit)
+    link_next(request, response, place)
+    return TokenList(tokens=[_document(facts) for facts in found], next=place)
 
 
 @router.delete("/{token_id}", status_code=HTTPStatus.NO_CONTENT)

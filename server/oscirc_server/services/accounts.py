@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore.errors import NotFoundError, UsageError
@@ -18,7 +18,7 @@ from oscirc_server import delegations, repository
 from oscirc_server.errors import ConflictError
 from oscirc_server.installation import Installation
 from oscirc_server.models import Account, Member, WebSession
-from oscirc_server.services import audit, authority, passwords
+from oscirc_server.services import audit, authority, pages, passwords
 
 MAX_ROBOTS = 100  # of one publisher
 
@@ -70,16 +70,24 @@ def get(session: Session, name: str) -> AccountFacts:
     return _facts(session, find(session, name))
 
 
-def users(session: Session) -> list[AccountFacts]:
-    """Every user, by name."""
-    rows = session.scalars(select(Account).where(Account.publisher.is_(None)).order_by(Account.name))
-    return [_facts(session, row) for row in rows]
+def users(session: Session, *, after: str, limit: int) -> tuple[list[AccountFacts], str | None]:
+    """Users by name, after one; and the next place, None at the end."""
+    return _page(session, Account.publisher.is_(None), after, limit)
 
 
-def robots(session: Session, publisher: str) -> list[AccountFacts]:
-    """Every robot of a publisher, by name."""
-    rows = session.scalars(select(Account).where(Account.publisher == publisher).order_by(Account.name))
-    return [_facts(session, row) for row in rows]
+def robots(session: Session, publisher: str | None, *, after: str, limit: int) -> tuple[list[AccountFacts], str | None]:
+    """Robots of a publisher (None: of all) by name, after one; and the next place, None at the end."""
+    return _page(
+        session, Account.publisher.is_not(None) if publisher is None else Account.publisher == publisher, after, limit
+    )
+
+
+def _page(
+    session: Session, which: ColumnElement[bool], after: str, limit: int
+) -> tuple[list[AccountFacts], str | None]:
+    wanted = select(Account).where(which, Account.name > pages.name_in(after)).order_by(Account.name).limit(limit + 1)
+    rows, place = pages.cut(list(session.scalars(wanted)), limit, lambda row: row.name)
+    return [_facts(session, row) for row in rows], place
 
 
 def members(session: Session, publisher: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from oscirc_blockstore.manifest import parse as parse_manifest
 from oscirc_blockstore.names import check_image, check_publisher
 from oscirc_server import delegations, repository
 from oscirc_server.models import Document, ImageRow, ManifestRow
+from oscirc_server.services import pages
 from oscirc_server.services.image_rows import shown_version
 
 MAX_PAGE = 200
@@ -176,6 +177,13 @@ def _publisher_facts(session: Session, delegated: delegations.Delegation) -> Pub
         expires_s=None if role is None else role.expires_s,
         images=tuple(session.scalars(listed)),
     )
+
+
+def publisher_page(session: Session, *, after: str, limit: int) -> tuple[list[PublisherFacts], str | None]:
+    """Publishers by name, after one; and the next place, None at the end."""
+    targets = repository.current_targets(session).signed
+    names, place = pages.of_names(delegations.publishers(targets), after, limit)
+    return [_publisher_facts(session, delegations.delegation(targets, name)) for name in names], place
 
 
 def publishers(session: Session) -> list[PublisherFacts]:

@@ -74,6 +74,16 @@ def usage(session: Session, publisher: str) -> Usage:
     )
 
 
+def largest(session: Session, most: int) -> tuple[list[tuple[str, int]], int]:
+    """Who keeps the most unique bytes, and how many; and how many publishers more keep something."""
+    ordered = select(PublisherUsage.publisher, PublisherUsage.unique_bytes).order_by(
+        PublisherUsage.unique_bytes.desc(), PublisherUsage.publisher
+    )
+    found = [(publisher, unique_bytes) for publisher, unique_bytes in session.execute(ordered.limit(most))]
+    known = session.scalar(select(func.count()).select_from(PublisherUsage)) or 0
+    return found, known - len(found)
+
+
 def set_limits(installation: Installation, publisher: str, limits: Limits, *, actor: str) -> None:
     """A publisher's limits, or those of `EVERYBODY`; what is above them stays, and nothing more comes."""
     if publisher != EVERYBODY:

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore import token_text
@@ -22,7 +22,7 @@ from oscirc_blockstore.fields import check_text
 from oscirc_server.errors import ScopeError, UnauthenticatedError
 from oscirc_server.installation import Installation
 from oscirc_server.models import Account, Token
-from oscirc_server.services import accounts, audit, authority
+from oscirc_server.services import accounts, audit, authority, pages
 from oscirc_server.services.authority import ADMIN, Principal, check_scopes
 
 MAX_NAME_CHARS = 63
@@ -182,14 +182,27 @@ def _managed(session: Session, principal: Principal) -> Collection[str]:
     return names if principal.account is None else names | {principal.account}
 
 
-def visible(session: Session, principal: Principal) -> list[TokenFacts]:
-    """Those that somebody may see and revoke: all of them, or those of his account and of the robots he manages."""
-    if principal.may(ADMIN):
-        return tokens(session)
-    rows = session.scalars(
-        select(Token).where(Token.account.in_(_managed(session, principal))).order_by(Token.created_s, Token.id)
-    )
-    return [_facts(row) for row in rows]
+def visible(
+    session: Session, principal: Principal, *, after: str, limit: int, valid_at_s: int | None = None
+) -> tuple[list[TokenFacts], str | None]:
+    """Those that somebody may see and revoke: all of them, or those of his account and of the robots he manages.
+
+    The oldest first, after a place; and the next place, None at the end. With `valid_at_s` only those that are valid
+    at that second.
+    """
+    statement = select(Token)
+    if not principal.may(ADMIN):
+        statement = statement.where(Token.account.in_(_managed(session, principal)))
+    if valid_at_s is not None:
+        lasts = or_(Token.expires_s.is_(None), Token.expires_s > valid_at_s)
+        statement = statement.where(Token.revoked_s.is_(None), lasts)
+    place = pages.moment_in(after)
+    if place is not None:
+        at_s, identifier = place
+        later = or_(Token.created_s > at_s, and_(Token.created_s == at_s, Token.id > identifier))
+        statement = statement.where(later)
+    rows = list(session.scalars(statement.order_by(Token.created_s, Token.id).limit(limit + 1)))
+    return pages.cut([_facts(row) for row in rows], limit, lambda facts: pages.moment(facts.created_s, facts.id))
 
 
 def _is_of(session: Session, row: Token, principal: Principal) -> bool:

@@ -17,6 +17,7 @@ from oscirc_server.installation import Installation
 from oscirc_server.services import sessions, tokens
 from oscirc_server.services.authority import Principal
 from oscirc_server.web import protection, rendering
+from oscirc_server.web.inner import PAGE_ROWS, Place
 from oscirc_server.web.protection import Form, Visitor
 
 _DAY_S = 86_400
@@ -80,12 +81,19 @@ def log_out(_form: Form, request: Request, installation: CurrentInstallation) ->
 
 
 def _account(
-    request: Request, installation: Installation, principal: Principal, *, up: str = "", made: str = "", said: str = ""
+    request: Request,
+    installation: Installation,
+    principal: Principal,
+    *,
+    up: str = "",
+    made: str = "",
+    said: str = "",
+    after: str = "",
 ) -> HTMLResponse:
     now_s = installation.now_s()
     with installation.database.read() as session:
         values = rendering.common(session, request, up)
-        shown = [each for each in tokens.visible(session, principal) if each.revoked_s is None]
+        shown, place = tokens.visible(session, principal, after=after, limit=PAGE_ROWS, valid_at_s=now_s)
     rows = [
         {
             "id": each.id,
@@ -96,13 +104,13 @@ def _account(
             "last_used": "never" if each.last_used_s is None else date_text(each.last_used_s),
         }
         for each in shown
-        if each.expires_s is None or each.expires_s > now_s
     ]
     facts = {
         "form_key": protection.field_of(protection.cookie_of(request)),
         "account": principal.account,
         "scopes": sorted(principal.scopes),
         "tokens": rows,
+        "next": place,
         "made": made,
         "said": said,
     }
@@ -112,9 +120,9 @@ def _account(
 
 
 @router.get("/account")
-def account_page(request: Request, visitor: Visitor, installation: CurrentInstallation) -> Response:
+def account_page(request: Request, visitor: Visitor, installation: CurrentInstallation, after: Place = "") -> Response:
     """What the visitor may do, and his tokens."""
-    return protection.see_other("login") if visitor is None else _account(request, installation, visitor)
+    return protection.see_other("login") if visitor is None else _account(request, installation, visitor, after=after)
 
 
 @router.post("/account/tokens")

@@ -7,16 +7,18 @@ administration or account away by a slip: that is refused here, and possible wit
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 
 from oscirc_blockstore.errors import UsageError
+from oscirc_server import delegations, repository
 from oscirc_server.api.context import CurrentInstallation
-from oscirc_server.services import accounts, authority, catalog, quotas, recounting
+from oscirc_server.services import accounts, authority, catalog, pages, quotas, recounting
 from oscirc_server.services.authority import Principal
 from oscirc_server.services.quotas import EVERYBODY, Limits
 from oscirc_server.web import inner, rendering
-from oscirc_server.web.inner import Administrator, InnerRoute
+from oscirc_server.web.inner import PAGE_ROWS, Administrator, InnerRoute, Place
 from oscirc_server.web.protection import Form
 
 _MIB: Final = 1 << 20
@@ -26,14 +28,33 @@ router = APIRouter(prefix="/admin", include_in_schema=False, route_class=InnerRo
 
 
 @router.get("/users")
-def users_page(request: Request, principal: Administrator, installation: CurrentInstallation) -> Response:
-    """Every user and robot, and forms for them."""
+def users_page(
+    request: Request,
+    principal: Administrator,
+    installation: CurrentInstallation,
+    after: Place = "",
+    robots_after: Place = "",
+) -> Response:
+    """Users and robots, a page of each, and forms for them."""
     with installation.database.read() as session:
         values = inner.common(session, request, principal)
-        publishers = [facts.name for facts in catalog.publishers(session)]
-        robots = [robot for publisher in publishers for robot in accounts.robots(session, publisher)]
-        shown = {"users": accounts.users(session), "robots": robots, "publishers": publishers}
-    return rendering.page("admin_users.html", {**values, **shown, "levels": list(authority.ROLES)})
+        users, next_user = accounts.users(session, after=after, limit=PAGE_ROWS)
+        robots, next_robot = accounts.robots(session, None, after=robots_after, limit=PAGE_ROWS)
+        publishers, _ = catalog.publisher_page(session, after="", limit=PAGE_ROWS)
+    shown = {
+        "users": users,
+        "robots": robots,
+        "publishers": [facts.name for facts in publishers],
+        "more_users": next_user and _link(after=next_user, robots_after=robots_after),
+        "more_robots": next_robot and _link(after=after, robots_after=next_robot) + "#robots",
+        "levels": list(authority.ROLES),
+    }
+    return rendering.page("admin_users.html", {**values, **shown})
+
+
+def _link(**places: str | None) -> str:
+    """This very page from other places on."""
+    return "?" + urlencode({name: place for name, place in places.items() if place})
 
 
 @router.post("/users")
@@ -91,14 +112,19 @@ def set_role(form: Form, principal: Administrator, installation: CurrentInstalla
 
 
 @router.get("/quotas")
-def quotas_page(request: Request, principal: Administrator, installation: CurrentInstallation) -> Response:
-    """What every publisher keeps and may keep."""
+def quotas_page(
+    request: Request, principal: Administrator, installation: CurrentInstallation, after: Place = ""
+) -> Response:
+    """What publishers keep and may keep."""
     with installation.database.read() as session:
         values = inner.common(session, request, principal)
-        names = sorted({*recounting.publishers(session), *(facts.name for facts in catalog.publishers(session))})
+        targets = repository.current_targets(session).signed
+        known = sorted({*recounting.publishers(session), *delegations.publishers(targets)})
+        names, place = pages.of_names(known, after, PAGE_ROWS)
         usages = [quotas.usage(session, name) for name in names]
         default = quotas.limits_of(session, EVERYBODY)
-    return rendering.page("admin_quotas.html", {**values, "usages": usages, "default": default, "mib": _MIB})
+    shown = {"usages": usages, "default": default, "mib": _MIB, "next": place and _link(after=place)}
+    return rendering.page("admin_quotas.html", {**values, **shown})
 
 
 def _limit(text: str) -> int | None:

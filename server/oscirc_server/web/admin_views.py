@@ -17,21 +17,19 @@ from oscirc_server.api.context import CurrentInstallation, context_of
 from oscirc_server.collection.collecting import COLLECTED
 from oscirc_server.collection.scrubbing import SCRUBBED, SCRUBBED_TO
 from oscirc_server.database import get_fact
-from oscirc_server.services import audit, jobs, quotas, recounting
+from oscirc_server.services import audit, jobs, quotas
 from oscirc_server.web import inner, rendering
 from oscirc_server.web.drawings import scaled_bars
-from oscirc_server.web.inner import Administrator, InnerRoute
+from oscirc_server.web.inner import PAGE_ROWS, Administrator, InnerRoute, Place
 from oscirc_server.web.protection import Form
 from oscirc_server.web.status_page import shown_roles
 
-PAGE_ROWS: Final = 50
 MAX_BARS: Final = 50
 _DAY_S: Final = 86_400
 
 router = APIRouter(prefix="/admin", include_in_schema=False, route_class=InnerRoute)
 
 State = Literal["", "queued", "running", "done", "failed", "cancelled"]
-Place = Annotated[str, Query(max_length=20)]
 Day = Annotated[str, Query(max_length=10)]
 
 
@@ -45,10 +43,9 @@ def storage_page(request: Request, principal: Administrator, installation: Curre
     figures = context_of(request).figures.current()
     with installation.database.read() as session:
         values = inner.common(session, request, principal)
-        usages = [quotas.usage(session, name) for name in recounting.publishers(session)]
+        largest, left_out = quotas.largest(session, MAX_BARS)
         collected, scrubbed = _seconds(get_fact(session, COLLECTED)), _seconds(get_fact(session, SCRUBBED))
         is_scrub_open = bool(get_fact(session, SCRUBBED_TO))
-    largest = sorted(usages, key=lambda usage: -usage.unique_bytes)[:MAX_BARS]
     shown = {
         "figures": figures,
         "sums": scaled_bars(
@@ -58,8 +55,8 @@ def storage_page(request: Request, principal: Administrator, installation: Curre
                 ("stored, compressed", figures.stored_bytes),
             ]
         ),
-        "publishers": scaled_bars([(usage.publisher, usage.unique_bytes) for usage in largest]),
-        "left_out": len(usages) - len(largest),
+        "publishers": scaled_bars(largest),
+        "left_out": left_out,
         "grown": scaled_bars([(month.name, month.stored_bytes) for month in figures.months]),
         "collected_s": collected,
         "scrubbed_s": scrubbed,

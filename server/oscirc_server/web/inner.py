@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
@@ -54,6 +54,10 @@ def administrator(principal: Member) -> Principal:
     principal.require_admin()
     return principal
 
+
+PAGE_ROWS: Final = 50
+Place = Annotated[str, Query(max_length=200)]
+"""A parameter of a page with a list: after which entry it begins; empty for the first page."""
 
 Administrator = Annotated[Principal, Depends(administrator)]
 """A parameter of a page for administrators."""

@@ -15,13 +15,13 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from oscirc_blockstore.errors import NotFoundError
-from oscirc_server import alarms
+from oscirc_server import alarms, delegations, repository
 from oscirc_server.api.context import CurrentInstallation
-from oscirc_server.services import authority, catalog, draft_progress, drafts, quotas, versions
+from oscirc_server.services import authority, catalog, draft_progress, drafts, pages, quotas, versions
 from oscirc_server.services.authority import Principal
 from oscirc_server.services.catalog import PublisherFacts
 from oscirc_server.web import inner, rendering
-from oscirc_server.web.inner import InnerRoute, Member
+from oscirc_server.web.inner import PAGE_ROWS, InnerRoute, Member, Place
 from oscirc_server.web.protection import Form
 
 PAGE_VERSIONS: Final = 50
@@ -33,18 +33,21 @@ Words = Annotated[str, Query(max_length=MAX_WHY_CHARS)]
 Label = Annotated[str, Query(max_length=63)]
 
 
-def _readable(session: Session, principal: Principal) -> list[PublisherFacts]:
-    return [facts for facts in catalog.publishers(session) if principal.may(authority.READ, facts.name)]
+def _readable(session: Session, principal: Principal, after: str) -> tuple[list[PublisherFacts], str | None]:
+    known = delegations.publishers(repository.current_targets(session).signed)
+    names, place = pages.of_names([name for name in known if principal.may(authority.READ, name)], after, PAGE_ROWS)
+    return [catalog.publisher(session, name) for name in names], place
 
 
 @router.get("/publishers")
-def overview(request: Request, principal: Member, installation: CurrentInstallation) -> Response:
+def overview(request: Request, principal: Member, installation: CurrentInstallation, after: Place = "") -> Response:
     """The publishers that the member may look into."""
     now_s = installation.now_s()
     with installation.database.read() as session:
         values = inner.common(session, request, principal)
-        rows = [(facts, quotas.usage(session, facts.name)) for facts in _readable(session, principal)]
-    return rendering.page("publishers.html", {**values, "rows": rows, "now_s": now_s})
+        found, place = _readable(session, principal, after)
+        rows = [(facts, quotas.usage(session, facts.name)) for facts in found]
+    return rendering.page("publishers.html", {**values, "rows": rows, "now_s": now_s, "next": place})
 
 
 @router.get("/publishers/{publisher}")

@@ -24,6 +24,7 @@ EVERYDAY = frozenset(
     for name in (
         *("accelerators_of_versions", "direct_reads", "drafts", "job_worker", "reconciling", "recovery", "releases"),
         *("removing", "renewal", "repository", "resigning", "several_servers", "uploads", "versions_of_images"),
+        "pages_of_lists",
     )
 )
 

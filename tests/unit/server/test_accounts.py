@@ -202,6 +202,6 @@ def test_the_migration_and_the_queries_work_on_postgresql(postgresql):
             session.add(Account(name="bea", is_admin=False, created_s=1))
         with database.read() as session:
             assert accounts.authority_of(session, "bea") == frozenset()
-            assert [each.name for each in accounts.users(session)] == ["bea"]
+            assert [each.name for each in accounts.users(session, after="", limit=9)[0]] == ["bea"]
     finally:
         database.close()

@@ -187,3 +187,38 @@ def test_metadata_shows_what_expires_with_the_command_that_renews_it(root):
     page = root.get("/admin/metadata")
     assert "oscirc serve resign root" in page.text
     assert 'class="severity ok">ok<' in page.text
+
+
+def test_long_lists_go_on_by_links(root, admin, world, monkeypatch):
+    from oscirc_server.web import account, admin_accounts, publisher_pages
+
+    for module in (account, admin_accounts, publisher_pages):
+        monkeypatch.setattr(module, "PAGE_ROWS", 2)
+    world.add_publisher("bob")
+    world.add_publisher("carol")
+    for number in range(3):
+        admin.call("POST", "users", json={"name": f"user-{number}"})
+        admin.call("POST", "publishers/alice/robots", json={"name": f"robot-{number}"})
+        admin.call("POST", "tokens", json={"name": f"t{number}", "scopes": ["publish:alice"]})
+    walks = {
+        "/admin/users": ("More users", ["user-0", "user-2"]),
+        "/admin/users?after=root": ("More robots", ["alice/robot-0", "alice/robot-2"]),
+        "/admin/quotas": ("More publishers", ["alice", "carol"]),
+        "/publishers": ("More publishers", ["alice", "carol"]),
+        "/account": ("More tokens", ["t0", "t2"]),
+    }
+    for path, (words, names) in walks.items():
+        shown, link = [], path
+        for _ in range(9):
+            page = root.get(link)
+            assert page.status_code == 200, link
+            shown.append(page.text)
+            more = re.search(rf'<a rel="next" class="button" href="([^"]+)">{words}</a>', page.text)
+            if more is None:
+                break
+            link = str(page.url.join(html.unescape(more[1])))
+        assert len(shown) >= 2, path
+        for name in names:
+            assert sum(f">{name}<" in text for text in shown) == 1, (path, name)
+    assert root.get("/admin/users?after=%00").status_code == 400
+    assert root.get("/account?after=nowhere").status_code == 400

@@ -185,6 +185,7 @@ def test_everybody_without_limits_of_his_own_has_the_default_ones(admin, api, al
             }
         ],
         "default": {"unique_bytes": 0, "logical_bytes": None},
+        "next": None,
     }
 
 

@@ -52,7 +52,7 @@ def test_a_token_does_what_its_scope_says_and_nothing_else(world, http, admin, a
     ):
         answer = publisher.call(method, path, content=b"{}")
         assert (answer.status_code, answer.json()["type"]) == (403, "ScopeError"), path
-    assert publisher.call("GET", "tokens").json() == {"tokens": []}
+    assert publisher.call("GET", "tokens").json() == {"tokens": [], "next": None}
     assert publisher.call("DELETE", f"tokens/{admin.call('GET', 'whoami').json()['token']}").status_code == 404
 
 
