@@ -102,44 +102,55 @@ def _alike(text: str, facts: tuple[Fact, ...], versions: Sequence[Version]) -> A
     )
 
 
-class _Column:
-    """One facet's values of all `Alike`s. A pair is an image and a value that some of its versions have."""
+class _Kinds(dict[Fact, int]):
+    """The number of what a facet makes of a fact: facts with the same values have the same number."""
 
-    def __init__(self, facet: Facet, place: int, images: Sequence[Image], today: str) -> None:
-        known: dict[Fact, tuple[str, ...]] = {}
-        kinds: dict[tuple[str, ...], int] = {}
-        self.kind_of: list[int] = []
-        self.pairs_of: list[tuple[int, ...]] = []
-        self.value_of: list[str] = []
-        for image in images:
-            pairs: dict[str, int] = {}
-            held: dict[tuple[str, ...], tuple[int, ...]] = {}
-            for alike in image.alike:
-                fact = alike.facts[place]
-                values = known.get(fact)
-                if values is None:
-                    values = known[fact] = facet.values(fact, today)
-                if values not in held:
-                    for value in values:
-                        if value not in pairs:
-                            pairs[value] = len(self.value_of)
-                            self.value_of.append(value)
-                    held[values] = tuple(pairs[value] for value in values)
-                self.kind_of.append(kinds.setdefault(values, len(kinds)))
-                self.pairs_of.append(held[values])
-        self._kinds = list(kinds)
+    def __init__(self, facet: Facet, today: str) -> None:
+        super().__init__()
+        self._facet, self._today = facet, today
+        self.numbers: dict[tuple[str, ...], int] = {}
+
+    def __missing__(self, fact: Fact) -> int:
+        values = self._facet.values(fact, self._today)
+        number = self[fact] = self.numbers.setdefault(values, len(self.numbers))
+        return number
+
+
+class _Column:
+    """One facet's values of all `Alike`s, and for each of these its image and its values as one number, the pair."""
+
+    def __init__(self, facet: Facet, facts: Iterable[Fact], image_of: Sequence[int], today: str) -> None:
+        kinds = _Kinds(facet, today)
+        self._kind_of = [kinds[fact] for fact in facts]
+        self._kinds = list(kinds.numbers)
+        self._size = max(len(self._kinds), 1)
+        size = self._size
+        self._pair_of = [image * size + kind for image, kind in zip(image_of, self._kind_of, strict=True)]
+        self._is_plain = all(len(values) <= 1 for values in self._kinds)
 
     def having(self, found: Sequence[int], values: Collection[str]) -> list[int]:
         """Those that have one of these values."""
         wanted = frozenset(values)
         good = [not wanted.isdisjoint(kind) for kind in self._kinds]
-        kind_of = self.kind_of
+        kind_of = self._kind_of
         return [at for at in found if good[kind_of[at]]]
 
     def count(self, found: Sequence[int]) -> Counter[str]:
         """How many images have each value among these."""
-        pairs = set(chain.from_iterable(map(self.pairs_of.__getitem__, found)))
-        return Counter(map(self.value_of.__getitem__, pairs))
+        size, kinds = self._size, self._kinds
+        pairs = set(map(self._pair_of.__getitem__, found))
+        several: dict[int, set[str]] = {}  # the values of images that are in several pairs, where these may share some
+        if not self._is_plain:
+            held = Counter(map(size.__rfloordiv__, pairs))
+            several = {image: set() for image, times in held.items() if times > 1}
+            for pair in [pair for pair in pairs if pair // size in several] if several else ():
+                several[pair // size].update(kinds[pair % size])
+                pairs.discard(pair)
+        counted = Counter(chain.from_iterable(several.values()))
+        for kind, images in Counter(map(size.__rmod__, pairs)).items():
+            for value in kinds[kind]:
+                counted[value] += images
+        return counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +177,10 @@ class Columns:
         self._image_of = [at for at, image in enumerate(self.images) for _ in image.alike]
         self._common = [alike.common for alike in self._alike]
         self._labels = [alike.names for alike in self._alike]
-        self._columns = {facet.name: _Column(facet, at, self.images, today) for at, facet in enumerate(facets)}
+        self._columns = {
+            facet.name: _Column(facet, [alike.facts[at] for alike in self._alike], self._image_of, today)
+            for at, facet in enumerate(facets)
+        }
         self._whole: dict[str, Counter[str]] = {}
 
     def narrow(self, words: Words, chosen: Choice) -> Narrowed:

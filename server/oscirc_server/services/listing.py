@@ -7,7 +7,7 @@
   first question, after more than `MOST_CHANGES`, and where the database is older than all that is kept (restored).
 - Facets may depend on the day: the next question on another day lays the same images out again.
 - Kept are the last two: while one process's change spreads, transactions from before it still ask. Two catalogs share
-  the images that are the same in both. Some 400 bytes for each version in all (docs/adr/0029).
+  the images that are the same in both. Some 450 bytes for each version in all (docs/adr/0029).
 
 Safe for threads. Whoever makes a new one holds the lock and waits for nothing but its own transaction's reads.
 """
