@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -9,18 +10,23 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Respons
 from pydantic import Base64Bytes, BaseModel
 from starlette.concurrency import run_in_threadpool
 
+from oscirc_blockstore.digests import parse_hex
+from oscirc_blockstore.frame import max_frame_bytes
 from oscirc_blockstore.manifest import MAX_MANIFEST_BYTES
+from oscirc_blockstore.table import BLOCK_SIZES
 from oscirc_server.api.bodies import body_chunks, documented, documented_raw, json_body, raw_body
 from oscirc_server.api.context import CurrentInstallation, context_of
+from oscirc_server.api.disks import HexDigest
 from oscirc_server.api.document import refusals
 from oscirc_server.api.paging import CurrentPage, link_next
 from oscirc_server.api.security import Caller, OwnDraft
 from oscirc_server.clock import date_text
 from oscirc_server.services import drafts, lengths, releases
 from oscirc_server.services.drafts import DraftFacts
-from oscirc_server.services.frame_records import MAX_BODY_BYTES, MEDIA_TYPE
+from oscirc_server.services.frame_records import FRAME_MEDIA_TYPE, MAX_BODY_BYTES, MEDIA_TYPE, record_of
 
 MAX_ROLE_BODY_BYTES = 32 << 20  # base64 of a role and of the indexes that it changes
+MAX_FRAME_BYTES = max_frame_bytes(max(BLOCK_SIZES))
 
 _BYTES = "application/octet-stream"
 router = APIRouter(prefix="/drafts", tags=["publishing"])
@@ -162,11 +168,27 @@ def find_missing(
 @router.post("/{draft_id}/frames", openapi_extra=documented_raw(MEDIA_TYPE))  # noqa: FAST003  (own_draft takes it)
 async def upload_frames(draft: OwnDraft, request: Request) -> UploadDocument:
     """Store the frames of a framed body; each is decoded and hashed before it is kept."""
+    return await _store(draft, request, body_chunks(request, MAX_BODY_BYTES))
+
+
+@router.put("/{draft_id}/frames/{digest}", openapi_extra=documented_raw(FRAME_MEDIA_TYPE))
+async def upload_frame(
+    draft: OwnDraft, digest: HexDigest, body: Annotated[bytes, Depends(raw_body(MAX_FRAME_BYTES))], request: Request
+) -> UploadDocument:
+    """Store one frame by the digest of what it holds: for who has few, as curl does; many go in one framed body."""
+    return await _store(draft, request, _one_piece(record_of(parse_hex(digest), body)))
+
+
+async def _store(draft: DraftFacts, request: Request, body: AsyncIterator[bytes]) -> UploadDocument:
     drafts.require_open(draft)
-    await run_in_threadpool(drafts.require_room, context_of(request).installation, draft)
-    uploader = context_of(request).uploader
-    facts = await uploader.store_body(draft.id, draft.block_size, body_chunks(request, MAX_BODY_BYTES))
+    context = context_of(request)
+    await run_in_threadpool(drafts.require_room, context.installation, draft)
+    facts = await context.uploader.store_body(draft.id, draft.block_size, body)
     return UploadDocument(stored=facts.stored, present=facts.present, stored_bytes=facts.stored_bytes)
+
+
+async def _one_piece(body: bytes) -> AsyncIterator[bytes]:
+    yield body
 
 
 @router.put("/{draft_id}/manifest", status_code=HTTPStatus.NO_CONTENT, openapi_extra=documented_raw("application/json"))

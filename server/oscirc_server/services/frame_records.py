@@ -11,13 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from oscirc_blockstore.digests import ZERO_DIGEST, Digest, digest_of_zeros
-from oscirc_blockstore.frame import max_frame_bytes
+from oscirc_blockstore.errors import FrameRefusedError
+from oscirc_blockstore.frame import max_frame_bytes, stated_size
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_server.errors import BodyTooLargeError, RecordRefusedError, RequestRefusedError
 
 MEDIA_TYPE = "application/vnd.oscirc.frames"
 MAX_BODY_BYTES = 16 << 20
 MAX_RECORDS = 4096
+
+FRAME_MEDIA_TYPE = "application/zstd"
 
 _HEADER = struct.Struct("<32sII")
 
@@ -30,6 +33,14 @@ class Record:
     digest: Digest
     raw_size: int
     frame: bytes
+
+
+def record_of(digest: Digest, frame: bytes) -> bytes:
+    """A frame that came alone, as a body of one record; raises `RecordRefusedError` where it is clearly none."""
+    try:
+        return _HEADER.pack(digest, stated_size(frame), len(frame)) + frame
+    except FrameRefusedError as error:
+        raise RecordRefusedError(str(error), record=0, digest=digest.hex()) from None
 
 
 class RecordParser:

@@ -18,6 +18,8 @@ from oscirc_server.services.uploads import Uploader
 
 from .server_world import BLOCK, FRAMES, Record, block, body_of
 
+ZSTD = "application/zstd"
+
 
 def record(text, level=3):
     raw = block(text)
@@ -69,6 +71,39 @@ def test_the_first_stored_frame_wins(world, installation, api, draft):
 def test_a_frame_twice_in_one_body_is_stored_once(installation, api, draft):
     assert api.upload(draft, [record("a"), record("a")]).json()["stored"] == 1
     assert len(rows(installation)) == 1
+
+
+def put_alone(api, draft, digest, content):
+    return api.call("PUT", f"drafts/{draft}/frames/{digest.hex()}", content=content, headers={"Content-Type": ZSTD})
+
+
+def test_a_frame_may_come_alone_under_its_digest(world, installation, api, draft):
+    item = record("a")
+    answer = put_alone(api, draft, item.digest, item.frame)
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"stored": 1, "present": 0, "stored_bytes": len(item.frame)},
+    )
+    assert put_alone(api, draft, item.digest, item.frame).json() == {"stored": 0, "present": 1, "stored_bytes": 0}
+    assert path_of(world, item.digest).read_bytes() == item.frame
+    assert leases(installation, draft) == {item.digest}
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", 422),
+        (b"no frame at all", 422),
+        (frame.encode(bytes(100)), 422),
+        (frame.encode(block("another")), 422),
+        (frame.encode(block("a")) + b"more", 422),
+        (bytes(max_frame_bytes(1 << 20) + 1), 413),
+    ],
+)
+def test_what_comes_alone_and_is_not_what_its_digest_says_is_refused(installation, api, draft, content, status):
+    answer = put_alone(api, draft, record("a").digest, content)
+    assert answer.status_code == status, answer.text
+    assert rows(installation) == {}
 
 
 def test_present_blocks_are_leased_to_whoever_asks(installation, api, draft, alice):
