@@ -68,7 +68,7 @@ async def log_in(machine):
     await printed(machine, PROMPT)
 
 
-@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+@pytest.mark.parametrize("firmware", ["bios", pytest.param("uefi", marks=pytest.mark.vm)])  # the whole path is UEFI's
 def test_the_guest_boots_keeps_what_it_wrote_and_shuts_down(small_disk, make_instance, firmware):
     disk = small_disk(1, firmware)
     before = (disk.stat().st_size, disk.stat().st_mtime_ns)

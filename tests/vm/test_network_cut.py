@@ -6,7 +6,7 @@ from support.links import far_mirror
 
 from .cut_guest import Guest
 
-pytestmark = [pytest.mark.guest, pytest.mark.fuse, pytest.mark.timeout(800)]
+pytestmark = [pytest.mark.guest, pytest.mark.fuse, pytest.mark.vm, pytest.mark.timeout(800)]
 
 
 def test_the_small_guest_pauses_while_the_network_is_cut_and_then_reaches_login(tmp_path, small_disk):
