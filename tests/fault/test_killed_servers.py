@@ -368,7 +368,7 @@ def test_one_that_dies_while_it_releases_is_completed_by_the_other_and_of_both_o
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize(("act", "least"), [(upload, 8), (release, 5), (resign, 2), (collecting, 5)])
+@pytest.mark.parametrize(("act", "least"), [(upload, 7), (release, 5), (resign, 2), (collecting, 5)])
 def test_whichever_step_it_is_killed_at_the_other_one_goes_on_with_it(two, act, least, how):
     two.build("kept")
     two.publish(two.second, "kept")
