@@ -9,7 +9,6 @@ one of the two re-signs, and in the end nothing is left that nothing leads to.
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 from sqlalchemy import select as query
-from support.breaking_proxy import UNANSWERED, UNHEARD, breaking_proxy
+from support.breaking_proxy import UNANSWERED, UNHEARD, breaking_proxy, nothing
 from support.commands import free_port, wait_for_line
 from support.places import Shared
 
@@ -82,7 +81,7 @@ class Server:
         place = self.world.place
         bucket = place.blocks_url.replace(place.server.endpoint, self.proxy.url)
         self.dead.clear()
-        self.proxy.breaks = lambda _request: None
+        self.proxy.breaks = nothing
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -310,15 +309,24 @@ def release(two, label, number, how):
 
 
 def resign(two, _label, number, how):
-    """Killed while it re-signs; the other has been held up until then."""
+    """Killed while it re-signs; the other is held up until then, at the beginning of a round, where it holds no lock."""
     before = two.version_of("snapshot")
-    os.kill(two.second.process.pid, signal.SIGSTOP)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold(request):
+        if ROUNDS.match(request):
+            held.set()
+            go_on.wait(TIMEOUT_S)
+
+    two.second.proxy.breaks = hold
     try:
+        assert held.wait(TIMEOUT_S)
         two.first.dies_at(METADATA, number, how)
         two.days_pass(2 * DAY_S)
         wait_until(lambda: two.first.dead.is_set() or (two.version_of("snapshot") > before and two.is_settled()))
     finally:
-        os.kill(two.second.process.pid, signal.SIGCONT)
+        two.second.proxy.breaks = nothing
+        go_on.set()
     wait_until(lambda: two.version_of("snapshot") > before and two.is_settled())
     two.second.more_rounds()
     assert two.version_of("snapshot") == before + 1
@@ -327,8 +335,9 @@ def resign(two, _label, number, how):
 
 def collecting(two, label, number, how):
     """Killed while it collects what a deleted version alone had, and then while it deletes it."""
-    two.build(label)
-    two.publish(two.second, label)
+    for version in (f"{label}.old", label):
+        two.build(version)
+        two.publish(two.second, version)
     for version in two.index().versions:
         if version.label not in (label, "kept"):
             two.delete(two.second, version.label)
