@@ -64,6 +64,10 @@ class UnauthenticatedError(TrustError):
     """No token, or one that is unknown, expired or revoked."""
 
 
+class WrongPasswordError(TrustError):
+    """Who is known otherwise gave a present password that is not his."""
+
+
 class IdentityRefusedError(UnauthenticatedError):
     """A pipeline's JWT that is not what it should be, or that no rule lets in."""
 

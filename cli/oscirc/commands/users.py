@@ -123,21 +123,69 @@ def list_users(*, remote_name: str | None, token_file: Path | None, as_json: boo
 @user.command()
 @click.argument("name")
 @click.option("--remove", is_flag=True, help="Take the password away: tokens only.")
+@click.option("--own", is_flag=True, help="Your own: the present one is asked for.")
+@click.option(
+    "--present-file",
+    type=click.Path(path_type=Path),
+    help="With --own: file that holds the present password (default: asked for).",
+)
 @_password_file_option
 @remote_option
 @token_file_option
 def password(
-    name: str, *, remove: bool, password_file: Path | None, remote_name: str | None, token_file: Path | None
+    name: str,
+    *,
+    remove: bool,
+    own: bool,
+    present_file: Path | None,
+    password_file: Path | None,
+    remote_name: str | None,
+    token_file: Path | None,
 ) -> None:
-    """Give a user another password; wherever it is logged in, it is so no more.
+    """Give a user another password; wherever it is logged in, it is so no more. For administrators.
+
+    With --own NAME is the user of your token, who says the present password.
 
     \b
     Example:
       oscirc user password alice
+      oscirc user password alice --own
     """
+    if own:
+        _change_own(name, present_file, password_file, remote_name, token_file, remove=remove)
+        return
     new = None if remove else _password(password_file)
     api_call(remote_name, token_file, "PATCH", f"users/{_checked(name, 'user')}", {"password": new})
     say(f"{name} has " + ("no password any more" if remove else "another password"))
+
+
+def _change_own(
+    name: str,
+    present_file: Path | None,
+    password_file: Path | None,
+    remote_name: str | None,
+    token_file: Path | None,
+    *,
+    remove: bool,
+) -> None:
+    from oscirc.options import secret_from_file
+    from oscirc_blockstore.errors import UsageError
+
+    if remove:
+        raise UsageError("only an administrator takes a password away")
+    mine = api_call(remote_name, token_file, "GET", "whoami").get("account")
+    if mine != name:
+        whose = f"{str(mine)[:130]!r}'s" if mine else "nobody's"
+        raise UsageError(f"your token is {whose}, not {name}'s", hint="oscirc token whoami")
+    if present_file is not None:
+        present = secret_from_file(present_file, "the present password")
+    elif sys.stdin.isatty():
+        present = str(click.prompt("Present password", hide_input=True, err=True))
+    else:
+        raise UsageError("no present password was given", hint="give --present-file FILE, or run this in a terminal")
+    document = {"present": present, "password": _password(password_file)}
+    api_call(remote_name, token_file, "PUT", "whoami/password", document)
+    say("your password is changed; your logins to the pages ended, your tokens did not")
 
 
 def _switch(name: str, remote_name: str | None, token_file: Path | None, *, disabled: bool) -> None:

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, SecretStr
 
 from oscirc_server.api.bodies import documented, json_body
-from oscirc_server.api.context import CurrentInstallation
+from oscirc_server.api.context import CurrentInstallation, context_of
 from oscirc_server.api.document import refusals
 from oscirc_server.api.paging import CurrentPage, link_next
-from oscirc_server.api.security import Administrator, Caller, Manager, Reader
+from oscirc_server.api.security import Administrator, Caller, Manager, Reader, address_of
 from oscirc_server.clock import date_text
-from oscirc_server.services import accounts
+from oscirc_server.services import accounts, sessions
 from oscirc_server.services.accounts import AccountFacts
 
 router = APIRouter(tags=["accounts"])
@@ -34,6 +34,13 @@ class UserChange(BaseModel):
     password: SecretStr | None = None
     admin: bool | None = None
     disabled: bool | None = None
+
+
+class OwnPassword(BaseModel):
+    """A user's present password, and what it shall be."""
+
+    present: SecretStr
+    password: SecretStr
 
 
 class NewRobot(BaseModel):
@@ -114,6 +121,26 @@ def _text(secret: SecretStr | None) -> str | None:
 def who_am_i(principal: Caller) -> Myself:
     """Whose the token is and what it may do: for people and scripts that look after one."""
     return Myself(account=principal.account, token=principal.token_id, scopes=sorted(principal.scopes))
+
+
+@router.put(
+    "/whoami/password",
+    status_code=HTTPStatus.NO_CONTENT,
+    openapi_extra=documented(OwnPassword),
+    responses=refusals(HTTPStatus.TOO_MANY_REQUESTS),
+)
+def change_own_password(
+    principal: Caller,
+    body: Annotated[OwnPassword, Depends(json_body(OwnPassword))],
+    installation: CurrentInstallation,
+    request: Request,
+) -> None:
+    """Change the password of the token's own user, who says the present one; ends his logins, and no token."""
+    address, guessing = address_of(request), context_of(request).guessing
+    guessing.before_password(address, principal.account or "")
+    present, wanted = body.present.get_secret_value(), body.password.get_secret_value()
+    sessions.change_password(installation, principal, present, wanted)
+    guessing.right_password(address, principal.account or "")
 
 
 @router.post(

@@ -12,7 +12,7 @@ import secrets
 from sqlalchemy import delete, or_, update
 from sqlalchemy.orm import Session
 
-from oscirc_server.errors import UnauthenticatedError
+from oscirc_server.errors import ScopeError, UnauthenticatedError, WrongPasswordError
 from oscirc_server.installation import Installation
 from oscirc_server.models import Account, WebSession
 from oscirc_server.services import accounts, audit, passwords
@@ -73,6 +73,32 @@ def log_out(installation: Installation, secret: str) -> None:
     """End a session; one that is none is ended already."""
     with installation.database.write(durable=True) as session:
         session.execute(delete(WebSession).where(WebSession.secret_hash == _hash(secret)))
+
+
+def change_password(
+    installation: Installation, principal: Principal, present: str, new: str, *, kept: str = ""
+) -> None:
+    """A user's own password, by the present one; ends every session of his but the `kept` one, and nothing else.
+
+    Raises `ScopeError` for who is no user, `WrongPasswordError`, and `UsageError` for one that may be no password.
+    """
+    name = principal.account
+    with installation.database.read() as session:
+        row = None if name is None else session.get(Account, name)
+    if name is None or row is None or row.publisher is not None or row.password_hash is None:
+        raise ScopeError("only a user who has a password can change it", hint="an administrator can give one")
+    if not passwords.matches(row.password_hash, present):
+        raise WrongPasswordError("the present password is wrong", hint="an administrator can give another")
+    hashed = passwords.hash_of(new)
+    now_s = installation.now_s()
+    with installation.database.write(durable=True) as session:
+        now = accounts.find(session, name)
+        if now.disabled_s is not None or now.password_hash != row.password_hash:
+            raise WrongPasswordError("the password was changed meanwhile", hint="log in again")
+        now.password_hash = hashed
+        others = (WebSession.account == name, WebSession.secret_hash != _hash(kept))
+        session.execute(delete(WebSession).where(*others))
+        audit.record(session, now_s, principal.actor, "user.password", name, removed=False, own=True)
 
 
 def _forget_old(session: Session, now_s: int) -> None:

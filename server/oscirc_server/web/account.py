@@ -88,6 +88,7 @@ def _account(
     up: str = "",
     made: str = "",
     said: str = "",
+    done: str = "",
     after: str = "",
 ) -> HTMLResponse:
     now_s = installation.now_s()
@@ -113,6 +114,7 @@ def _account(
         "next": place,
         "made": made,
         "said": said,
+        "done": done,
     }
     answer = rendering.page("account.html", {**values, **facts})
     answer.headers.update(_HEADERS)
@@ -123,6 +125,29 @@ def _account(
 def account_page(request: Request, visitor: Visitor, installation: CurrentInstallation, after: Place = "") -> Response:
     """What the visitor may do, and his tokens."""
     return protection.see_other("login") if visitor is None else _account(request, installation, visitor, after=after)
+
+
+@router.post("/account/password")
+def change_password(form: Form, request: Request, visitor: Visitor, installation: CurrentInstallation) -> Response:
+    """Another password, by the present one; this login stays, the visitor's others end."""
+    if visitor is None:
+        return protection.see_other("../login")
+    address, guessing = address_of(request), context_of(request).guessing
+    try:
+        new = form.get("password", "")
+        if new != form.get("again", ""):
+            raise UsageError("the two new passwords differ")
+        guessing.before_password(address, visitor.account or "")
+        kept = protection.cookie_of(request)
+        sessions.change_password(installation, visitor, form.get("present", ""), new, kept=kept)
+    except OscircError as error:
+        answer = _account(request, installation, visitor, up="../", said=str(error))
+        answer.status_code = status_of(error)
+        if isinstance(error, TooManyRequestsError):
+            answer.headers["Retry-After"] = str(int(error.retry_after_s) + 1)
+        return answer
+    guessing.right_password(address, visitor.account or "")
+    return _account(request, installation, visitor, up="../", done="Your password was changed; your other logins ended")
 
 
 @router.post("/account/tokens")

@@ -204,3 +204,74 @@ def test_forms_are_sent_with_the_origin_by_browsers_and_refused_without_a_name_i
     assert bea.get("/login").headers["referrer-policy"] == "same-origin"
     assert log_in(bea, Origin="null").status_code == 403
     assert log_in(bea, Origin="http://repository.test", **{"Sec-Fetch-Site": "same-origin"}).status_code == 303
+
+
+NEW = "a new horse battery"
+
+
+def change(client, present=PASSWORD, new=NEW, again=None, key=None, **headers):
+    key = key_in(client.get("/account")) if key is None else key
+    fields = {"form_key": key, "present": present, "password": new, "again": new if again is None else again}
+    return client.post("/account/password", data=fields, headers=headers)
+
+
+def test_ones_own_password_is_changed_by_the_present_one_and_only_other_logins_end(bea, http, admin):
+    log_in(bea)
+    made = admin.call("POST", "tokens", json={"name": "t", "scopes": ["publish:alice"], "account": "bea"}).json()
+    with browser(http) as other:
+        log_in(other)
+        answer = change(bea)
+        assert answer.status_code == 200
+        assert 'role="status"' in answer.text
+        assert not {NEW, PASSWORD} & set(re.findall(r'[^<>"]+', answer.text))
+        assert bea.get("/account").status_code == 200
+        assert other.get("/account").status_code == 303
+        assert log_in(other).status_code == 401
+        assert log_in(other, password=NEW).status_code == 303
+    assert Api(http, made["token"]).call("GET", "whoami").status_code == 200
+    (row, *_) = [row for row in admin.call("GET", "audit").json()["entries"] if row["action"] == "user.password"]
+    assert (row["actor"].split()[0], row["subject"], row["detail"]["own"]) == ("bea", "bea", True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"present": "not this one"}, 403),
+        ({"present": ""}, 403),
+        ({"new": "short"}, 400),
+        ({"again": "another horse battery"}, 400),
+        ({"key": "0" * 64}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+    ],
+)
+def test_a_password_is_not_changed_by_who_does_not_know_it_or_from_elsewhere(bea, http, fields, status):
+    log_in(bea)
+    assert change(bea, **fields).status_code == status
+    with browser(http) as other:
+        assert log_in(other, password=PASSWORD).status_code == 303
+
+
+def test_without_a_login_no_password_is_changed_and_guessing_is_slowed_down(bea, http, monkeypatch):
+    with browser(http) as stranger:
+        key = key_in(stranger.get("/login"))
+        assert change(stranger, key=key).headers["location"] == "../login"
+    log_in(bea)
+    refused = [change(bea, present="wrong wrong wrong").status_code for _ in range(guessing.LOGINS_OF_AN_ACCOUNT.burst)]
+    assert set(refused) == {403}
+    late = change(bea)
+    assert late.status_code == 429
+    assert "Retry-After" in late.headers
+
+
+def test_over_the_api_a_users_token_needs_the_present_password_too(bea, http, admin, api):
+    made = admin.call("POST", "tokens", json={"name": "t", "scopes": ["publish:alice"], "account": "bea"}).json()
+    log_in(bea)
+    mine = Api(http, made["token"])
+    wrong = mine.call("PUT", "whoami/password", json={"present": "x", "password": NEW})
+    assert (wrong.status_code, wrong.json()["type"]) == (403, "WrongPasswordError")
+    assert bea.get("/account").status_code == 200
+    assert mine.call("PUT", "whoami/password", json={"present": PASSWORD, "password": NEW}).status_code == 204
+    assert bea.get("/account").status_code == 303
+    assert log_in(bea, password=NEW).status_code == 303
+    nobody = api.call("PUT", "whoami/password", json={"present": PASSWORD, "password": NEW})
+    assert (nobody.status_code, nobody.json()["type"]) == (403, "ScopeError")
