@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -111,9 +112,14 @@ class Catalog:
 
 
 def made(
-    directory: Path, *, scale: int = 1, hostile: bool = True, public_url: str = "", picture: bytes = b""
+    directory: Path,
+    *,
+    scale: int = 1,
+    hostile: bool = True,
+    public_url: str = "",
+    picture: Callable[[str], bytes] | None = None,
 ) -> Catalog:
-    """The repository, not yet running; `picture` is a PNG of a guest's display instead of a drawn one."""
+    """The repository, not yet running; `picture` gives a PNG of a guest's display instead of the drawn one."""
     port = free_port()
     result = initialise(
         directory / "data",
@@ -130,7 +136,7 @@ def made(
         publishers = {name: _Shop(world.add_publisher(name), scale) for name in ("alice", "bob", "carol")}
         with client_of(create_app(installation)) as http:
             api = Api(http, result.admin_token)
-            _publish(api, publishers, hostile=hostile, picture=picture or console_picture())
+            _publish(api, publishers, hostile=hostile, picture=picture or console_picture)
             draft = _draft(api, publishers["alice"])
             _people(api, 24 * scale)
             _jobs(installation)
@@ -223,7 +229,7 @@ class _Shop:
         assert answer.status_code == 200, answer.text
 
 
-def _publish(api: Api, shops: Mapping[str, _Shop], *, hostile: bool, picture: bytes) -> None:
+def _publish(api: Api, shops: Mapping[str, _Shop], *, hostile: bool, picture: Callable[[str], bytes]) -> None:
     alice, bob, carol = shops["alice"], shops["bob"], shops["carol"]
     debian = {
         "family": "debian",
@@ -261,7 +267,7 @@ def _publish(api: Api, shops: Mapping[str, _Shop], *, hostile: bool, picture: by
     bob.release(api, "alpine", "3.21", after="3.20", changelog="A new kernel.", family="alpine", version="3.21")
     for shop, image, version in ((alice, "debian", "12.8"), (alice, "debian-desktop", "12.8"), (bob, "alpine", "3.21")):
         words = f"Console of {image} {version} at its login prompt"
-        shown = screenshot.build(shop.disks[image, version].digest, words, picture)
+        shown = screenshot.build(shop.disks[image, version].digest, words, picture(image))
         shop.put(api, image, version, SCREENSHOT, DEFAULT_NAME, shown)
     circuit = {"family": "busybox", "minimum_memory_mib": 256, "default_login": "root, password oscirc"}
     carol.release(api, "circuit", "1", version="1", **circuit)
@@ -307,10 +313,11 @@ def _accelerate(api: Api, alice: _Shop) -> None:
         alice.put(api, "debian", version, PACKAGES, "installed", listed)
 
 
-def console_picture() -> bytes:
+@cache
+def console_picture(seed: str = "console") -> bytes:
     """A PNG like a console's: lines of grey words on black, and a white block where one would type."""
     width, height, line, letter = 640, 400, 16, 8
-    draw, pixels = random.Random("console"), bytearray(3 * width * height)
+    draw, pixels = random.Random(seed), bytearray(3 * width * height)
     for top in range(0, height - 2 * line, line):
         for left in range(0, draw.randrange(10, 70) * letter, letter):
             if draw.random() < 0.85:
