@@ -178,9 +178,9 @@ def resolve_and_open(
     return image_reader_of(resolved, options, ahead, early)
 
 
-def fetch_ahead_options(options: MountOptions, ahead: AheadWish) -> PrefetchOptions | None:
+def fetch_ahead_options(options: MountOptions, ahead: AheadWish, *, leaving: bool = False) -> PrefetchOptions | None:
     """What a mount fetches before it is asked for; nothing where it is to see what a guest asks."""
-    return None if options.direct_io else ahead.options()
+    return None if options.direct_io else ahead.options(leaving=leaving)
 
 
 def image_reader_of(
@@ -194,7 +194,7 @@ def image_reader_of(
         open_image(
             resolved,
             deadline_s=options.deadline_s,
-            prefetch=fetch_ahead_options(options, ahead),
+            prefetch=fetch_ahead_options(options, ahead, leaving=resolved.leaving),
             early=early,
             quota=hoarding.quota(),
         ),

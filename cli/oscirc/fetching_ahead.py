@@ -30,8 +30,11 @@ class AheadWish:
     fill: bool | None = None
     fill_rate: int | None = None
 
-    def options(self) -> PrefetchOptions | None:
-        """What to fetch ahead; None for nothing. Raises `UsageError` for preferences that mean nothing."""
+    def options(self, *, leaving: bool = False) -> PrefetchOptions | None:
+        """What to fetch ahead; None for nothing. Raises `UsageError` for preferences that mean nothing.
+
+        Of a version that will not be served for long (`leaving`) all is fetched, unless the command says otherwise.
+        """
         from oscirc_remote import preferences
         from oscirc_remote.prefetch import PrefetchOptions
 
@@ -40,7 +43,7 @@ class AheadWish:
             warn(f"{preferences.config_file()}: this version does not know {key!r}")
         prefetch = liked.prefetch if self.prefetch is None else self.prefetch
         profile = self.profile or liked.profile
-        fill = liked.fill if self.fill is None else self.fill
+        fill = liked.fill or leaving if self.fill is None else self.fill
         rate = self.fill_rate or liked.fill_rate
         if not prefetch and not fill:
             return None

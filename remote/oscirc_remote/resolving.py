@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from oscirc_blockstore.about import About
@@ -55,7 +55,7 @@ class Resolved:
 
     `about` is what its publisher says of the image, None where the image's index was not asked for. `version_label`
     is empty where a digest names a manifest that no known version has; `expires` is None where nothing but the digest
-    was asked.
+    was asked. `leaving`: its publisher deleted it, and it is served for a while yet: who needs all of it fetches it now.
     """
 
     remote: Remote
@@ -69,6 +69,7 @@ class Resolved:
     warnings: tuple[str, ...]
     expires: datetime | None
     about: About | None = None
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +203,12 @@ class Resolver:
                 gone = f"{reference.name} was withdrawn from remote {case.remote.name}: {error}"
                 if not case.allow_revoked:
                     raise WithdrawnError(gone, hint=f"it was verified here before; {_ALLOW}") from None
-                return self._from_receipt(case, gone)
+                return replace(self._from_receipt(case, gone), leaving=True)
             book.learn(index)
             deleted = index.tombstone(reference.version) if reference.version else None
             if deleted is not None and book.find(reference) is not None:
                 told = judge_deletion(f"{reference.name}@{deleted.label}", deleted, allow_revoked=case.allow_revoked)
-                return self._from_receipt(case, "", told)
+                return replace(self._from_receipt(case, "", told), leaving=True)
             version = index.version(reference.version) if reference.version else index.channel(reference.channel)
             yank = judge_yank(f"{reference.name}@{version.label}", version.yanked, allow_revoked=case.allow_revoked)
             raw, manifest = self._manifest(session, book, version.manifest)
@@ -301,7 +302,7 @@ def judge_deletion(name: str, deleted: Deleted, *, allow_revoked: bool) -> tuple
     said = f"{name} was deleted by its publisher on {deleted.date[:10]}{why}"
     if deleted.security and not allow_revoked:
         raise WithdrawnError(f"{said} (withdrawn for security before)", hint=f"take another version; {_ALLOW}")
-    return (f"{said}; the repository serves it for about a month: fetch what is missing with oscirc pull",)
+    return (f"{said}; the repository serves it for about a month: a mount fetches all the rest, as oscirc pull does",)
 
 
 def judge_yank(name: str, yanked: Yank | None, *, allow_revoked: bool) -> tuple[str, ...]:

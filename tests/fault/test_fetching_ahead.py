@@ -3,11 +3,11 @@
 import time
 
 import pytest
-from support.commands import Workstation
+from support.commands import Workstation, serving
 from support.fault_server import FaultServer
 from support.replaying import Replay
 
-from .conftest import BLOCK
+from .conftest import BLOCK, Published, content
 from .test_survival import mount
 
 
@@ -56,3 +56,30 @@ def test_without_a_wish_nothing_is_fetched_that_nobody_reads_and_a_preference_is
     mount(wishing, mirror, published, tmp_path / "two")
     complete(reader, tmp_path / "two")
     assert reader.json("status", tmp_path / "two")["prefetched_blocks"] >= 60
+
+
+def test_of_a_version_that_its_publisher_deleted_all_is_fetched_while_it_is_served(reader, tmp_path):
+    short_lived = Published(tmp_path / "made", blocks=16)
+    publisher, repository = short_lived.publisher, short_lived.repository
+    (tmp_path / "next.raw").write_bytes(content("two", 16))
+    old, place = "m:alice/tiny@1", tmp_path / "mnt"
+    place.mkdir()
+    with serving(publisher, repository):
+        reader.run("remote", "add", "m", repository.url)
+        reader.run("mount", old, place, "--no-prefetch")
+        assert not reader.json("status", place)["safe_to_unplug"]
+        reader.run("umount", place)
+        publisher.run("publish", tmp_path / "next.raw", "test:alice/tiny@2", "--key", "alice", "--block-size", BLOCK)
+        publisher.run("delete", "test:alice/tiny@1", "--why", "it is old", "--yes", "--key", "alice")
+
+        def remounted(*options):
+            done = reader.attempt("mount", old, place, *options)
+            assert done.returncode == 0, done.stderr
+            assert "a mount fetches all the rest" in done.stderr
+            return reader.json("status", place)
+
+        assert remounted("--no-fill", "--no-prefetch")["prefetch"]["state"] == "off"
+        reader.run("umount", place)
+        remounted()
+        complete(reader, place)
+    assert (place / "disk.raw").read_bytes() == short_lived.disk

@@ -179,7 +179,7 @@ class TestBooting:
         index = world.repository.indexes["alice/debian.json"]
         world.repository.put_index(index.without_versions(["1"], date="2026-03-03T00:00:00Z", why="old"))
         resolved = world.resolver().resolve_for_boot("alice/debian@1")
-        assert resolved.version_label == "1"
+        assert (resolved.version_label, resolved.leaving) == ("1", True)
         assert "deleted by its publisher on 2026-03-03: old" in resolved.warnings[0]
         shutil.rmtree(world.remotes.load("home").directory / "receipts")
         with pytest.raises(NotFoundError, match="deleted by its publisher"):
