@@ -55,7 +55,7 @@ class Resolved:
 
     `about` is what its publisher says of the image, None where the image's index was not asked for. `version_label`
     is empty where a digest names a manifest that no known version has; `expires` is None where nothing but the digest
-    was asked. `leaving`: its publisher deleted it, and it is served for a while yet: who needs all of it fetches it now.
+    was asked. `leaving`: its publisher deleted it; it is served for a while yet, to be fetched by who needs it.
     """
 
     remote: Remote
