@@ -174,6 +174,7 @@ def publish(  # one parameter for each option
         packing,
         pipelines,
         publishing_text,
+        quota_notice,
         recording,
         screenshots,
     )
@@ -249,6 +250,8 @@ def publish(  # one parameter for each option
         pictured = screenshots.add_to_published(signatory.rest, wanted, result.manifest, look, record_until)
         packs = packing.add_to_published(wanted, signatory.rest, bases, source, size, quiet=as_json)
         result = move.finish(signatory, result)
+        if result.changed:
+            quota_notice.tell(signatory.rest, wanted.publisher)
         publishing_text.report(
             result,
             composition.stored_bytes(signatory.rest, wanted.publisher, wanted.image, wanted.version),
