@@ -1,4 +1,8 @@
-"""A real S3 server on loopback: rclone in front of a directory, whose sub-directories are the buckets."""
+"""A real S3 server on loopback: rclone in front of a directory, whose sub-directories are the buckets.
+
+Who reads an object that was replaced in this moment may be told its old length; rclone then notices ("md5 hashes
+differ", "wrote more than the declared Content-Length") and closes the connection, which the next request finds closed.
+"""
 
 from __future__ import annotations
 
