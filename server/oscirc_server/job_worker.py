@@ -31,7 +31,7 @@ from oscirc_blockstore.errors import LocalError, OscircError, StoreFullError, Tr
 from oscirc_server.errors import JobCrashedError, JobRefusedError
 from oscirc_server.installation import Installation
 from oscirc_server.job_process import MADE, MAX_OUTCOME_BYTES, Order, Outcome
-from oscirc_server.services import job_plans, jobs, made_files
+from oscirc_server.services import job_plans, job_presence, jobs, made_files
 from oscirc_server.services.jobs import PLAN, JobFacts
 
 POLL_S = 2.0
@@ -61,6 +61,8 @@ class JobWorkers:
         self._settings = installation.settings.jobs
         self._poll_s, self._renew_s = poll_s, renew_s
         self._stop = threading.Event()
+        self._name = secrets.token_hex(4)
+        self._said_at = float("-inf")
         self._stopped_fd, self._stopping_fd = os.pipe()
         name = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._threads = [
@@ -81,11 +83,16 @@ class JobWorkers:
             if thread.ident is not None:
                 thread.join()
         os.close(self._stopped_fd)
+        try:
+            job_presence.leave(self._installation, self._name)
+        except (OscircError, SQLAlchemyError) as error:  # it is found out in some minutes
+            _log.warning("others still think that jobs are done here", extra={"error": str(error)[:300]})
 
     def _run(self, worker: str) -> None:
         tidied_at = float("-inf")
         while not self._stop.is_set():
             try:
+                self._say_present()
                 if time.monotonic() - tidied_at > TIDY_S:
                     tidied_at = time.monotonic()
                     self._tidy()
@@ -98,6 +105,13 @@ class JobWorkers:
                 busy = False
             if not busy:
                 self._stop.wait(self._poll_s)
+
+    def _say_present(self) -> None:
+        """For servers that do no jobs themselves. Twice by two threads is as good as once."""
+        now = time.monotonic()
+        if now - self._said_at >= job_presence.SAY_EVERY_S:
+            self._said_at = now
+            job_presence.say(self._installation, self._name)
 
     def _next(self, worker: str) -> bool:
         """Do one job, if there is one."""
@@ -205,6 +219,7 @@ class JobWorkers:
                     renewed = now
                     if not jobs.renew(self._installation, job.id, worker):
                         raise _NoLongerHeld
+                    self._say_present()
                 if output in ready:
                     piece = os.read(output.fileno(), MAX_OUTCOME_BYTES)
                     said += piece

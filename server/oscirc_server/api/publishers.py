@@ -15,10 +15,9 @@ from oscirc_server.api.drafts import MAX_ROLE_BODY_BYTES, ReleaseDocument, RoleO
 from oscirc_server.api.paging import CurrentPage, link_next
 from oscirc_server.api.security import Caller
 from oscirc_server.clock import date_text
-from oscirc_server.services import catalog, releases, role_metadata
+from oscirc_server.services import catalog, job_presence, releases, role_metadata
 from oscirc_server.services.authority import Principal
 from oscirc_server.services.catalog import PublisherFacts
-from oscirc_server.settings import JobSettings
 
 router = APIRouter(prefix="/publishers", tags=["publishers"])
 
@@ -26,8 +25,8 @@ router = APIRouter(prefix="/publishers", tags=["publishers"])
 class PublisherDocument(BaseModel):
     """A publisher; `expires` is null until it has signed a role.
 
-    `deltas_made`: from so many versions before what a channel points at the server makes delta packs unasked. 0: none,
-    or it cannot say (this process does no jobs).
+    `deltas_made`: from so many versions before what a channel points at delta packs are made unasked, by this server or
+    a worker beside it that was there within the last minutes. 0: none.
     """
 
     name: str
@@ -46,7 +45,7 @@ class PublisherList(BaseModel):
     next: str | None
 
 
-def _document(facts: PublisherFacts, settings: JobSettings) -> PublisherDocument:
+def _document(facts: PublisherFacts, deltas_made: int) -> PublisherDocument:
     return PublisherDocument(
         name=facts.name,
         fingerprints=list(facts.fingerprints),
@@ -54,7 +53,7 @@ def _document(facts: PublisherFacts, settings: JobSettings) -> PublisherDocument
         role_version=facts.role_version,
         expires=None if facts.expires_s is None else date_text(facts.expires_s),
         images=list(facts.images),
-        deltas_made=settings.deltas if settings.at_once else 0,
+        deltas_made=deltas_made,
     )
 
 
@@ -68,16 +67,16 @@ def list_publishers(
     """Publishers, by name."""
     with installation.database.read() as session:
         found, place = catalog.publisher_page(session, after=page.after, limit=page.limit)
+        deltas = job_presence.deltas_made(installation, session)
     link_next(request, response, place)
-    documents = [_document(facts, installation.settings.jobs) for facts in found]
-    return PublisherList(publishers=documents, next=place)
+    return PublisherList(publishers=[_document(facts, deltas) for facts in found], next=place)
 
 
 @router.get("/{name}")
 def get_publisher(name: str, installation: CurrentInstallation) -> PublisherDocument:
     """One publisher."""
     with installation.database.read() as session:
-        return _document(catalog.publisher(session, name), installation.settings.jobs)
+        return _document(catalog.publisher(session, name), job_presence.deltas_made(installation, session))
 
 
 def _publisher_of_token(name: str, principal: Caller) -> Principal:
