@@ -26,6 +26,7 @@ from schemathesis.specs.openapi.checks import (
 
 from oscirc_server.api import application
 from oscirc_server.clock import system_clock
+from oscirc_server.services.frame_records import FRAME_MEDIA_TYPE
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "server"))
 from server_world import FRAMES, block, make_world
@@ -44,7 +45,7 @@ DOCUMENT = json.loads(json.dumps(application.build().openapi()))
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 
 
-@schemathesis.serializer(FRAMES)
+@schemathesis.serializer(FRAMES, FRAME_MEDIA_TYPE)
 def _as_it_is(_context, value):
     return value.data if hasattr(value, "data") else value
 

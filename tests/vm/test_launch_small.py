@@ -94,6 +94,7 @@ def test_the_guest_boots_keeps_what_it_wrote_and_shuts_down(small_disk, make_ins
     assert (disk.stat().st_size, disk.stat().st_mtime_ns) == before
 
 
+@pytest.mark.vm
 def test_a_forwarded_port_reaches_the_guest_and_an_ephemeral_guest_leaves_nothing(small_disk, make_instance):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

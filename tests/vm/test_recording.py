@@ -132,7 +132,8 @@ def test_a_disk_that_does_not_boot_is_not_released(world, tmp_path):
     assert leftovers(station) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.vm)])
+@pytest.mark.vm
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_in_the_midst_of_a_recording_leaves_nothing(world, tmp_path, number):
     station, disk = world
     publish(station, disk, "test:alice/interrupted")

@@ -30,6 +30,7 @@ def boot_unplugged(station):
     station.run("stop", "one", timeout=120)
 
 
+@pytest.mark.vm
 def test_a_pulled_image_boots_where_there_is_no_network(tmp_path, small_disk):
     station = Workstation(tmp_path / "user")
     repository = initialise(station, tmp_path / "repository")
