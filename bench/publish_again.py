@@ -2,9 +2,10 @@
 
 Must show: the second costs at most 0.3 of the first, in bytes sent and in time; what is said about which blocks are
 missing is under 1 % of the bytes of the first upload. Bytes are counted at the server, by its own metrics. Time is that
-of the whole command with the same work as for the first (`--deltas 0 --level 2`), the median of three repositories. In
-one of them also with what `publish` does by default so that readers fetch less: an update is compressed harder, and a
-delta pack is made, for which this publisher, who kept nothing, fetches the first version.
+of the whole command with the same work as for the first (`--deltas 0 --level 2`), the median of three repositories.
+Once also with what `publish` does by default so that readers fetch less: an update is compressed harder, and a delta
+pack is made; by the server as a job after the release, or by the publisher where the server does no jobs (alone): this
+publisher, who kept nothing, fetches the first version for it.
 """
 
 from __future__ import annotations
@@ -29,16 +30,22 @@ ROUNDS = 3
 COST_AT_MOST = 0.3
 NEGOTIATION_AT_MOST = 0.01
 PLAIN = ("--deltas", "0", "--level", "2")
+WAYS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("plain", PLAIN, "off"),
+    ("default", (), "1"),
+    ("alone", (), "off"),
+)
+"""Names, options of `publish`, and jobs of the server."""
 
 
 @contextlib.contextmanager
-def counted_repository(directory: Path) -> Iterator[tuple[Workstation, Repository, int]]:
+def counted_repository(directory: Path, jobs: str = "off") -> Iterator[tuple[Workstation, Repository, int]]:
     """An empty repository whose server counts; gives the port of its metrics, too."""
     station, metrics_port = Workstation(directory / "publisher"), free_port()
     made = initialise(station, directory / "repository")
     where = ("--data", made.directory, "--listen", f"127.0.0.1:{made.port}", "--log-level", "warning")
     process = station.start(
-        "serve", *where, "--jobs", "off", "--metrics-listen", f"127.0.0.1:{metrics_port}",
+        "serve", *where, "--jobs", jobs, "--metrics-listen", f"127.0.0.1:{metrics_port}",
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -85,9 +92,9 @@ class Round:
     second: Traffic
 
 
-def measure(work: Path, disks: tuple[Path, Path], options: tuple[str, ...]) -> Round:
+def measure(work: Path, disks: tuple[Path, Path], options: tuple[str, ...], jobs: str) -> Round:
     """Publish both versions into an empty repository."""
-    with counted_repository(work) as (station, _, port):
+    with counted_repository(work, jobs) as (station, _, port):
         figures: list[float | Traffic] = []
         before = traffic(port)
         for version, disk in enumerate(disks, 1):
@@ -108,20 +115,20 @@ def main() -> int:
         warm(disk)
     load_before = os.getloadavg()[0]
     work = Path(tempfile.mkdtemp(prefix="oscirc-bench-", dir=DISKS))
-    found: dict[str, list[Round]] = {"plain": [], "default": []}
+    found: dict[str, list[Round]] = {way: [] for way, _, _ in WAYS}
     try:
         for number in range(ROUNDS):
-            for name, options in (("plain", PLAIN), ("default", ()))[: 2 if number == 0 else 1]:
-                place = work / f"{name}-{number}"
-                found[name].append(measure(place, disks, options))
+            for way, options, jobs in WAYS if number == 0 else WAYS[:1]:
+                place = work / f"{way}-{number}"
+                found[way].append(measure(place, disks, options, jobs))
                 shutil.rmtree(place)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
-    def ratio(name: str) -> float:
-        return statistics.median(each.second_s / each.first_s for each in found[name])
+    def ratio(way: str) -> float:
+        return statistics.median(each.second_s / each.first_s for each in found[way])
 
-    plain, default = found["plain"][0], found["default"][0]
+    plain, default, alone = found["plain"][0], found["default"][0], found["alone"][0]
     full = plain.first.sent
     bytes_ratio = max(plain.second.sent, default.second.sent) / full
     asked = max(plain.first.negotiation, plain.second.negotiation)
@@ -132,14 +139,17 @@ def main() -> int:
             "second_mb_sent": round(plain.second.sent / 1e6, 1),
             "second_mb_sent_with_defaults": round(default.second.sent / 1e6, 1),
             "second_mb_fetched_with_defaults": round(default.second.fetched / 1e6, 1),
+            "second_mb_fetched_alone": round(alone.second.fetched / 1e6, 1),
             "bytes_of_the_second_over_the_first": f"{bytes_ratio:.3f} (at most {COST_AT_MOST})",
             "negotiation_kb": round(asked / 1e3, 1),
             "negotiation_over_a_full_upload": f"{asked / full:.5f} (at most {NEGOTIATION_AT_MOST})",
             "first_s": round(statistics.median(each.first_s for each in found["plain"]), 2),
             "second_s": round(statistics.median(each.second_s for each in found["plain"]), 2),
-            "second_s_with_defaults": round(statistics.median(each.second_s for each in found["default"]), 2),
+            "second_s_with_defaults": round(default.second_s, 2),
+            "second_s_alone": round(alone.second_s, 2),
             "time_of_the_second_over_the_first": f"{ratio('plain'):.3f} (at most {COST_AT_MOST})",
             "time_with_defaults_over_the_first": round(ratio("default"), 3),
+            "time_alone_over_the_first": round(ratio("alone"), 3),
             "load_of_the_machine_before": round(load_before, 1),
         },
     )
