@@ -66,7 +66,8 @@ class Session:
         self._read_ahead_kb = 0
         self._look_again = trio.Event()
         self._started = time.monotonic()
-        self._ready = self._detached = False
+        self._ready = False
+        self._detached: bool | None = None  # while it is mounted
         self._unmounting = trio.Lock()
         self._record: MountRecord | None = None
         self._pusher: PagePusher | None = None
@@ -208,7 +209,7 @@ class Session:
     async def _unmount(self, *, lazy: bool) -> bool:
         """Whether it is detached rather than unmounted. Of several who ask at once the first does it for all."""
         async with self._unmounting:
-            if not self._detached:
+            if self._detached is None:
                 self._detached = await self._unmount_or_detach(lazy=lazy)
             return self._detached
 

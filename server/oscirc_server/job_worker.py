@@ -27,7 +27,7 @@ from typing import IO
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from oscirc_blockstore.errors import LocalError, OscircError, StoreFullError, TransportError
+from oscirc_blockstore.errors import BusyError, LocalError, OscircError, StoreFullError, TransportError
 from oscirc_server.errors import JobCrashedError, JobRefusedError
 from oscirc_server.installation import Installation
 from oscirc_server.job_process import MADE, MAX_OUTCOME_BYTES, Order, Outcome
@@ -111,7 +111,10 @@ class JobWorkers:
         now = time.monotonic()
         if now - self._said_at >= job_presence.SAY_EVERY_S:
             self._said_at = now
-            job_presence.say(self._installation, self._name)
+            try:
+                job_presence.say(self._installation, self._name)
+            except (OscircError, SQLAlchemyError) as error:  # a note that is late by a minute is no reason to end a job
+                _log.warning("it could not be noted that a worker is here", extra={"error": str(error)[:300]})
 
     def _next(self, worker: str) -> bool:
         """Do one job, if there is one."""
@@ -128,7 +131,7 @@ class JobWorkers:
         except _NoLongerHeld:
             _log.info("job given up: it is no longer this worker's", extra=facts)
         except (OscircError, SQLAlchemyError) as error:
-            may_pass = isinstance(error, (TransportError, StoreFullError, SQLAlchemyError, JobCrashedError))
+            may_pass = isinstance(error, (TransportError, StoreFullError, BusyError, SQLAlchemyError, JobCrashedError))
             jobs.fail(self._installation, job, worker, str(error), may_pass=may_pass)
             _log.error("job failed", extra={**facts, "attempt": job.attempts, "error": str(error)[:300]})
         else:

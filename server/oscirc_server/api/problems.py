@@ -14,7 +14,7 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
@@ -160,6 +160,9 @@ async def _validation_error(_request: Request, error: Exception) -> Response:
 
 
 async def _database_error(_request: Request, error: Exception) -> Response:
+    if isinstance(error, DataError):  # PostgreSQL takes no U+0000 in a text, which SQLite merely does not find
+        detail = "The request holds a character or a number that cannot be looked for."
+        return problem("RequestRefusedError", HTTPStatus.UNPROCESSABLE_ENTITY, detail)
     _log.error("database failed", extra={"error": str(error)[:500]})
     headers = {"Retry-After": "5"}
     detail = "The server's database cannot be used at the moment."

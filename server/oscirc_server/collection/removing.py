@@ -5,7 +5,8 @@ after others went on. A removal therefore goes by the time it was begun at, whic
 
 - none of its files is asked for later than `REMOVE_WITHIN_S` after it, and the store takes less than as long again for
   one (`object_storage`); what is left then stays `deleting`;
-- nobody else takes the rows up before `FINISH_AFTER_S`, and who does writes a time of his own into them first;
+- nobody else takes the rows up before `FINISH_AFTER_S`, which allows for clocks that differ, and who does writes a
+  time of his own into them first;
 - rows go only where they still bear one's own time, so that nobody uploads what somebody else is about to remove.
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import compress
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, or_, select, update
 
 from oscirc_blockstore.digests import Digest, block_path
 from oscirc_server.database import CHUNK, chunks
@@ -24,14 +25,20 @@ from oscirc_server.errors import SupersededError
 from oscirc_server.installation import Installation
 from oscirc_server.locks import Held
 from oscirc_server.models import BLOCK_DELETING, BlockRow
+from oscirc_server.repository import CLOCK_SLACK_S
 
 REMOVERS = 8
 REMOVE_WITHIN_S = 60.0
-FINISH_AFTER_S = 120  # of what another process has begun, where a lock can be lost unawares
+FINISH_AFTER_S = 120 + CLOCK_SLACK_S  # of what another process has begun, where a lock can be lost unawares
+
+
+def now_s() -> float:
+    """Seconds that go on while the machine is suspended, unlike those of `time.monotonic`."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def remove(installation: Installation, held: Held, digests: Sequence[Digest], stamp_s: int, begun: float) -> None:
-    """The files and rows of these, which are `deleting` since `stamp_s`, on the monotonic clock `begun`.
+    """The files and rows of these, which are `deleting` since `stamp_s`, by `now_s` since `begun`.
 
     `SupersededError` where the lock is lost, or when it took too long.
     """
@@ -49,7 +56,7 @@ def finish(installation: Installation, held: Held, *, stopped: Callable[[], bool
     horizon_s = installation.now_s() - (0 if installation.database.is_sqlite else FINISH_AFTER_S)
     finished = 0
     while not stopped():
-        begun, stamp_s = time.monotonic(), installation.now_s()
+        begun, stamp_s = now_s(), installation.now_s()
         digests = _taken_up(installation, horizon_s, stamp_s)
         if not digests:
             break
@@ -59,8 +66,12 @@ def finish(installation: Installation, held: Held, *, stopped: Callable[[], bool
 
 
 def _taken_up(installation: Installation, horizon_s: int, stamp_s: int) -> list[Digest]:
-    """Some of the rows that are `deleting` since `horizon_s`; from now on they are whose time they bear."""
-    due = (BlockRow.state == BLOCK_DELETING, BlockRow.condemned_s <= horizon_s)
+    """Some of the rows that are `deleting` since `horizon_s`; from now on they are whose time they bear.
+
+    And of those that bear a time which no clock can rightly have shown yet: nobody would ever take them up.
+    """
+    old_or_wrong = or_(BlockRow.condemned_s <= horizon_s, BlockRow.condemned_s > stamp_s + CLOCK_SLACK_S)
+    due = (BlockRow.state == BLOCK_DELETING, old_or_wrong)
     with installation.database.read() as session:  # mostly there are none, and nobody need wait for us
         if session.scalar(select(BlockRow.digest).where(*due).limit(1)) is None:
             return []
@@ -80,7 +91,7 @@ def _remove_files(installation: Installation, digests: Sequence[Digest], begun: 
     storage = installation.storage
 
     def removed(digest: Digest) -> bool:
-        if time.monotonic() - begun > REMOVE_WITHIN_S:
+        if now_s() - begun > REMOVE_WITHIN_S:
             return False
         storage.remove(block_path(digest))
         return True

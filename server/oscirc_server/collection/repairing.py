@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -92,7 +91,7 @@ def quarantine(installation: Installation, digest: Digest) -> None:
     if raw is not None:
         _keep(installation, digest, raw)
     with contextlib.suppress(BusyError), installation.locks.held(COLLECTOR, _QUARANTINE_WAIT_S) as held:
-        now_s, begun = installation.now_s(), time.monotonic()
+        now_s, begun = installation.now_s(), removing.now_s()
         with installation.database.write(durable=True) as session:
             session.execute(
                 update(BlockRow).where(BlockRow.digest == digest).values(state=BLOCK_DELETING, condemned_s=now_s)

@@ -8,7 +8,6 @@ rows go (`removing`).
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -125,7 +124,7 @@ class Sweeper:
 
     def _delete(self, rows: Sequence[Row]) -> None:
         self._announce()
-        now_s, begun = self._installation.now_s(), time.monotonic()
+        now_s, begun = self._installation.now_s(), removing.now_s()
         with self._excluding(durable=True) as session:
             moved = self._move(session, rows, (BLOCK_CONDEMNED,), BLOCK_DELETING, now_s)
         for row in rows:
@@ -139,7 +138,7 @@ class Sweeper:
         if found:
             self._announce()
         for chunk in chunks(found):
-            now_s, begun = self._installation.now_s(), time.monotonic()
+            now_s, begun = self._installation.now_s(), removing.now_s()
             with self._excluding(durable=True) as session:
                 wanted = [digest for digest, _ in chunk]
                 taken = set(session.scalars(select(Lease.digest).where(Lease.digest.in_(wanted))))

@@ -28,6 +28,8 @@ Sort = Literal["name", "released"]
 
 MAX_WORDS = 10
 MAX_VALUES = 20  # chosen of one facet
+MAX_CHOSEN = 40  # of all of them
+MAX_VALUE_CHARS = 128
 MAX_SHOWN_VALUES = 100  # of one facet, the most frequent first
 _NAMES: Final = frozenset(facet.name for facet in FACETS)
 
@@ -107,6 +109,10 @@ def _check(question: Question) -> None:
     for facet, values in question.chosen.items():
         if facet not in _NAMES or len(values) > MAX_VALUES:
             raise UsageError(f"choose at most {MAX_VALUES} values of {', '.join(each.name for each in FACETS)}")
+        if any(len(value) > MAX_VALUE_CHARS for value in values):
+            raise UsageError(f"a value to choose by has at most {MAX_VALUE_CHARS} characters")
+    if sum(len(values) for values in question.chosen.values()) > MAX_CHOSEN:  # each links to the list without it
+        raise UsageError(f"choose at most {MAX_CHOSEN} values in all")
 
 
 def _values(facet: Facet, counted: Mapping[str, int], question: Question) -> tuple[FacetValue, ...]:

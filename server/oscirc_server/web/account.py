@@ -22,6 +22,7 @@ from oscirc_server.web.protection import Form, Visitor
 
 _DAY_S = 86_400
 _MAX_DAYS = 3650
+_MAX_DAYS_DIGITS = 4
 _MAX_NAME_CHARS = 127
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -157,7 +158,7 @@ def make_token(form: Form, request: Request, visitor: Visitor, installation: Cur
         return protection.see_other("../login")
     try:
         days = form.get("days", "")
-        if not (days.isascii() and days.isdigit() and 1 <= int(days[:5]) <= _MAX_DAYS):
+        if not (days.isascii() and days.isdigit() and len(days) <= _MAX_DAYS_DIGITS and 1 <= int(days) <= _MAX_DAYS):
             raise UsageError(f"a token lives for 1 to {_MAX_DAYS} days")
         scopes = [form.get("scope", "")]
         _, made = tokens.mint(

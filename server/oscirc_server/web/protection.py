@@ -90,8 +90,15 @@ def _check_origin(request: Request) -> None:
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
     foreign = site is not None and site not in ("same-origin", "none")
-    if foreign or (origin is not None and urlsplit(origin).netloc != request.headers.get("host", "")):
+    if foreign or (origin is not None and _host_of(origin) != request.headers.get("host", "")):
         raise ScopeError("the form was not sent from a page of this server")
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # no address at all
+        return None
 
 
 async def protected_form(request: Request) -> dict[str, str]:

@@ -18,6 +18,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
+from unicodedata import category
 
 import nh3
 from markdown_it import MarkdownIt
@@ -32,6 +33,7 @@ _MAX_LINES: Final = 4_096
 _MAX_LINE_CHARS: Final = 8_192
 _MAX_MARKS: Final = 8_192
 _MAX_CELLS: Final = 16_384  # a table's short rows are filled up to the width of its head
+_MAX_QUOTED: Final = 100_000  # quotes times lines: each that ends a quote has the parser look at all the rest again
 _MAX_SLUG_CHARS: Final = 60
 _PAGE_LEVEL: Final = 2
 _LAST_LEVEL: Final = 6
@@ -42,6 +44,8 @@ _ATTRIBUTES: Final = {"a": {"href"}, "ol": {"start"}, **{heading: {"id"} for hea
 _PREFIX: Final = "readme-"
 _LINK = re.compile(r"https://[^/?#@\\]+([/?#].*)?|mailto:.*|#.*", re.IGNORECASE)
 _MARKS = re.compile(r"[\[\]*_`<>!~|&\\]")
+_LEAD = re.compile(r"^[ \t>*+\-.\d)]+", re.MULTILINE)
+_UNSEEN: Final = ("Cc", "Cf", "Cs")
 _NO_SLUG = re.compile(r"[^\w-]+")
 
 
@@ -67,7 +71,7 @@ def rendered(text: str) -> Markup:
         tokens = _MARKDOWN.parse(text)
         if not _is_beyond(tokens):
             _set_headings(tokens)
-            html = _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
+            html = _seen(_MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {}))
             if len(html) <= MAX_HTML_CHARS:
                 return Markup(harmless(html))  # noqa: S704  # nothing is left but what is listed above
     return Markup("<pre>{}</pre>").format(text[:MAX_README_BYTES])
@@ -83,6 +87,11 @@ def harmless(html: str) -> str:
         url_schemes={"https", "mailto"},
         link_rel="nofollow noopener noreferrer",
     )
+
+
+def _seen(html: str) -> str:
+    """Without what reorders or hides text: Markdown makes of entities (`&rlm;`) what a README itself may not hold."""
+    return "".join(each for each in html if each == "\n" or category(each) not in _UNSEEN)
 
 
 def host_of(homepage: str) -> str:
@@ -106,6 +115,7 @@ def _is_costly(text: str) -> bool:
         or any(len(line) > _MAX_LINE_CHARS for line in lines)
         or len(_MARKS.findall(text)) > _MAX_MARKS
         or max(line.count("|") for line in lines) * len(lines) > _MAX_CELLS
+        or sum(quotes.count(">") for quotes in _LEAD.findall(text)) * len(lines) > _MAX_QUOTED
     )
 
 

@@ -57,6 +57,11 @@ def test_an_unexpected_error_tells_nothing_and_is_logged(http, monkeypatch, capl
     assert "secret" not in str(body)
 
 
+@pytest.mark.parametrize("path", ["api/v1/roles/%00", "images/alice/debian/versions?after=%00", "images/%00/x"])
+def test_a_character_that_a_database_refuses_is_no_failure_of_the_database(http, path):
+    assert http.get(f"/{path}").status_code in (400, 404, 422)
+
+
 def test_a_database_that_fails_is_told_to_be_tried_again(http, monkeypatch):
     def fail(*_args, **_kwargs):
         raise OperationalError("SELECT secret", {}, Exception("locked"))

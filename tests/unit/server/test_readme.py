@@ -3,6 +3,7 @@
 import re
 from html.parser import HTMLParser
 from time import process_time
+from unicodedata import category
 
 import pytest
 from hypothesis import given
@@ -193,6 +194,9 @@ def repeated(text, size=MAX_README_BYTES):
 
 
 COSTLY = {
+    "quotes that end": "> #\nb\n" * 2_040,
+    "quotes in quotes that end": "> > > #\nb\n" * 1_000,
+    "quotes with lazy lines": "> #\n" * 24 + "b\n" * 4_000,
     "deep quotes": repeated(">" * 8_000 + "\n"),
     "quotes": repeated("> " * 4_000 + "\n", 2 * 8_192),
     "deep lists": "\n".join(" " * (2 * depth) + "- a" for depth in range(250)),
@@ -223,6 +227,17 @@ def test_a_readme_made_to_be_costly_costs_little(name):
     assert process_time() - began < 2
     assert len(html) <= MAX_HTML_CHARS
     check_harmless(html)
+
+
+@pytest.mark.parametrize("entity", ["&#x202E;", "&#8203;", "&rlm;", "&ZeroWidthSpace;", "&#xAD;"])
+def test_entities_bring_nothing_that_reorders_or_hides_text(entity):
+    html = rendered(f"a{entity}b [x{entity}y](https://a.example)\n\n# h{entity}k")
+    assert [each for each in html if each != "\n" and category(each) in ("Cc", "Cf")] == []
+    assert "ab" in html
+
+
+def test_a_few_dozen_quoted_lines_in_a_long_readme_are_quoted():
+    assert "<blockquote>" in rendered("> said\n\n" * 40 + "words\n\n" * 300)
 
 
 def test_nothing_of_a_readme_that_nests_too_deep_is_dropped():

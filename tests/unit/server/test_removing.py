@@ -3,16 +3,16 @@
 The one that began has lost its lock without knowing, and wakes up late; the other has taken its rows up.
 """
 
-import time
 from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import select, update
 
-from oscirc_blockstore.digests import block_path
+from oscirc_blockstore.digests import block_path, digest_of
 from oscirc_server.collection import removing
 from oscirc_server.errors import SupersededError
 from oscirc_server.models import BlockRow
+from oscirc_server.repository import CLOCK_SLACK_S
 
 from .server_world import block
 
@@ -57,19 +57,19 @@ def meanwhile(monkeypatch, installation, happen):
 
 def test_files_go_and_then_their_rows(installation, world, deleting):
     digests, _ = deleting
-    removing.remove(installation, UNAWARE, digests, int(world.clock()), time.monotonic())
+    removing.remove(installation, UNAWARE, digests, int(world.clock()), removing.now_s())
     assert (stored(installation, digests), rows(installation)) == ([], {})
 
 
 def test_who_wakes_up_too_late_removes_nothing_more(installation, world, deleting, monkeypatch):
     digests, _ = deleting
-    late = time.monotonic() + removing.REMOVE_WITHIN_S + 1
+    late = removing.now_s() + removing.REMOVE_WITHIN_S + 1
     meanwhile(
         monkeypatch,
         installation,
-        lambda: monkeypatch.setattr(removing, "time", SimpleNamespace(monotonic=lambda: late)),
+        lambda: monkeypatch.setattr(removing, "now_s", lambda: late),
     )
-    begun = time.monotonic()
+    begun = removing.now_s()
     with pytest.raises(SupersededError, match="too long"):
         removing.remove(installation, UNAWARE, digests, int(world.clock()), begun)
     assert stored(installation, digests) == digests[1:]
@@ -88,6 +88,25 @@ def test_others_wait_before_they_go_on_with_it_where_a_lock_can_be_lost(installa
     assert removing.finish(installation, UNAWARE) == (0 if at_once else 4)
 
 
+def test_a_removal_that_a_wrong_clock_dated_is_taken_up_and_one_that_is_a_little_ahead_is_not(installation, world):
+    ahead_s = int(world.clock()) + CLOCK_SLACK_S
+    with installation.database.write() as session:
+        wrong, right = block("wrong"), block("right")
+        for raw, condemned_s in ((wrong, ahead_s + 1), (right, ahead_s)):
+            session.add(
+                BlockRow(
+                    digest=digest_of(raw),
+                    raw_size=len(raw),
+                    stored_length=1,
+                    state="deleting",
+                    created_s=0,
+                    condemned_s=condemned_s,
+                )
+            )
+    assert removing.finish(installation, UNAWARE) == 1
+    assert rows(installation) == {digest_of(right): "deleting"}
+
+
 def test_who_wakes_up_while_another_goes_on_with_it_does_not_let_those_blocks_be_uploaded(
     installation, world, api, deleting, monkeypatch
 ):
@@ -99,7 +118,7 @@ def test_who_wakes_up_while_another_goes_on_with_it_does_not_let_those_blocks_be
 
     def wake_up():
         monkeypatch.undo()
-        removing.remove(installation, UNAWARE, digests, began_s, time.monotonic())
+        removing.remove(installation, UNAWARE, digests, began_s, removing.now_s())
         assert rows(installation) == dict.fromkeys(digests, "deleting")
         assert api.upload(draft, disk.records).status_code == 409
 

@@ -9,7 +9,7 @@ from oscirc_server.models import VersionRow
 from oscirc_server.services import search
 from oscirc_server.services.facets import FACETS
 from oscirc_server.services.listing import Listing
-from oscirc_server.services.search import Question
+from oscirc_server.services.search import MAX_VALUE_CHARS, Question
 
 from .server_world import block
 from .test_app import is_problem
@@ -170,6 +170,15 @@ def test_too_many_words_and_places_that_are_none_are_refused(installation, http)
     is_problem(http.get("/api/v1/search?sort=released&after=x"), 400)
     with pytest.raises(UsageError):
         ask(installation, Question("", {"colour": ["red"]}))
+
+
+def test_what_is_chosen_is_bounded_since_each_value_links_to_all_the_others(http):
+    long = http.get("/", params={"family": "x" * (MAX_VALUE_CHARS + 1)})
+    many = http.get("/", params={facet: [str(n) for n in range(20)] for facet in ("family", "publisher", "kind")})
+    assert {long.status_code, many.status_code} == {400}
+    most = http.get("/", params={facet: ["ä" * 100 + str(n) for n in range(20)] for facet in ("family", "publisher")})
+    assert most.status_code == 200
+    assert len(most.content) < 3 << 20
 
 
 def test_a_search_is_two_statements_however_much_there_is_and_however_much_it_shows(installation, some):
