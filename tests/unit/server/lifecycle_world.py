@@ -18,7 +18,7 @@ from oscirc_blockstore.frame import decode_verified
 from oscirc_server import reconciling, repository
 from oscirc_server.installation import Installation
 from oscirc_server.locks import WRITER
-from oscirc_server.models import BlockRow, Document, ImageRow
+from oscirc_server.models import BlockRow, Document, ImageRow, SignedRole
 from oscirc_server.services import drafts, releases
 from oscirc_server.services.uploads import Uploader
 
@@ -177,6 +177,13 @@ class Server:
             if row is not None:
                 raw = session.get_one(Document, row.index_path).raw
                 self.publisher.indexes[IMAGE] = image_index.parse(raw, "alice", IMAGE)
+
+    def snapshot_expires_s(self) -> int:
+        with self.installation.database.read() as session:
+            newest = (
+                select(SignedRole.expires_s).where(SignedRole.role == "snapshot").order_by(SignedRole.version.desc())
+            )
+            return session.scalars(newest.limit(1)).one()
 
     def disk(self, contents: tuple[int, ...]) -> Disk:
         return _disk(self.publisher, contents)

@@ -28,7 +28,8 @@ from oscirc_server.services import drafts, lengths
 from .lifecycle_world import POOL, Crash, Faults, Server
 from .server_world import DAY_S
 
-TOLD_S = 37 * DAY_S
+TOLD_AFTER_S = 30 * DAY_S
+TOLD_S = 7 * DAY_S + TOLD_AFTER_S
 RUNS = int(os.environ.get("OSCIRC_LIFECYCLE_RUNS", "400"))
 CONTENTS = st.lists(st.integers(0, POOL - 1), min_size=1, max_size=3).map(tuple)
 CRASHES = st.one_of(st.none(), st.integers(0, 40))
@@ -52,7 +53,8 @@ class Machine(RuleBasedStateMachine):
         self.open = {}  # draft -> (label, contents)
         self.offered = {}  # label -> contents, of whatever was tried
         self.released = {}  # label -> contents
-        self.gone_since = {}  # label -> when its deletion was signed
+        self.named_until = {}  # label -> when the newest snapshot that led to it expires, or expired
+        self.gone = set()  # labels whose deletion is in force
         self.power_cut = None
 
     def teardown(self):
@@ -84,10 +86,11 @@ class Machine(RuleBasedStateMachine):
     def look(self):
         """What is in force now."""
         index = self.server.index()
+        expires_s = self.server.snapshot_expires_s()
         for version in index.versions:
             self.released.setdefault(version.label, self.offered[version.label])
-        for gone in index.deleted:
-            self.gone_since.setdefault(gone.label, self.server.clock())
+            self.named_until[version.label] = expires_s
+        self.gone.update(gone.label for gone in index.deleted)
 
     def new_label(self):
         self.labels += 1
@@ -206,8 +209,8 @@ class Machine(RuleBasedStateMachine):
         index = self.server.index()
         for version in index.versions:
             self.server.assert_whole(self.server.disk(self.released[version.label]))
-        for label, since in self.gone_since.items():
-            if self.server.clock() < since + TOLD_S - 3600:
+        for label in self.gone:  # whoever was told of one knew when that expires
+            if self.server.clock() < self.named_until[label] + TOLD_AFTER_S:
                 self.server.assert_whole(self.server.disk(self.released[label]))
 
     def end_quietly(self):
