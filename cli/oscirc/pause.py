@@ -40,5 +40,5 @@ def why(cause: str, mounted: Facts, now: float | None = None) -> str:
     if cause == FULL_DISK:
         return "this machine's disk is full; the guest goes on by itself once there is room"
     if cause == DRIVER:
-        return "the driver of its disk died; stop it and boot it again"
+        return "the driver of its disk died; it is started again, and the guest goes on by itself"
     return "its disk could not be read or written; it is tried again, and the guest goes on by itself when that works"

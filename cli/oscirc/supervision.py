@@ -3,7 +3,8 @@
 - A guest that is paused for want of the network is let run only when the driver has what its read waited for, so its
   clock stands still for the whole outage and it never asks in vain.
 - The reason it is told with is the driver's: since when the network is gone, and which answer was the last.
-- Nobody to ask (the driver ended, or is of an older version): QEMU tries, and finds out by itself.
+- A driver that died is started anew, and the guest moved onto its mount (`reviving`); what hinders that is reported.
+- A driver that does not answer (it is of an older version, say): QEMU tries, and finds out by itself.
 - What a supervisor without a terminal reports stands in the instance's `supervisor.log`, bounded; whoever attaches to
   the console follows it there.
 - One process supervises an instance, so starting another is always harmless.
@@ -22,7 +23,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oscirc import mount_facts, pause
+from oscirc import mount_facts, pause, reviving
 from oscirc_blockstore.errors import OscircError
 
 if TYPE_CHECKING:
@@ -38,10 +39,21 @@ _FOLLOW_S = 0.5
 async def watch(machine: RunningMachine, report: Callable[[Report], None]) -> None:
     """Supervise a machine until its end."""
     from oscirc_vmlaunch import watching
+    from oscirc_vmlaunch.watching import Happening, Report
 
     place = machine.instance.record.mount_point
+    hindrance = ""
 
     async def ready() -> bool:
+        nonlocal hindrance
+        try:
+            await reviving.give_disk_back(machine)
+        except OscircError as error:
+            if str(error) != hindrance:
+                hindrance = str(error)
+                report(Report(Happening.PAUSED, f"still paused: {hindrance}; trying again"))
+            return False
+        hindrance = ""
         return await asyncio.to_thread(disk_answers, place)
 
     async def explain() -> str:

@@ -20,15 +20,17 @@ from oscirc_fusedriver import kernel, records
 KIND = "fuse.oscirc"
 _PROBE_TIMEOUT_S = 2.0
 _OCTAL = re.compile(r"\\([0-7]{3})")
+_MOUNT_NUMBER = re.compile(r"^mnt_id:\s*(\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class MountEntry:
-    """One line of mountinfo: where, the kernel's `major:minor`, the kind of file system."""
+    """One line of mountinfo: where, the kernel's `major:minor` and number of this mount, the kind of file system."""
 
     mountpoint: Path
     device: str
     kind: str
+    number: int
 
 
 def parse_mountinfo(text: str) -> list[MountEntry]:
@@ -39,7 +41,7 @@ def parse_mountinfo(text: str) -> list[MountEntry]:
         fields = before.split(" ")
         if separator and len(fields) > 5:  # noqa: PLR2004
             path = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])
-            entries.append(MountEntry(Path(path), fields[2], after.split(" ")[0]))
+            entries.append(MountEntry(Path(path), fields[2], after.split(" ")[0], int(fields[0])))
     return entries
 
 
@@ -48,6 +50,32 @@ def entry_at(mountpoint: Path) -> MountEntry | None:
     text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     found = [entry for entry in parse_mountinfo(text) if entry.mountpoint == mountpoint]
     return found[-1] if found else None
+
+
+def is_open_in(pid: int, mountpoint: Path) -> bool:
+    """Whether a process has a file open on what is mounted at this real path now, rather than on what was before.
+
+    Read from the `mnt_id` of its descriptors (proc(5)), which asks no driver; a mount keeps its number while a file on
+    it is open. False where nothing is mounted, or the process is gone or another user's.
+    """
+    entry = entry_at(mountpoint)
+    if entry is None:
+        return False
+    try:
+        descriptors = list(Path(f"/proc/{pid}/fdinfo").iterdir())
+    except OSError:
+        return False
+    return any(_mount_number(each) == entry.number for each in descriptors)
+
+
+def _mount_number(descriptor: Path) -> int | None:
+    """The mount that an open descriptor's file is on; None when it was closed meanwhile."""
+    try:
+        text = descriptor.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = _MOUNT_NUMBER.search(text)
+    return int(found[1]) if found else None
 
 
 def is_dead(mountpoint: Path) -> bool:

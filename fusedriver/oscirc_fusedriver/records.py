@@ -31,7 +31,10 @@ _TRIES_APART_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class MountRecord:
-    """One mount. `mountpoint` is a real path; `device` is the kernel's `major:minor` of it; `created` in Unix time."""
+    """One mount. `mountpoint` is a real path; `device` is the kernel's `major:minor` of it; `created` in Unix time.
+
+    `deadline_ms` is how long a read waits there: who mounts it again after its driver died asks for the same.
+    """
 
     mountpoint: str
     device: str
@@ -44,9 +47,12 @@ class MountRecord:
     version: str
     disk_size: int
     created: int
+    deadline_ms: int = 10_000
 
     @classmethod
-    def of_this_process(cls, mountpoint: Path, device: str, described: MountDescription, size: int) -> MountRecord:
+    def of_this_process(
+        cls, mountpoint: Path, device: str, described: MountDescription, size: int, deadline_s: float
+    ) -> MountRecord:
         """What this process is about to serve."""
         me = ProcessIdentity.current()
         return cls(
@@ -56,6 +62,7 @@ class MountRecord:
             start_ticks=me.start_ticks,
             disk_size=size,
             created=int(time.time()),
+            deadline_ms=round(deadline_s * 1000),
             **asdict(described),
         )
 
@@ -158,7 +165,7 @@ def _read(path: Path) -> MountRecord | None:
     return record if right and record.id == path.stem else None
 
 
-_NUMBERS = ("pid", "start_ticks", "disk_size", "created")
+_NUMBERS = ("pid", "start_ticks", "disk_size", "created", "deadline_ms")
 
 
 @contextlib.contextmanager

@@ -102,7 +102,11 @@ class Session:
         try:
             entry = mountpoints.entry_at(self._mountpoint)
             self._record = MountRecord.of_this_process(
-                self._mountpoint, entry.device if entry else "", self._prepared.description, self._reader.size
+                self._mountpoint,
+                entry.device if entry else "",
+                self._prepared.description,
+                self._reader.size,
+                self._options.deadline_s,
             )
             self._record.write()
             if self._pushes:

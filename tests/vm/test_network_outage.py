@@ -1,8 +1,10 @@
 """A guest whose network goes away in mid-read, as a user sees it: `boot`, `ps`, `status`, `console`, and no error in it."""
 
 import json
+import os
 import random
 import re
+import signal
 import subprocess
 import time
 
@@ -49,6 +51,12 @@ def until(condition, what, timeout_s=60):
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
     return found
+
+
+def reported(log):
+    """What the supervisor of a guest has written beside its console's log."""
+    supervisor = log.with_name("supervisor.log")
+    return supervisor.read_text() if supervisor.exists() else ""
 
 
 def shown_of(station):
@@ -117,3 +125,46 @@ def test_the_terminal_of_boot_says_it_too(tree, station, tmp_path):
         finally:
             end(boot)
     assert "E" not in shown.read_text()
+
+
+def test_a_guest_whose_driver_is_killed_gets_a_new_one_and_sees_no_error(tree, station):
+    files, pin = tree
+    with FaultServer(files) as mirror:
+        mirror.inject("blocks/*", slow(0.05))
+        station.run("remote", "add", "m", f"{mirror.url}#{pin}")
+        options = ("--accel", "tcg", "--memory", "32", "--cpus", "1", "--deadline", "3", "--wait-for", r"\.{10}")
+        station.run("boot", "m:alice/reader", "--name", "one", *options)
+        log = station.home / "data" / "oscirc" / "instances" / "one" / "console.log"
+        for time_ in (1, 2):
+            (mount,) = station.json("status")["mounts"]
+            os.kill(mount["pid"], signal.SIGKILL)
+            until(lambda count=time_: reported(log).count("runs again") == count, f"it runs again, time {time_}")
+            assert reported(log).count("paused: the driver of its disk died") == time_
+            dots = log.stat().st_size
+            until(lambda before=dots: log.stat().st_size > before, "the guest reads on")
+        (again,) = station.json("status")["mounts"]
+        assert (again["mountpoint"], again["stale"]) == (mount["mountpoint"], False)
+        assert again["pid"] != mount["pid"]
+        assert "E" not in log.read_text()
+        station.run("stop", "one", "--timeout", "0")
+        assert station.json("status")["mounts"] == []
+
+
+def test_a_guest_whose_image_cannot_be_mounted_again_stays_paused_and_says_why(tree, station):
+    files, pin = tree
+    with FaultServer(files) as mirror:
+        mirror.inject("blocks/*", slow(0.05))
+        station.run("remote", "add", "m", f"{mirror.url}#{pin}")
+        options = ("--accel", "tcg", "--memory", "32", "--cpus", "1", "--wait-for", r"\.{10}")
+        station.run("boot", "m:alice/reader", "--name", "one", *options)
+        log = station.home / "data" / "oscirc" / "instances" / "one" / "console.log"
+        (mount,) = station.json("status")["mounts"]
+        remotes = station.home / "data" / "oscirc" / "remotes"
+        remotes.rename(remotes.with_name("away"))
+        os.kill(mount["pid"], signal.SIGKILL)
+        until(lambda: "still paused: cannot mount the image again" in reported(log), "why it stays paused")
+        assert "paused (driver)" in shown_of(station)
+        remotes.with_name("away").rename(remotes)
+        until(lambda: "runs again" in reported(log), "it goes on once it can")
+        assert "E" not in log.read_text()
+        station.run("stop", "one", "--timeout", "0")

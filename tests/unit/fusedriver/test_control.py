@@ -18,7 +18,7 @@ from oscirc_fusedriver.socket_address import short_address
 
 @pytest.fixture
 def record(tmp_path):
-    return MountRecord.of_this_process(tmp_path, "0:1", MountDescription("r", "r:a/b", "00", "a/b", "1"), 512)
+    return MountRecord.of_this_process(tmp_path, "0:1", MountDescription("r", "r:a/b", "00", "a/b", "1"), 512, 10)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,27 @@ LINES = (
 
 def test_mountinfo_is_read_with_its_escapes_and_optional_fields():
     assert parse_mountinfo(LINES) == [
-        MountEntry(Path("/"), "253:0", "ext4"),
-        MountEntry(Path("/mnt/with space\\"), "0:41", "fuse.oscirc"),
-        MountEntry(Path("/mnt/plain"), "0:42", "fuse.sshfs"),
+        MountEntry(Path("/"), "253:0", "ext4", 22),
+        MountEntry(Path("/mnt/with space\\"), "0:41", "fuse.oscirc", 90),
+        MountEntry(Path("/mnt/plain"), "0:42", "fuse.sshfs", 91),
     ]
 
 
 def test_what_is_mounted_here_is_found():
     assert mountpoints.entry_at(Path("/proc")).kind == "proc"
     assert mountpoints.entry_at(Path("/proc/self")) is None
+
+
+def test_a_process_is_seen_to_have_a_file_open_on_a_mount():
+    with Path("/proc/self/status").open():
+        assert mountpoints.is_open_in(os.getpid(), Path("/proc"))
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        assert not mountpoints.is_open_in(child.pid, Path("/proc"))
+        assert not mountpoints.is_open_in(child.pid, Path("/proc/self"))  # nothing is mounted there
+    finally:
+        child.communicate(timeout=10)
+    assert not mountpoints.is_open_in(child.pid, Path("/dev"))  # it is gone
 
 
 def test_an_empty_directory_is_usable(tmp_path):

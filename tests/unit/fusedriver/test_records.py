@@ -22,7 +22,7 @@ DESCRIBED = MountDescription("home", "home:alice/disk#stable", "ab" * 32, "alice
 def record(tmp_path):
     place = tmp_path / "mnt"
     place.mkdir()
-    return MountRecord.of_this_process(place, "0:99", DESCRIBED, 12345)
+    return MountRecord.of_this_process(place, "0:99", DESCRIBED, 12345, 2.5)
 
 
 def test_a_record_is_found_as_it_was_written(record):
@@ -32,6 +32,7 @@ def test_a_record_is_found_as_it_was_written(record):
     assert records.list_records() == [record]
     assert record.process.alive()
     assert (record.image, record.disk_size, record.disk.name) == ("alice/disk", 12345, "disk.raw")
+    assert record.deadline_ms == 2500
 
 
 def test_its_files_are_the_users_own(record):
