@@ -8,7 +8,8 @@ block files, lists, nodes, manifest, index, metadata, HTTP headers. What the pub
 memory of the largest process, stand beside. Version 2 is compared with the disk afterwards, byte for byte.
 
 Must show, for Debian 12 before and after an upgrade: with packs at most 0.5 of what casync adds (moonshot 0.45) and no
-more than `zstd -9 --patch-from` over the used content; without packs no more than casync adds; a pack made in 30 s.
+more than `zstd -9 --patch-from` over the used content; without packs no more than casync adds; a pack made in 30 s,
+and for any pair in at most 1 GB of memory.
 After version 1 was only booted: updating to and booting version 2 moves at most 1.1 of the least per touched block
 (`update_booted.py`). A version without a change costs under 20 kB (`update_nights.py`).
 

@@ -38,15 +38,17 @@ def moonshots(results: Results) -> list[Check]:
 
 
 def _of_pair(name: str, pair: Pair) -> Iterator[Check]:
+    made = pair.updates.get(PACKS)
+    if made is not None and made.key != pair.key:
+        made = None
     if name in BOUND_PAIRS:
         yield Check("with packs, bytes moved / what casync adds", name, _share(pair, PACKS, "casync"), CASYNC_SHARE)
         share = _share(pair, PACKS, "zstd-patch")
         yield Check("with packs, bytes moved / zstd -9 --patch-from", name, share, PATCH_SHARE)
         for ours, how in ((BLOCKS, "without packs"), (STRONG, "without packs, at a high level")):
             yield Check(f"{how}: bytes moved / what casync adds", name, _share(pair, ours, "casync"), PLAIN_SHARE)
-    made = pair.updates.get(PACKS)
-    current = made is not None and made.key == pair.key
-    yield Check("making the pack, seconds", name, made.make_s if made and current else None, MAKE_S)
+        yield Check("making the pack, seconds", name, made.make_s if made else None, MAKE_S)
+    yield Check("making the pack, MB of memory", name, made.make_peak_mb if made else None, MAKE_MB)
     for ours, how in ((PROFILED, "with profile"), (PACKS, "no profile")):
         booted = pair.booted.get(ours)
         current = booted is not None and booted.key == pair.key
