@@ -5,6 +5,7 @@ A driver may be older or newer than this command: what it does not tell counts a
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,8 +127,27 @@ def of_all() -> list[Facts]:
     return [of(record) for record in records.list_records()]
 
 
+def of_reference(text: str) -> Facts | None:
+    """Those of the mount of what a reference means here, else `unmounted`; None for what was never resolved here."""
+    facts = unmounted(text)
+    return facts if facts is None else _mounted(str(facts["manifest"])) or facts
+
+
+def _mounted(manifest: str) -> Facts | None:
+    """Those of the first mount of a manifest that runs and answers; raises `LocalError` where none that runs does."""
+    from oscirc_fusedriver import records
+
+    alive = [
+        record for record in records.list_records() if record.manifest_digest == manifest and record.process.alive()
+    ]
+    for record in alive:
+        with contextlib.suppress(OscircError):
+            return running(record)
+    return running(alive[0]) if alive else None
+
+
 def unmounted(text: str) -> Facts | None:
-    """Those of an image that was resolved here before, whether it is mounted or not; None for anything else."""
+    """What is here of an image that was resolved here before, whoever has it mounted; None for anything else."""
     from oscirc import hoarding
     from oscirc_blockstore.errors import NameRefusedError, NotFoundError
     from oscirc_remote import paths, readiness

@@ -55,6 +55,21 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer v
         return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2]] if match[1] else 0
 
 
+class Regex(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """A regular expression, refused before anything is started for it; its text is handed on."""
+
+    name = "regex"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text, or a usage error that says what is wrong with it."""
+        text = str(value)
+        try:
+            re.compile(text)
+        except (re.error, RecursionError, OverflowError) as error:
+            self.fail(f"{text!r} is not a regular expression: {error}", param, ctx)
+        return text
+
+
 def json_option(function: Callable[P, R]) -> Callable[P, R]:
     """`--json`: facts as JSON on standard output."""
     return click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")(function)
@@ -114,6 +129,7 @@ def recording_options(prefix: str = "") -> Callable[[Callable[P, R]], Callable[P
             [
                 click.option(
                     f"--{prefix}until",
+                    type=Regex(),
                     default="login:",
                     show_default=True,
                     metavar="REGEX",

@@ -176,6 +176,28 @@ def test_a_profile_that_there_is_not_is_said_with_those_that_there_are(profiled,
     assert reader.json("status", place)["prefetch"]["bundle_bytes"] == 0
 
 
+def test_the_preferred_profile_is_what_is_pulled_and_what_status_goes_by(profiled, mirror, reader, tmp_path):
+    wanted = range(44, 60)
+    place = tmp_path / "desktop.json"
+    place.write_bytes(Profile(digest_of(b"any"), "desktop", 1, tuple(wanted)).serialise())
+    with serving(profiled.publisher, profiled.repository):
+        profiled.publisher.run("profile", "add", "test:alice/tiny@1", place)
+    try:
+        add(reader, mirror, profiled)
+        (reader.home / "config" / "oscirc").mkdir()
+        (reader.home / "config" / "oscirc" / "config.toml").write_text('profile = "desktop"\n')
+        assert reader.json("pull", IMAGE, "--profile-only")["profile"] == "desktop"
+        assert set(cached(reader)) >= names(profiled.disk, wanted)
+        assert not set(cached(reader)) & names(profiled.disk, BOOT)
+        assert reader.json("status", IMAGE)["ready_to_boot"]
+        assert reader.json("pull", IMAGE, "--profile-only", "--profile", "boot")["profile"] == "boot"
+        (reader.home / "config" / "oscirc" / "config.toml").write_text('profile = "none"\n')
+        assert "--profile boot" in reader.refused("pull", IMAGE, "--profile-only", code=2)
+    finally:
+        with serving(profiled.publisher, profiled.repository):
+            profiled.publisher.run("profile", "remove", "test:alice/tiny@1", "desktop")
+
+
 def test_without_a_profile_only_the_profile_cannot_be_pulled(published, mirror, reader):
     add(reader, mirror, published)
     mirror.inject("accel/*", lambda answer: setattr(answer, "status", 404))

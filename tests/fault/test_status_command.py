@@ -46,6 +46,19 @@ def test_the_map_of_a_mount_is_drawn_and_told(published, mirror, reader, tmp_pat
     assert f"{told['blocks']['absent']} blocks" in drawn
 
 
+def test_a_reference_whose_image_is_mounted_means_that_mount(published, mirror, reader, tmp_path):
+    place = tmp_path / "mnt"
+    mount(reader, mirror, published, place)
+    facts = reader.json("status", "m:alice/tiny")
+    assert (facts["mountpoint"], facts["mirrors"][0]["name"]) == (str(place), mirror.url)
+    shown = reader.run("status", "m:alice/tiny@1")
+    assert f"alice/tiny@1 on {place}" in shown
+    assert "not mounted" not in shown
+    reader.run("umount", place)
+    assert reader.json("status", "m:alice/tiny")["mounted"] is False
+    assert "not mounted" in reader.run("status", "m:alice/tiny")
+
+
 def test_without_a_mount_there_is_no_map(reader):
     assert "none" in reader.refused("status", "--map", code=2)
     reader.refused("status", "nothing-of-this-name", "--map", code=3)

@@ -14,7 +14,7 @@ import click
 
 from oscirc import notices, sharing, supervision
 from oscirc.fetching_ahead import ahead_options, wish
-from oscirc.options import Seconds, json_option
+from oscirc.options import Regex, Seconds, json_option
 from oscirc.output import print_json, say, warn
 from oscirc_blockstore.errors import OscircError
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     help="A second disk of its own, such as 20G: stays across updates, reset and rollback.",
 )
 @click.option("--detach", is_flag=True, help="Return as soon as it runs.")
-@click.option("--wait-for", metavar="REGEX", help="Return when the console shows this.")
+@click.option("--wait-for", type=Regex(), metavar="REGEX", help="Return when the console shows this.")
 @click.option("--timeout", type=Seconds(), default=300.0, show_default=True, help="Seconds to wait for --wait-for.")
 @click.option(
     "--deadline",
@@ -100,11 +100,14 @@ def boot(
       oscirc boot alice/debian
       oscirc boot alice/debian --name web -p 8080:80 --detach
     """
+    from oscirc_blockstore.errors import UsageError
     from oscirc_fusedriver.readers import MountOptions
     from oscirc_remote.amounts import parse_size
     from oscirc_vmlaunch import layers
     from oscirc_vmlaunch.machine import PortForward
 
+    if as_json and not (detach or wait_for):
+        raise UsageError("--json tells of a guest that is left running", hint="add --detach, or --wait-for REGEX")
     started = time.monotonic()
     forwards = tuple(PortForward.parse(port) for port in ports)
     data_disk_bytes = None if data_disk is None else parse_size(data_disk)

@@ -31,7 +31,7 @@ _LOOK_S = 0.2
 @click.argument("reference")
 @click.option("--profile-only", is_flag=True, help="Fetch what a boot reads, and no more.")
 @click.option(
-    "--profile", default="boot", show_default=True, metavar="NAME", help="Which profile --profile-only means."
+    "--profile", metavar="NAME", help="With --profile-only: which profile (default: the preferred one, else boot)."
 )
 @click.option("--limit-rate", metavar="RATE", help="At most so many bytes a second, for example 2M.")
 @click.option(
@@ -48,7 +48,7 @@ def pull(
     reference: str,
     *,
     profile_only: bool,
-    profile: str,
+    profile: str | None,
     limit_rate: str | None,
     deadline: float,
     pin: bool,
@@ -56,6 +56,8 @@ def pull(
     as_json: bool,
 ) -> None:
     """Fetch all of an image into the cache, so that it works without network. Goes on where it stopped.
+
+    With --profile-only what a boot reads, as its boot profile says, so that it boots without network.
 
     Proxies are taken from the environment (http_proxy, https_proxy, no_proxy) or the preferences (proxy, no_proxy).
 
@@ -65,20 +67,25 @@ def pull(
       oscirc pull alice/debian --profile-only --limit-rate 1M
     """
     from oscirc import hoarding
+    from oscirc_blockstore.errors import UsageError
     from oscirc_remote.amounts import parse_rate
     from oscirc_remote.rate_limits import RateLimit
     from oscirc_remote.resolving import resolve
 
+    if profile is not None and not profile_only:
+        raise UsageError(
+            "all of an image is more than any profile of it", hint="leave --profile out, or add --profile-only"
+        )
     limit = None if limit_rate is None else RateLimit(parse_rate(limit_rate))
     started = time.monotonic()
-    resolved = resolve(reference, allow_revoked=allow_revoked)
-    for warning in resolved.warnings:
-        warn(warning)
-    if pin:
-        hoarding.pin(resolved)
     try:
+        resolved = resolve(reference, allow_revoked=allow_revoked)
+        for warning in resolved.warnings:
+            warn(warning)
+        if pin:
+            hoarding.pin(resolved)
         if profile_only:
-            facts = _pull_profile(resolved, profile, limit, patience_s=deadline, quiet=as_json)
+            facts = _pull_profile(resolved, _chosen(profile), limit, patience_s=deadline, quiet=as_json)
         else:
             facts = pull_all(resolved, limit, patience_s=deadline, quiet=as_json)
     except KeyboardInterrupt:
@@ -95,6 +102,18 @@ def pull(
     ready = "ready to boot" if profile_only else "safe to unplug"
     fetched = human_bytes(int(str(facts["fetched_bytes"])))
     say(f"{facts['image']}: {fetched} fetched ({facts['fetched_blocks']} blocks); {ready}")
+
+
+def _chosen(profile: str | None) -> str:
+    """The profile that `status` goes by when it says whether the image is ready to boot, unless another was named."""
+    from oscirc import hoarding
+    from oscirc.fetching_ahead import NONE
+    from oscirc_blockstore.errors import UsageError
+
+    chosen = hoarding.profile() if profile is None else profile
+    if chosen == NONE:
+        raise UsageError("--profile-only of no profile fetches nothing", hint="name one: --profile boot")
+    return chosen
 
 
 def pull_all(

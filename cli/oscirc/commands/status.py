@@ -30,8 +30,8 @@ MAP_LIMIT_S, MAP_JSON_LIMIT_S = 30.0, 300.0
 def status(what: str | None, *, as_map: bool, as_json: bool) -> None:
     """What mounts and instances fetched, cached and wait for. Without an argument: a line for each.
 
-    Of an image that is not mounted it says how much is here, whether that is enough to boot, and whether the network
-    can be unplugged.
+    A reference means the mount of what it stands for. Of an image that is not mounted it says how much is here, whether
+    that is enough to boot, and whether the network can be unplugged.
 
     \b
     Example:
@@ -73,7 +73,7 @@ def _facts_of(what: str) -> Facts:
         f"nothing of oscirc is mounted at {what}, and no instance is called so", hint="see: oscirc ps"
     )
     if "/" in what:
-        facts = mount_facts.unmounted(what)
+        facts = mount_facts.of_reference(what)
         if facts is not None:
             return facts
         try:

@@ -70,6 +70,42 @@ def test_a_time_is_finite_and_positive(seconds, tmp_path, capsys):
     assert "not a time" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["record", "a/b", "--until", "("],
+        ["boot", "a/b", "--wait-for", "("],
+        ["publish", "disk", "a/b@1", "--key", "k", "--profile", "auto", "--record-until", "("],
+    ],
+)
+def test_what_is_no_regular_expression_is_refused_before_anything_starts(arguments, capsys):
+    assert main(arguments) == 2  # 3, were it looked for before
+    assert "'(' is not a regular expression: missing )" in capsys.readouterr().err
+
+
+def test_a_boot_that_would_print_no_facts_refuses_to_be_asked_for_them(capsys):
+    assert main(["boot", "a/b", "--json"]) == 2
+    assert "--detach, or --wait-for" in json.loads(capsys.readouterr().err)["hint"]
+    assert main(["boot", "nobody", "--json", "--detach"]) == 3  # looked for, then
+
+
+def test_a_profile_without_profile_only_would_mean_nothing_to_pull(capsys):
+    assert main(["pull", "a/b", "--profile", "desktop"]) == 2
+    assert "--profile-only" in capsys.readouterr().err
+    assert main(["pull", "a/b", "--profile-only", "--profile", "desktop"]) == 3
+
+
+def test_a_pull_that_is_interrupted_while_it_resolves_says_that_it_goes_on(monkeypatch, capsys):
+    from oscirc_remote import resolving
+
+    def interrupted(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(resolving, "resolve", interrupted)
+    assert main(["pull", "a/b"]) == 130
+    assert "run it again to go on" in capsys.readouterr().err
+
+
 def test_output_that_cannot_be_written_is_one_line(tmp_path):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(
