@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import click
 
@@ -60,11 +60,17 @@ class Bar(Protocol):
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int | None, *, quiet: bool = False, unit: str = "B") -> Iterator[Bar]:
-    """A progress bar (in bytes unless said otherwise) on standard error, drawn only when that is a terminal."""
+def progress(
+    what: str, total: int | None, *, quiet: bool = False, unit: str = "B", threads: bool = True
+) -> Iterator[Bar]:
+    """A progress bar (in bytes unless said otherwise) on standard error, drawn only when that is a terminal.
+
+    Without `threads` it starts none: for who is about to fork, and refreshes the bar often enough himself.
+    """
     from tqdm import tqdm  # 30 ms that other commands need not pay
 
-    with tqdm(
+    bars: type[tqdm[NoReturn]] = tqdm if threads else type("_Unwatched", (tqdm,), {"monitor_interval": 0})
+    with bars(
         desc=what,
         total=total,
         unit=unit,

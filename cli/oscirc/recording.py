@@ -2,7 +2,8 @@
 
 Runs differ in memory and processors, so that the merged profile holds what every boot wants rather than what one
 machine happened to do. Nothing of a run is kept but its trace, and of the last one, where it is asked for, what its
-display showed at the end: only that run has a display.
+display showed at the end: only that run has a display. What a recording left that was killed, the next one removes
+(`recording_leftovers`).
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ import contextlib
 import secrets
 import shutil
 import signal
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from oscirc import output_places, recording_leftovers, recording_progress
 from oscirc.output import say, warn
 from oscirc_blockstore import trace
 from oscirc_blockstore.errors import BusyError, DeadlineExceededError, LocalError, OscircError
 from oscirc_blockstore.profile import Profile, merge
 
 if TYPE_CHECKING:
+    from oscirc.output import Bar
     from oscirc_blockstore.digests import Digest
     from oscirc_blockstore.manifest import SystemFacts
     from oscirc_blockstore.png_making import Picture
@@ -62,6 +64,14 @@ class RecordingOptions:
         return self.memory_mib or max(memory, minimum_memory_mib), self.cpus or cpus
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What a run moves while it waits for its prompt."""
+
+    bar: Bar
+    touched: recording_progress.Touched
+
+
 def prepare_disk(disk: Path, declared: DiskFormat | None, block_size: int) -> PreparedImage:
     """A disk on this machine as something to boot and record; to be called in the driver's process."""
     from oscirc_blockstore.digests import ZERO_DIGEST
@@ -86,6 +96,9 @@ def record(
     `screen` is not called, and the user is told why, where no picture can be had.
     SIGTERM and SIGHUP end it as Ctrl-C does: guest, mount and traces go.
     """
+    if options.keep_traces is not None:
+        output_places.check_directory(options.keep_traces)
+    recording_leftovers.sweep()
     with _ended_by_signals():
         return merge(list(_runs(prepare, system, manifest_digest, block_size, options, screen)))
 
@@ -101,11 +114,14 @@ def _runs(
     for number in range(options.runs):
         memory, cpus = options.machine(number, system.minimum_memory_mib)
         say(f"run {number + 1} of {options.runs}: {memory} MiB, {cpus} processors; until {options.until!r} is shown")
-        with _private_directory() as work:
+        with recording_leftovers.private_directory() as work:
             file = work / "trace"
             try:
                 seen_by = screen if number == options.runs - 1 else None
-                _run(prepare, system, work / "mnt", file, memory, cpus, options, seen_by)
+                touched = recording_progress.Touched(file, block_size)
+                with recording_progress.bar_for(f"run {number + 1}") as bar:
+                    watch = Watch(bar, touched)
+                    _run(prepare, system, work / recording_leftovers.MOUNT, file, memory, cpus, options, seen_by, watch)
             except OscircError as error:
                 error.args = (f"run {number + 1} ({memory} MiB, {cpus} processors): {error}",)
                 raise
@@ -139,21 +155,12 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def _private_directory() -> Iterator[Path]:
-    work = Path(tempfile.mkdtemp(prefix="oscirc-record-"))
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
 def _keep(file: Path, place: Path) -> None:
+    """Keep a trace. The directory took files when the recording began: if not any more, the profile is worth more."""
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, place)
     except OSError as error:
-        raise LocalError(f"cannot keep the trace as {place}: {error.strerror}") from None
+        warn(f"the trace could not be kept as {place}: {error.strerror}")
 
 
 def _run(
@@ -165,6 +172,7 @@ def _run(
     cpus: int,
     options: RecordingOptions,
     screen: Screen | None,
+    watch: Watch,
 ) -> None:
     import asyncio
 
@@ -175,7 +183,7 @@ def _run(
     chosen = MountOptions(direct_io=True, trace=file)
     mounted = mounting.mount(lambda: prepare(chosen), mountpoint, options=chosen)
     try:
-        asyncio.run(_boot(mounted.disk, mounted.manifest_digest, system, memory, cpus, options, screen))
+        asyncio.run(_boot(mounted.disk, mounted.manifest_digest, system, memory, cpus, options, screen, watch))
     finally:
         try:
             # waits for the driver's end, and so for the whole trace: reads that a busy disk has not answered come first
@@ -192,6 +200,7 @@ async def _boot(
     cpus: int,
     options: RecordingOptions,
     screen: Screen | None,
+    watch: Watch | None = None,
 ) -> None:
     """A guest that nobody keeps, from its start to `settle_s` after its prompt, when its display is looked at."""
     import asyncio
@@ -202,7 +211,7 @@ async def _boot(
 
     instance = Instances().create(
         InstanceRecord(
-            name=f"record-{secrets.token_hex(4)}",
+            name=f"{recording_leftovers.GUEST_PREFIX}{secrets.token_hex(4)}",
             remote="",
             reference="",
             manifest_digest=manifest_digest,
@@ -221,10 +230,11 @@ async def _boot(
     try:
         machine = await launching.start(instance, disk, manifest_digest=manifest_digest, graphics=screen is not None)
         try:
-            await console.wait_for_text(
-                instance.console_log, options.until, deadline_s=options.timeout_s, alive=machine.alive
-            )
-            await asyncio.sleep(options.settle_s)
+            async with _shown(watch, instance.console_log):
+                await console.wait_for_text(
+                    instance.console_log, options.until, deadline_s=options.timeout_s, alive=machine.alive
+                )
+                await asyncio.sleep(options.settle_s)
             if screen is not None:
                 await _look(machine, screen)
         except OscircError as error:
@@ -237,6 +247,22 @@ async def _boot(
     finally:
         with contextlib.suppress(OscircError):
             Instances().remove(instance.name)
+
+
+@contextlib.asynccontextmanager
+async def _shown(watch: Watch | None, console_log: Path) -> AsyncIterator[None]:
+    """Show what the boot does until the block ends; what fails in showing it hinders nothing."""
+    import asyncio
+
+    if watch is None:
+        yield
+        return
+    showing = asyncio.ensure_future(recording_progress.show(watch.bar, watch.touched, console_log))
+    try:
+        yield
+    finally:
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
 
 
 async def _look(machine: RunningMachine, screen: Screen) -> None:

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oscirc import recording
+from oscirc import output_places, recording
 from oscirc_blockstore import trace
 from oscirc_blockstore.digests import parse_hex
 from oscirc_blockstore.errors import LocalError, NotFoundError, OscircError, UsageError
@@ -71,6 +71,8 @@ def wish(*, share_boot: bool | None, save_boot: Path | None) -> Wish:
 
     if save_boot is not None and save_boot.exists():
         raise LocalError(f"{save_boot} is there already", hint="give --save-boot another file")
+    if save_boot is not None:
+        output_places.check_file(save_boot)
     send = preferences.load().share_boots if share_boot is None else share_boot
     return Wish(send, save_boot.absolute() if save_boot else None)
 

@@ -2,8 +2,12 @@
 
 import contextlib
 import json
+import os
+import pty
+import re
 import signal
 import subprocess
+import termios
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +166,50 @@ def test_an_interrupt_in_the_midst_of_a_recording_leaves_nothing(world, tmp_path
     assert not output.exists()
     assert leftovers(station) == []
     until(lambda: processes_of(station, b"qemu") == [], "the guest's process is gone")
+
+
+@pytest.mark.vm
+def test_what_a_killed_recording_left_is_removed_by_the_next_which_shows_its_progress_on_a_terminal(world, tmp_path):
+    station, disk = world
+    publish(station, disk, "test:alice/killed")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    station = replace(station, extra={"TMPDIR": str(temporary)})
+    recording = ("record", "test:alice/killed", "-o", tmp_path / "boot.json", "--accel", "tcg", "--runs", "1")
+    process = station.start(*recording, "--until", "never shown", stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: processes_of(station, b"qemu"), "the guest runs")
+    finally:
+        process.kill()
+        process.wait()
+    (left,) = temporary.glob("oscirc-record-*")
+    assert (left / "mnt").is_mount()
+    assert len(leftovers(station)) == 2
+
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
+    with station.start(*recording, "--until", "circuit login:", "--settle", "1", stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal's end, when nobody holds it any more
+            while more := os.read(ours, 65536):
+                shown += more
+        os.close(ours)
+    assert process.returncode == 0, shown
+    assert f"removed what a recording had left that was killed: {left}".encode() in shown.replace(b"\r\n", b"")
+    assert re.search(rb"run 1: [0-9.]+MB \[[0-9]{2}:[0-9]{2}, [^]]*[a-z]{3}", shown), shown
+    assert not list(temporary.glob("oscirc-record-*"))
+    assert leftovers(station) == []
+    until(lambda: processes_of(station, b"qemu") == [], "no guest is left")
+
+
+@pytest.mark.parametrize("options", [("-o", "missing/dir/x"), ("-o", "x", "--keep-traces", "/dev/null/x")])
+def test_where_nothing_can_be_written_nothing_is_booted(world, tmp_path, options):
+    station, disk = world
+    publish(station, disk, "test:alice/nowhere")
+    error = station.refused("record", "test:alice/nowhere", "--accel", "tcg", *options, code=6)
+    assert "run 1" not in error
+    assert ("cannot write missing/dir/x" if len(options) == 2 else "cannot make the directory /dev/null/x") in error
 
 
 def test_a_profile_that_would_be_overwritten_is_refused_before_the_first_boot(world, tmp_path):

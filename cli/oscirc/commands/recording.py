@@ -72,7 +72,7 @@ def record(
       oscirc record alice/debian@12.1 --runs 1 --screenshot --alt 'Debian 12 at its login prompt'
       oscirc record alice/debian --name desktop --until 'Reached target .*Graphical'
     """
-    from oscirc import composition, recording, screenshots
+    from oscirc import composition, output_places, recording, screenshots
     from oscirc_blockstore.errors import LocalError
     from oscirc_blockstore.names import check_channel
     from oscirc_remote.resolving import resolve_for_boot
@@ -86,6 +86,7 @@ def record(
     for file in filter(None, (place, screenshot_file)):
         if file.exists() and not force:
             raise LocalError(f"{file} is there already", hint="give another name, or --force")
+        output_places.check_file(file)  # before minutes of booting, not after them
     options = recording.RecordingOptions(
         name=name,
         until=until,
@@ -112,7 +113,7 @@ def record(
             options,
             wish.look if wish.wanted else None,
         )
-        _write(place, profile.serialise())
+        output_places.write(place, profile.serialise())
         sent = _picture(resolved, wish, client, until, screenshot_file)
     facts = {
         "file": str(place),
@@ -143,7 +144,7 @@ def _authorised(resolved: Resolved, token_file: Path | None) -> contextlib.Abstr
 
 def _picture(resolved: Resolved, wish: Wish, client: RestClient | None, until: str, file: Path | None) -> Sent | None:
     """What became of the picture: kept in a file, sent where there is a client; None where nothing was sent."""
-    from oscirc import screenshots
+    from oscirc import output_places, screenshots
     from oscirc_blockstore.screenshot import DEFAULT_NAME
     from oscirc_publisher.accelerating import VersionName
 
@@ -151,17 +152,8 @@ def _picture(resolved: Resolved, wish: Wish, client: RestClient | None, until: s
     if png is None:
         return None
     if file is not None:
-        _write(file, png)
+        output_places.write(file, png)
     if client is None:
         return None
     name = VersionName(resolved.publisher, resolved.image, resolved.version_label)
     return screenshots.put(client, name, resolved.manifest_digest, DEFAULT_NAME, wish.words(name, until), png)
-
-
-def _write(place: Path, raw: bytes) -> None:
-    from oscirc_blockstore.errors import LocalError
-
-    try:
-        place.write_bytes(raw)
-    except OSError as error:
-        raise LocalError(f"cannot write {place}: {error.strerror}") from None

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from oscirc import recording
+from oscirc import recording, recording_leftovers, recording_progress
 from oscirc_blockstore.digests import digest_of
 from oscirc_blockstore.errors import DeadlineExceededError, LocalError
 from oscirc_blockstore.manifest import SystemFacts
@@ -30,7 +30,7 @@ def boots(monkeypatch, screens):
     """Boots that read what was scripted instead of running; `ran` holds their machines and traces."""
     script, ran = [], []
 
-    def run(_prepare, _system, _mountpoint, file, memory, cpus, _options, screen):
+    def run(_prepare, _system, _mountpoint, file, memory, cpus, _options, screen, _watch):
         ran.append((memory, cpus, file))
         screens.append(screen)
         what = script[len(ran) - 1]
@@ -113,11 +113,66 @@ def test_traces_can_be_kept(boots, tmp_path):
 
 
 def test_where_traces_cannot_be_kept_that_is_said(boots, tmp_path):
+    script, ran = boots
+    script += [((5,), END_LINE)] * 2
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LocalError, match="cannot make the directory"):
+        recorded(keep_traces=tmp_path / "file")
+    assert ran == []  # before the first boot
+
+
+def test_a_trace_that_cannot_be_kept_any_more_does_not_cost_the_recording(boots, tmp_path, capsys, monkeypatch):
     script, _ = boots
     script.append(((5,), END_LINE))
-    (tmp_path / "file").write_text("")
-    with pytest.raises(LocalError, match="cannot keep the trace"):
-        recorded(keep_traces=tmp_path / "file")
+
+    def full(_source, _target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(recording.shutil, "copyfile", full)
+    assert recorded(runs=1, keep_traces=tmp_path / "kept").positions == (5,)
+    assert "could not be kept" in capsys.readouterr().err
+
+
+def test_what_was_touched_and_the_console_s_last_line_are_shown_while_the_prompt_is_waited_for(monkeypatch, tmp_path):
+    shown = asyncio.Event()
+    said = []
+
+    class Bar:
+        def update(self, count):
+            said.append(count)
+
+        def set_postfix_str(self, text, refresh):
+            said.append(text)
+            shown.set()
+
+    async def start(instance, _disk, **_how):
+        instance.console_log.write_bytes(b"\x1b[2JLoading Linux\r\n")
+        return SimpleNamespace(alive=lambda: True)
+
+    async def wait_for_text(_log, _pattern, **_how):
+        await shown.wait()
+
+    async def stop(_instance, *, timeout_s):
+        pass
+
+    monkeypatch.setattr(launching, "start", start)
+    monkeypatch.setattr(console, "wait_for_text", wait_for_text)
+    monkeypatch.setattr(launching, "stop", stop)
+    file = tmp_path / "trace"
+    file.write_text(f"{TraceHead(100 * BLOCK, DISK)}0 512 0\n{3 * BLOCK} 512 1\n")
+    watch = recording.Watch(Bar(), recording_progress.Touched(file, BLOCK))
+    options = recording.RecordingOptions(settle_s=0)
+    asyncio.run(recording._boot(Path("/disk"), DISK.hex(), SystemFacts(), 512, 1, options, None, watch))
+    assert said[:2] == [2 * BLOCK, "Loading Linux"]
+
+
+def test_a_recording_begins_with_what_dead_ones_left(boots, monkeypatch):
+    script, ran = boots
+    script.append(((5,), END_LINE))
+    swept = []
+    monkeypatch.setattr(recording_leftovers, "sweep", lambda: swept.append(len(ran)))
+    recorded(runs=1)
+    assert swept == [0]
 
 
 @pytest.mark.parametrize("failure", [None, DeadlineExceededError("no prompt"), KeyboardInterrupt()])
