@@ -1,6 +1,7 @@
 """`make bench`: every benchmark, one after the other, then the tables in docs/performance.md.
 
     python bench/run.py [NAME]… [--disk D] [--link MBIT:MS] [--only CONTENDER] [--fresh]    options are boot_cold's
+    python bench/run.py survival [--disk D] [--only PART]    survival's, where it is named alone
     python bench/run.py quick      one link of boot_cold, one disk, into results of its own; writes no page
     python bench/run.py page       runs none; writes the page from the results that there are
 
@@ -36,6 +37,7 @@ BENCHMARKS = (
     "boot",
     "serving",
     "many_boots",
+    "survival",
     "publish_again",
     "catalog",
 )
@@ -97,7 +99,7 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
     first = next((at for at, each in enumerate(arguments) if each.startswith("-")), len(arguments))
     names, options = arguments[:first], arguments[first:]
     unknown = set(names) - {*BENCHMARKS, "quick", "page"}
-    if unknown or (options and names and not {"boot_cold", "quick"} & set(names)):
+    if unknown or (options and names and names != ["survival"] and not {"boot_cold", "quick"} & set(names)):
         raise SystemExit(__doc__)
     return names or (["boot_cold"] if options else list(BENCHMARKS)), options
 
@@ -121,7 +123,7 @@ def main() -> int:
         if name == "page":
             continue
         module, extra = ("boot_cold", ["--quick", *options]) if name == "quick" else (name, [])
-        extra = options if name == "boot_cold" else extra
+        extra = options if name == "boot_cold" or names == ["survival"] else extra
         print(f"\n=== {name}", flush=True)
         if _run([sys.executable, str(HERE / f"{module}.py"), *extra]):
             failed.append(name)

@@ -211,6 +211,16 @@ def every(count: int, fault: Fault) -> Fault:
     return sometimes
 
 
+def about_every_tenth(fault: Fault) -> Fault:
+    """The fault for one block in ten, the same ones whenever they are asked for: by the end of its digest."""
+
+    def sometimes(answer: Answer) -> None:
+        if int(Path(answer.request.path).stem[-8:], 16) % 10 == 0:
+            fault(answer)
+
+    return sometimes
+
+
 def on_connections(ports: Collection[int], fault: Fault) -> Fault:
     """The fault on the connections that these ports of clients belong to."""
 

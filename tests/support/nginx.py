@@ -18,7 +18,7 @@ from .commands import end
 _CONFIGURATION = """
 {user}
 worker_processes 1; daemon off; pid {work}/nginx.pid; error_log {work}/error.log warn;
-events {{ worker_connections 64; }}
+events {{ worker_connections 512; }}
 http {{
   log_format asked '$status $body_bytes_sent "$http_range" $uri';
   access_log {work}/access.log asked;
@@ -43,6 +43,7 @@ class Asked:
 @dataclass(frozen=True)
 class Nginx:
     work: Path
+    port: int
 
     def asked(self, prefix: str = "/") -> list[Asked]:
         found = []
@@ -73,7 +74,7 @@ def nginx(root: Path, work: Path, port: int) -> Iterator[Nginx]:
                 break
             assert process.poll() is None, (work / "error.log").read_text()
             assert time.monotonic() < deadline, "nginx does not answer"
-        served = Nginx(work)
+        served = Nginx(work, port)
         served.forget()
         yield served
     finally:

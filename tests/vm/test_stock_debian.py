@@ -8,11 +8,8 @@ from pathlib import Path
 
 import pytest
 from support.commands import Workstation, add_publisher, initialise, serving
-from support.links import far_mirror
 
 from oscirc_blockstore import png
-
-from .cut_guest import Guest
 
 ROOT = Path(__file__).resolve().parents[2]
 DISKS = Path(os.environ.get("OSCIRC_TEST_DISKS", "/var/tmp/oscirc-test-disks"))
@@ -131,18 +128,3 @@ def test_an_upgrade_costs_what_changed(published, reader, disks):
         f"\nversion 2: {second['new_blocks']} of {second['data_blocks']} blocks and {second['new_nodes']} nodes, "
         f"{second['uploaded_bytes']:,} bytes uploaded, {pulled['fetched_bytes']:,} fetched"
     )
-
-
-def test_the_network_is_cut_for_a_minute_in_mid_boot(published, tmp_path):
-    """With the defaults: a read waits ten seconds, then the guest pauses; a minute later it goes on."""
-    _, repository, _ = published
-    pin = repository.url.partition("#")[2]
-    machine = ("--cpus", "2", "--memory", "1024", "--timeout", "600")
-    with (
-        far_mirror(repository.tree, megabits=100) as mirror,
-        Guest(Workstation(tmp_path / "cut"), mirror, pin, "alice/debian@1", "circuit login:", *machine) as guest,
-    ):
-        said = guest.cut_for(60, moved_bytes=25_000_000)
-        assert (said["state"], said["paused_by"]) == ("paused", "network")
-        facts = guest.reaches_login(600)
-        assert facts["worst_stall_ms"] >= 10_000

@@ -25,7 +25,13 @@ def test_names_come_before_options():
     assert run.split(["quick", "--only", "rclone"]) == (["quick"], ["--only", "rclone"])
 
 
-@pytest.mark.parametrize("arguments", [["nothing"], ["publish", "--link", "100:20"]])
+def test_survival_has_options_of_its_own_where_it_is_named_alone():
+    assert run.split(["survival", "--only", "kill"]) == (["survival"], ["--only", "kill"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nothing"], ["publish", "--link", "100:20"], ["survival", "publish", "--only", "kill"]]
+)
 def test_what_no_benchmark_understands_is_refused(arguments):
     with pytest.raises(SystemExit):
         run.split(arguments)
