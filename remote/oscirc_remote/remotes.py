@@ -124,6 +124,17 @@ def parse_line(line: str) -> tuple[str, Digest]:
         raise UsageError(str(error), hint=f"write {LINE_FORM}") from None
 
 
+def check_mirrors(mirrors: tuple[str, ...]) -> tuple[str, ...]:
+    """Addresses as they are kept; raises `UsageError` for what is none, and for more than may be kept."""
+    try:
+        checked = tuple(repository_facts.check_url(mirror, "the mirror") for mirror in mirrors)
+    except DocumentRefusedError as error:
+        raise UsageError(str(error)) from None
+    if len(checked) > MAX_OWN_MIRRORS:
+        raise UsageError(f"more than {MAX_OWN_MIRRORS} mirrors")
+    return checked
+
+
 class Remotes:
     """All remotes of this user, one directory each below `base`."""
 
@@ -216,13 +227,7 @@ class Remotes:
 
     def set_mirrors(self, name: str, mirrors: tuple[str, ...]) -> Remote:
         """Replace the user's own list of mirrors of a remote."""
-        try:
-            checked = tuple(repository_facts.check_url(mirror, "the mirror") for mirror in mirrors)
-        except DocumentRefusedError as error:
-            raise UsageError(str(error)) from None
-        if len(checked) > MAX_OWN_MIRRORS:
-            raise UsageError(f"more than {MAX_OWN_MIRRORS} mirrors")
-        remote = replace(self.load(name), own_mirrors=checked)
+        remote = replace(self.load(name), own_mirrors=check_mirrors(mirrors))
         _save(remote)
         return remote
 

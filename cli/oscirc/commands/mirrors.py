@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from oscirc.options import json_option
-from oscirc.output import print_json, print_table
+from oscirc.output import print_json, print_table, warn
 
 if TYPE_CHECKING:
     from oscirc_remote.remotes import Remote
@@ -26,22 +27,31 @@ def mirrors(
 ) -> None:
     """Show a remote's mirrors and how they do; or change your own list, beside those that the repository names.
 
-    URLs without an option replace your list. A change holds from the next mount on.
+    URLs without an option replace your list. A change holds from the next mount on. A new one is asked for the
+    repository's root of trust: what serves something else is refused, what does not answer now is added with a warning.
 
     \b
     Example:
       oscirc remote mirrors example --add http://mirror.lan/example
     """
-    from oscirc_remote.remotes import Remotes
+    from oscirc import mirror_probe
+    from oscirc_remote.remotes import Remotes, check_mirrors
 
     known = Remotes()
     remote = known.load(name)
+    probed: tuple[mirror_probe.Probed, ...] = ()
     if urls or added or removed or clear:
-        remote = known.set_mirrors(name, _changed(remote, urls, added, removed, clear=clear))
+        wanted = check_mirrors(_changed(remote, urls, added, removed, clear=clear))
+        probed = mirror_probe.probe_all(remote, [url for url in wanted if url not in remote.own_mirrors])
+        remote = known.set_mirrors(name, wanted)
     facts = _facts(remote)
     if as_json:
-        print_json({"remote": name, "sources": list(remote.sources()), "mirrors": facts})
+        told = [asdict(each) for each in probed]
+        print_json({"remote": name, "sources": list(remote.sources()), "mirrors": facts, "probed": told})
         return
+    for each in probed:
+        if each.outcome == mirror_probe.UNREACHABLE:
+            warn(f"{each.url} was added, though it does not answer now: {each.problem}")
     print_table(("MIRROR", "KNOWN FROM", "STATE"), [(str(f["url"]), str(f["from"]), _state(f)) for f in facts])
 
 

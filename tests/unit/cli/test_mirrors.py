@@ -1,13 +1,15 @@
 """`oscirc remote mirrors`: a user's own list beside the repository's, and how each mirror does."""
 
+import functools
 import json
 
 import pytest
 from support.repository_simulator import RepositorySimulator, SimulatedDocuments
 
-from oscirc import mount_facts
+from oscirc import mirror_probe, mount_facts
 from oscirc.__main__ import main
 from oscirc.commands import mirrors
+from oscirc_blockstore.errors import NotServedError, OversizedResponseError, ServerRefusedError, UnreachableError
 from oscirc_remote.remotes import Remotes
 
 from .test_status_text import MIRROR
@@ -17,10 +19,17 @@ MINE, OTHER = "http://mine.example/repo", "http://other.example/repo"
 
 
 @pytest.fixture(autouse=True)
-def remote():
-    """The remote `home`, whose repository names one mirror."""
+def repository(monkeypatch):
+    """The remote `home`, whose repository names one mirror; every address serves that repository."""
     repository = RepositorySimulator(mirrors=(NAMED,))
-    Remotes().add("home", repository.line(HOME), open_documents=lambda url: SimulatedDocuments(url, repository.files))
+
+    def open_documents(url):
+        return SimulatedDocuments(url, repository.files)
+
+    Remotes().add("home", repository.line(HOME), open_documents=open_documents)
+    ask = functools.partial(mirror_probe.probe_all, open_documents=open_documents)
+    monkeypatch.setattr(mirror_probe, "probe_all", ask)
+    return repository
 
 
 @pytest.fixture
@@ -73,6 +82,59 @@ def test_what_is_no_address_of_a_mirror_is_refused_and_changes_nothing(run, url)
     run(MINE)
     run("--add", url, code=2)
     assert sources(run)[2:] == [(MINE, "you")]
+
+
+def asking(monkeypatch, answers):
+    """Let each new mirror be asked answer with bytes or an error; gives what was asked for."""
+    asked = []
+
+    class Documents:
+        def __init__(self, url):
+            self.url = url
+
+        def fetch_document(self, path, _limit_bytes, _deadline):
+            asked.append((self.url, path))
+            answer = answers[self.url]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        def close(self):
+            pass
+
+    ask = functools.partial(mirror_probe.probe_all, open_documents=Documents)
+    monkeypatch.setattr(mirror_probe, "probe_all", ask)
+    return asked
+
+
+def test_a_new_mirror_is_asked_for_the_pinned_root_and_an_old_one_is_not(monkeypatch, run):
+    remote = Remotes().load("home")
+    asked = asking(monkeypatch, {MINE: remote.root(), OTHER: remote.root()})
+    assert run("--add", MINE, "--json")["probed"] == [{"url": MINE, "outcome": "serves it", "problem": ""}]
+    assert asked == [(MINE, f"roots/{remote.root_digest.hex()}.json")]
+    run("--add", OTHER)
+    assert [url for url, _ in asked] == [MINE, OTHER]
+    assert run("--remove", MINE, "--json")["probed"] == []
+
+
+@pytest.mark.parametrize("problem", [UnreachableError("nobody"), ServerRefusedError("broken", status=503)])
+def test_a_mirror_that_does_not_answer_now_is_added_with_a_warning(monkeypatch, run, capsys, problem):
+    asking(monkeypatch, {MINE: problem, OTHER: problem})
+    (probed,) = run("--add", MINE, "--json")["probed"]
+    assert probed == {"url": MINE, "outcome": "unreachable", "problem": str(problem)}
+    assert main(["remote", "mirrors", "home", "--add", OTHER]) == 0
+    assert f"warning: {OTHER} was added, though it does not answer now: {problem}" in capsys.readouterr().err
+    assert [url for url, whose in sources(run) if whose == "you"] == [MINE, OTHER]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(NotServedError("none"), 3), (b'{"signed": "another root"}', 4), (OversizedResponseError("a film"), 4)],
+)
+def test_what_serves_something_else_is_no_mirror_and_nothing_is_changed(monkeypatch, run, answer, code):
+    asking(monkeypatch, {MINE: Remotes().load("home").root(), OTHER: answer})
+    assert OTHER in run(MINE, OTHER, code=code)
+    assert sources(run) == [(HOME, "remote"), (NAMED, "repository")]
 
 
 def test_a_remote_that_there_is_not_is_said(run, capsys):
