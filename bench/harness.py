@@ -131,11 +131,15 @@ def fresh_repository(directory: Path, publisher: str = "bench") -> Iterator[tupl
         yield station, repository
 
 
+def stamped(figures: dict[str, object]) -> dict[str, object]:
+    """Figures with the day and the machine that they were measured on."""
+    return {"measured": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": asdict(machine()), **figures}
+
+
 def save(name: str, figures: dict[str, object]) -> None:
     """Write a benchmark's figures, and print them."""
     RESULTS.mkdir(exist_ok=True)
-    document = {"measured": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": asdict(machine()), **figures}
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(json.dumps(stamped(figures), indent=1) + "\n", encoding="utf-8")
     print(f"\n{name}")
     for key, value in figures.items():
         print(f"  {key}: {value}")

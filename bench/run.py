@@ -21,6 +21,7 @@ from pathlib import Path
 import report
 import update_report
 import update_results
+import warm_report
 from cells import load
 
 HERE = Path(__file__).resolve().parent
@@ -63,6 +64,13 @@ def section(name: str) -> str:
     elif name == "update":
         updates = update_results.load(RESULTS / "update.json")
         body, line = update_report.markdown(updates), where(updates.machine, updates.measured)
+    elif name == "warm_boot":
+        disks = json.loads((RESULTS / "warm_boot.json").read_text(encoding="utf-8"))["disks"]
+        body = warm_report.markdown(disks)
+        titles = [warm_report.TITLES.get(disk, disk) for disk in sorted(disks)]
+        lines = [where(disks[disk]["machine"], disks[disk]["measured"]) for disk in sorted(disks)]
+        # One line where all were measured at once.
+        line = lines[0] if len(set(lines)) == 1 else "\n".join(map("{}: {}".format, titles, lines))
     else:
         document = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         line = where(document.pop("machine"), document.pop("measured"))

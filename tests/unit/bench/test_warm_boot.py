@@ -1,13 +1,21 @@
-"""The figures of paired boots; nothing is booted here."""
+"""The figures of paired boots, and whose turn it is; nothing is booted here."""
+
+import json
+import os
 
 import pytest
-from warm_boot import Boot, summed, verdict
+from warm_boot import MOUNT, RAW, RAW_BY_NAME, Boot, RandomReads, keep, opened, order, summed, verdict
 
-RAW = Boot(50.0, 1.0, 2700, 100_000_000)
+from oscirc_vmlaunch import launching
+
+READ = Boot(50.0, 1.0, 2700, 100_000_000)
+NO_CALLS = RandomReads(20_000, 0, 0, 1.4)
 
 
-def pair(excess_s: float) -> tuple[Boot, Boot]:
-    return Boot(51.0, RAW.read_s + excess_s, 2700, 100_000_000), RAW
+def round_of(excess_s: float, over_by_name_s: float | None = None) -> dict[str, Boot]:
+    ours = Boot(51.0, READ.read_s + excess_s, 2700, 100_000_000)
+    by_name_s = ours.read_s - (excess_s if over_by_name_s is None else over_by_name_s)
+    return {MOUNT: ours, RAW: READ, RAW_BY_NAME: Boot(50.0, by_name_s, 2700, 100_000_000)}
 
 
 def test_the_guest_s_disk_is_found_among_the_nodes():
@@ -20,15 +28,55 @@ def test_the_guest_s_disk_is_found_among_the_nodes():
 
 
 def test_the_median_of_the_pairs_decides():
-    figures, passed = verdict([pair(each) for each in (0.1, 9.0, 1.4, 9.0, 1.5)], 0)
-    assert figures["median_excess_share_of_boot"] == pytest.approx(0.03)
+    figures, passed = verdict([round_of(each) for each in (0.1, 9.0, 1.4, 9.0, 1.5)], NO_CALLS)
+    assert figures["median_excess_share_of_boot"] == {RAW: pytest.approx(0.03), RAW_BY_NAME: pytest.approx(0.03)}
     assert passed
-    assert not verdict([pair(each) for each in (0.1, 9.0, 1.4, 9.0, 1.6)], 0)[1]
+    assert not verdict([round_of(each) for each in (0.1, 9.0, 1.4, 9.0, 1.6)], NO_CALLS)[1]
+
+
+def test_the_bound_holds_against_either_raw_file():
+    assert not verdict([round_of(0.1, over_by_name_s=1.6)], NO_CALLS)[1]
+    assert not verdict([round_of(1.6, over_by_name_s=0.1)], NO_CALLS)[1]
 
 
 def test_a_mount_that_reads_faster_than_the_raw_file_passes():
-    assert verdict([pair(-0.5)], 0)[1]
+    assert verdict([round_of(-0.5)], NO_CALLS)[1]
 
 
 def test_one_driver_call_fails():
-    assert not verdict([pair(0.0)], 1)[1]
+    assert not verdict([round_of(0.0)], RandomReads(20_000, 0, 1, 1.4))[1]
+
+
+def test_random_reads_that_found_too_little_in_the_page_cache_show_nothing():
+    assert verdict([round_of(0.0)], RandomReads(18_000, 2_000, 0, 1.4))[1]
+    assert not verdict([round_of(0.0)], RandomReads(17_999, 2_001, 0, 1.4))[1]
+    assert not verdict([round_of(0.0)], RandomReads(0, 20_000, 0, 0.0))[1]
+
+
+def test_each_is_first_second_and_last_in_turn():
+    three = [order(number) for number in range(3)]
+    assert [set(turns) for turns in zip(*three, strict=True)] == [{MOUNT, RAW, RAW_BY_NAME}] * 3
+    assert order(3) == order(0)
+
+
+def test_only_the_file_that_has_a_name_is_opened_otherwise_and_it_must_have_been(tmp_path):
+    (tmp_path / "disk.raw").write_bytes(b"x")
+    usual = launching.opened_for_a_guest
+    for kind in (MOUNT, RAW):
+        with opened(kind):
+            assert launching.opened_for_a_guest is usual
+    with opened(RAW_BY_NAME), launching.opened_for_a_guest(tmp_path / "disk.raw") as descriptor:
+        assert launching.opened_for_a_guest is not usual
+        assert os.pread(descriptor, 1, 0) == b"x"
+    with pytest.raises(AssertionError, match="another place"), opened(RAW_BY_NAME):
+        pass
+    assert launching.opened_for_a_guest is usual
+
+
+def test_figures_of_one_disk_leave_those_of_the_other(tmp_path):
+    file = tmp_path / "warm_boot.json"
+    for name, number in (("debian13", 1), ("debian12", 2), ("debian13", 3)):
+        keep(file, name, {"pairs": number})
+    disks = json.loads(file.read_text())["disks"]
+    assert {name: figures["pairs"] for name, figures in disks.items()} == {"debian12": 2, "debian13": 3}
+    assert disks["debian12"]["machine"]["cores"]
