@@ -39,6 +39,14 @@ def warn(message: str) -> None:
     click.echo(f"warning: {message}", err=True)
 
 
+def print_done(facts: object, message: str, *, as_json: bool) -> None:
+    """What was done: as JSON for programs, in words for people."""
+    if as_json:
+        print_json(facts)
+    else:
+        say(message)
+
+
 def say(message: str) -> None:
     """Progress in words, on standard error."""
     click.echo(message, err=True)

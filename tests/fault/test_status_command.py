@@ -59,6 +59,18 @@ def test_a_reference_whose_image_is_mounted_means_that_mount(published, mirror, 
     assert "not mounted" in reader.run("status", "m:alice/tiny")
 
 
+def test_what_is_mounted_and_unmounted_is_told_to_programs(published, mirror, reader, tmp_path):
+    reader.run("remote", "add", "m", f"{mirror.url}#{published.pin}")
+    place = tmp_path / "mnt"
+    place.mkdir()
+    facts = reader.json("mount", "m:alice/tiny", place)
+    assert (facts["image"], facts["disk"]) == ("alice/tiny@1", f"{place}/disk.raw")
+    assert facts["pid"] == reader.json("status", place)["pid"]
+    told = reader.json("umount", place, tmp_path)["mounts"]
+    assert [each["outcome"] for each in told] == ["unmounted", "not_mounted"]
+    assert reader.json("remote", "remove", "m") == {"removed": "m"}
+
+
 def test_without_a_mount_there_is_no_map(reader):
     assert "none" in reader.refused("status", "--map", code=2)
     reader.refused("status", "nothing-of-this-name", "--map", code=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from oscirc.options import json_option
-from oscirc.output import human_bytes, print_json, progress, say
+from oscirc.output import human_bytes, print_done, print_json, progress, say
 
 MOST_NAMED = 100
 
@@ -18,7 +18,12 @@ def cache() -> None:
 @cache.command()
 @json_option
 def info(*, as_json: bool) -> None:
-    """How much is in the cache, how much of it must stay, and where it is."""
+    """How much is in the cache, how much of it must stay, and where it is.
+
+    \b
+    Example:
+      oscirc cache info
+    """
     from oscirc import hoarding
     from oscirc_remote import paths
     from oscirc_remote.cache_layout import STORE_DIRECTORY
@@ -84,6 +89,10 @@ def verify(*, as_json: bool) -> None:
     """Read every cached block and remove those that are damaged; they are fetched again when needed.
 
     To look at a block does not count as a use: which go first when room is needed stays as it is.
+
+    \b
+    Example:
+      oscirc cache verify
     """
     from oscirc_blockstore.local_store import LocalStore
     from oscirc_remote import paths
@@ -120,16 +129,24 @@ def verify(*, as_json: bool) -> None:
 
 
 @cache.command()
-@click.confirmation_option(prompt="Remove every cached block, of pinned images too?")
-def clear() -> None:
-    """Remove every cached block, whatever is pinned. Mounts go on and fetch again what they need."""
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def clear(*, yes: bool, as_json: bool) -> None:
+    """Remove every cached block, whatever is pinned. Mounts go on and fetch again what they need.
+
+    \b
+    Example:
+      oscirc cache clear --yes
+    """
     from oscirc_blockstore.local_store import LocalStore
     from oscirc_remote import paths
     from oscirc_remote.cache_layout import STORE_DIRECTORY
 
+    if not yes:
+        click.confirm("Remove every cached block, of pinned images too?", abort=True, err=True)
     store = LocalStore(paths.cache_directory() / STORE_DIRECTORY)
     count = 0
     for digest in list(store.digests()):
         store.remove(digest)
         count += 1
-    say(f"{count} blocks and nodes removed")
+    print_done({"removed_blocks": count}, f"{count} blocks and nodes removed", as_json=as_json)

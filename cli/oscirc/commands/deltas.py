@@ -80,7 +80,12 @@ def make(
 @click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
 @json_option
 def list_packs(reference: str, *, as_json: bool) -> None:
-    """The delta packs to a version, and which versions they start from."""
+    """The delta packs to a version, and which versions they start from.
+
+    \b
+    Example:
+      oscirc delta list alice/debian@12.2
+    """
     from oscirc import composition, packing
 
     wanted = composition.parse_version_reference(reference)
@@ -99,10 +104,15 @@ def list_packs(reference: str, *, as_json: bool) -> None:
 @click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
 @click.argument("bases", nargs=-1, required=True, metavar="VERSION…")
 @token_file_option
-def remove(reference: str, bases: tuple[str, ...], *, token_file: Path | None) -> None:
+@json_option
+def remove(reference: str, bases: tuple[str, ...], *, token_file: Path | None, as_json: bool) -> None:
     """Take the delta packs from these versions away. Clients then fetch changed blocks whole.
 
     A pack from a version that is unknown here is named as the list names it.
+
+    \b
+    Example:
+      oscirc delta remove alice/debian@12.2 12.1
     """
     from oscirc import composition, packing
 
@@ -110,10 +120,14 @@ def remove(reference: str, bases: tuple[str, ...], *, token_file: Path | None) -
     with composition.rest_client(wanted.remote, token_file) as client:
         packs = packing.listed_packs(client, wanted)
         there = {each.name: each for each in packs} | {each.base: each for each in packs if each.base}
+        removed = []
         for base in bases:
             pack = there.get(base)
             if pack is None:
                 say(f"{reference} has no delta pack from {base}")
                 continue
             packing.remove(client, wanted, pack)
+            removed.append(base)
             say(f"the delta pack from {base} is removed")
+    if as_json:
+        print_json({"removed": removed})

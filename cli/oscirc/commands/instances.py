@@ -12,7 +12,7 @@ import click
 from oscirc import mount_facts, pause, supervision
 from oscirc.mount_facts import Facts
 from oscirc.options import json_option
-from oscirc.output import human_bytes, print_json, print_table, say
+from oscirc.output import human_bytes, print_done, print_json, print_table, say
 
 if TYPE_CHECKING:
     from oscirc_vmlaunch.console import Ended
@@ -111,7 +111,8 @@ def ps(*, as_json: bool) -> None:
 @click.option(
     "--timeout", default=60.0, show_default=True, help="Seconds for the guest to shut down by itself; 0: none."
 )
-def stop(name: str, timeout: float) -> None:
+@json_option
+def stop(name: str, timeout: float, *, as_json: bool) -> None:
     """Shut an instance down: its power button first, then by force.
 
     \b
@@ -125,7 +126,8 @@ def stop(name: str, timeout: float) -> None:
     fail_reads = composition.reads_failer(instance.record.mount_point)
     how = asyncio.run(launching.stop(instance, timeout_s=timeout, fail_reads=fail_reads))
     composition.release_mount(instance.record.mount_point)
-    say(f"{name} was not running" if how is None else f"{name} stopped: {how.value}")
+    said = f"{name} was not running" if how is None else f"{name} stopped: {how.value}"
+    print_done({"name": name, "stopped_by": None if how is None else how.value}, said, as_json=as_json)
 
 
 @click.command()
@@ -192,7 +194,8 @@ def log(name: str) -> None:
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME…")
 @click.option("--force", is_flag=True, help="Stop it first, at once.")
-def rm(names: tuple[str, ...], *, force: bool) -> None:
+@json_option
+def rm(names: tuple[str, ...], *, force: bool, as_json: bool) -> None:
     """Remove instances with all they hold: overlay, data disk, and what updates set aside. It is gone for good.
 
     \b
@@ -204,6 +207,7 @@ def rm(names: tuple[str, ...], *, force: bool) -> None:
     from oscirc_vmlaunch import launching
     from oscirc_vmlaunch.instances import Instances
 
+    removed = []
     for name in names:
         try:
             instance: Instance | None = load(name)
@@ -219,15 +223,19 @@ def rm(names: tuple[str, ...], *, force: bool) -> None:
             Instances().remove(name)
         if instance is not None:
             composition.release_mount(instance.record.mount_point)
-        say(f"{name} removed{went}")
+        removed.append({"name": name, "and_with_it": went})
+        more = f", and with it {' and '.join(went)}" if went else ""
+        say(f"{name} removed{more}")
+    if as_json:
+        print_json({"removed": removed})
 
 
-def _what_goes(instance: Instance | None) -> str:
+def _what_goes(instance: Instance | None) -> list[str]:
     """What goes with an instance besides the system that it has, in words."""
     from oscirc_vmlaunch import layers
 
     if instance is None:
-        return ""
+        return []
     record, parts = instance.record, []
     if record.data_disk_bytes:
         parts.append(f"its data disk ({human_bytes(layers.room(instance.data_disk))})")
@@ -235,4 +243,4 @@ def _what_goes(instance: Instance | None) -> str:
         size = sum(layers.occupied_bytes(instance, layer.number) for layer in record.kept)
         versions = ", ".join(layer.version or "?" for layer in record.kept)
         parts.append(f"what updates had set aside ({versions}: {human_bytes(size)})")
-    return f", and with it {' and '.join(parts)}" if parts else ""
+    return parts

@@ -61,7 +61,12 @@ def list_jobs(
 @token_file_option
 @json_option
 def show(job: int, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
-    """What a job is to make, how far it is, what came of it."""
+    """What a job is to make, how far it is, what came of it.
+
+    \b
+    Example:
+      oscirc jobs show 17
+    """
     _call("GET", f"jobs/{job}", remote_name, token_file, as_json=as_json)
 
 
@@ -86,7 +91,12 @@ def retry(job: int, *, remote_name: str | None, token_file: Path | None, as_json
 @token_file_option
 @json_option
 def cancel(job: int, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
-    """End a job that waits or runs; what it made so far is dropped. What has ended stays as it is."""
+    """End a job that waits or runs; what it made so far is dropped. What has ended stays as it is.
+
+    \b
+    Example:
+      oscirc jobs cancel 17
+    """
     _call("POST", f"jobs/{job}/cancel", remote_name, token_file, as_json=as_json)
 
 

@@ -44,7 +44,12 @@ def create(name: str, passphrase_file: Path | None, *, as_json: bool) -> None:
 @key.command("list")
 @json_option
 def list_keys(*, as_json: bool) -> None:
-    """List the keys and their fingerprints."""
+    """List the keys and their fingerprints.
+
+    \b
+    Example:
+      oscirc key list
+    """
     from oscirc_publisher.signing import KeyRing
 
     ring = KeyRing()
@@ -61,7 +66,12 @@ def list_keys(*, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def show(name: str, *, as_json: bool) -> None:
-    """Print a key's fingerprint: what two people compare."""
+    """Print a key's fingerprint: what two people compare.
+
+    \b
+    Example:
+      oscirc key show alice
+    """
     from oscirc_publisher.signing import KeyRing
 
     facts = KeyRing().show(name)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from oscirc.fetching_ahead import ahead_options, wish
-from oscirc.options import Seconds
-from oscirc.output import say, warn
+from oscirc.options import Seconds, json_option
+from oscirc.output import print_done, print_json, say, warn
 
 if TYPE_CHECKING:
     from oscirc_fusedriver.readers import PreparedImage
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     help="Record every read in this new file; implies --direct-io, and fetches nothing ahead.",
 )
 @ahead_options
+@json_option
 def mount(
     reference: str,
     mountpoint: Path,
@@ -46,6 +47,7 @@ def mount(
     profile: str | None,
     fill: bool | None,
     fill_rate: str | None,
+    as_json: bool,
 ) -> None:
     """Mount an image: MOUNTPOINT/disk.raw, verified and fetched as it is read.
 
@@ -75,7 +77,15 @@ def mount(
 
     def ready(record: MountRecord) -> None:
         name = f"{record.image}@{record.version}" if record.version else record.image
-        say(f"{name} is mounted: {record.disk}")
+        facts = {
+            "mountpoint": record.mountpoint,
+            "disk": str(record.disk),
+            "image": name,
+            "remote": record.remote,
+            "manifest": record.manifest_digest,
+            "pid": record.pid,
+        }
+        print_done(facts, f"{name} is mounted: {record.disk}", as_json=as_json)
 
     mounting.mount(prepare, mountpoint, foreground=foreground, options=options, on_ready=ready)
 
@@ -83,7 +93,8 @@ def mount(
 @click.command()
 @click.argument("mountpoints", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MOUNTPOINT…")
 @click.option("--lazy", is_flag=True, help="Detach it although files are open; the driver ends with the last close.")
-def umount(mountpoints: tuple[Path, ...], *, lazy: bool) -> None:
+@json_option
+def umount(mountpoints: tuple[Path, ...], *, lazy: bool, as_json: bool) -> None:
     """Unmount images. Harmless where nothing is mounted; cleans up after a driver that died.
 
     \b
@@ -92,5 +103,10 @@ def umount(mountpoints: tuple[Path, ...], *, lazy: bool) -> None:
     """
     from oscirc_fusedriver import unmounting
 
+    done = []
     for mountpoint in mountpoints:
-        say(f"{mountpoint}: {unmounting.unmount(mountpoint, lazy=lazy).value}")
+        outcome = unmounting.unmount(mountpoint, lazy=lazy)
+        done.append({"mountpoint": str(mountpoint), "outcome": outcome.name.lower()})
+        say(f"{mountpoint}: {outcome.value}")
+    if as_json:
+        print_json({"mounts": done})

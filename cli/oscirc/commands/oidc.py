@@ -9,7 +9,7 @@ import click
 
 from oscirc.administering import api_call, remote_option
 from oscirc.options import json_option, token_file_option
-from oscirc.output import print_json, print_table, say
+from oscirc.output import print_done, print_json, print_table, say
 
 
 @click.group()
@@ -28,7 +28,8 @@ def _path(publisher: str) -> str:
 @click.option("--jwks", help="Where its keys are (default: its discovery document says).")
 @remote_option
 @token_file_option
-def trust(issuer: str, *, jwks: str | None, remote_name: str | None, token_file: Path | None) -> None:
+@json_option
+def trust(issuer: str, *, jwks: str | None, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
     """An administrator's: take JWTs of an issuer where publishers' rules allow it.
 
     \b
@@ -36,14 +37,16 @@ def trust(issuer: str, *, jwks: str | None, remote_name: str | None, token_file:
       oscirc oidc trust https://token.actions.githubusercontent.com
     """
     api_call(remote_name, token_file, "PUT", "oidc/issuers", {"issuer": issuer, "jwks": jwks})
-    say(f"{issuer} is trusted; a publisher's owner lets pipelines in: oscirc oidc allow")
+    said = f"{issuer} is trusted; a publisher's owner lets pipelines in: oscirc oidc allow"
+    print_done({"issuer": issuer, "trusted": True}, said, as_json=as_json)
 
 
 @oidc.command()
 @click.argument("issuer")
 @remote_option
 @token_file_option
-def distrust(issuer: str, *, remote_name: str | None, token_file: Path | None) -> None:
+@json_option
+def distrust(issuer: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
     """An administrator's: take no more JWTs of an issuer; tokens that were given for them end.
 
     \b
@@ -51,7 +54,7 @@ def distrust(issuer: str, *, remote_name: str | None, token_file: Path | None) -
       oscirc oidc distrust https://gitlab.example
     """
     api_call(remote_name, token_file, "DELETE", f"oidc/issuers?{urlencode({'issuer': issuer})}")
-    say(f"{issuer} is trusted no more")
+    print_done({"issuer": issuer, "trusted": False}, f"{issuer} is trusted no more", as_json=as_json)
 
 
 @oidc.command()
@@ -169,7 +172,8 @@ def rules(publisher: str, *, remote_name: str | None, token_file: Path | None, a
 @click.argument("identifier", metavar="ID")
 @remote_option
 @token_file_option
-def forbid(publisher: str, identifier: str, *, remote_name: str | None, token_file: Path | None) -> None:
+@json_option
+def forbid(publisher: str, identifier: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
     """Remove a rule; tokens that it gave out end with it.
 
     \b
@@ -183,4 +187,4 @@ def forbid(publisher: str, identifier: str, *, remote_name: str | None, token_fi
     if not re.fullmatch(r"[0-9a-f]{1,64}", identifier):
         raise UsageError(f"not a rule's id: {identifier[:80]!r}", hint="oscirc oidc rules shows them")
     api_call(remote_name, token_file, "DELETE", f"{_path(publisher)}/{identifier}")
-    say(f"rule {identifier} removed")
+    print_done({"publisher": publisher, "removed": identifier}, f"rule {identifier} removed", as_json=as_json)

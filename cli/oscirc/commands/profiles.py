@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from oscirc.options import json_option, token_file_option
-from oscirc.output import human_bytes, print_json, print_table, say
+from oscirc.output import human_bytes, print_done, print_json, print_table, say
 
 
 @click.group()
@@ -84,7 +84,12 @@ def bundle(
 @click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
 @json_option
 def list_profiles(reference: str, *, as_json: bool) -> None:
-    """The profiles and bundles of a version."""
+    """The profiles and bundles of a version.
+
+    \b
+    Example:
+      oscirc profile list alice/debian@12.1
+    """
     from oscirc import composition
     from oscirc_blockstore.accelerators import LENGTHS, PACKAGES, SCREENSHOT
     from oscirc_publisher.accelerating import VersionName
@@ -109,18 +114,25 @@ def list_profiles(reference: str, *, as_json: bool) -> None:
 @click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
 @click.argument("name")
 @token_file_option
-def remove(reference: str, name: str, *, token_file: Path | None) -> None:
-    """Take a profile and its bundle away. Clients then fetch as they read."""
+@json_option
+def remove(reference: str, name: str, *, token_file: Path | None, as_json: bool) -> None:
+    """Take a profile and its bundle away. Clients then fetch as they read.
+
+    \b
+    Example:
+      oscirc profile remove alice/debian@12.1 desktop
+    """
     from oscirc import composition
     from oscirc_blockstore.errors import NotFoundError
     from oscirc_publisher.accelerating import VersionName
 
     wanted = composition.parse_version_reference(reference)
     version = VersionName(wanted.publisher, wanted.image, wanted.version)
-    removed = 0
+    removed: list[str] = []
     with composition.rest_client(wanted.remote, token_file) as client:
         for kind in ("bundle", "profile"):
             with contextlib.suppress(NotFoundError):
                 client.call("DELETE", f"{version.path}/accelerators/{kind}/{name}")
-                removed += 1
-    say(f"{removed} removed" if removed else f"{reference} has no profile called {name}")
+                removed.append(kind)
+    said = f"{len(removed)} removed" if removed else f"{reference} has no profile called {name}"
+    print_done({"name": name, "removed": removed}, said, as_json=as_json)

@@ -320,7 +320,12 @@ def _name(each: Pin) -> str:
 @click.command()
 @json_option
 def pins(*, as_json: bool) -> None:
-    """The images that are pinned, and how much of each is here."""
+    """The images that are pinned, and how much of each is here.
+
+    \b
+    Example:
+      oscirc pins
+    """
     from oscirc import hoarding
     from oscirc_remote import paths, readiness
     from oscirc_remote.pins import Pins

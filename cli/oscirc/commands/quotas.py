@@ -8,7 +8,7 @@ import click
 
 from oscirc.administering import api_call, listed, remote_option
 from oscirc.options import json_option, token_file_option
-from oscirc.output import human_bytes, print_json, print_table, say
+from oscirc.output import human_bytes, print_done, print_json, print_table, say
 from oscirc.server_options import blocks_option, data_option, database_option
 
 _DRIFT = 7  # bytes that are not what is recorded of them
@@ -92,6 +92,7 @@ def _limit(text: str) -> int | None:
 @click.option("--logical", required=True, metavar="SIZE", help="All versions' data: 500G, or none.")
 @remote_option
 @token_file_option
+@json_option
 def set_quota(
     publisher: str | None,
     *,
@@ -100,6 +101,7 @@ def set_quota(
     logical: str,
     remote_name: str | None,
     token_file: Path | None,
+    as_json: bool,
 ) -> None:
     """An administrator's: limit what a publisher may keep. What is there stays; nothing that would be more comes.
 
@@ -114,14 +116,16 @@ def set_quota(
         raise UsageError("whose limits?", hint="name a publisher, or give --others")
     limits = {"unique_bytes": _limit(unique), "logical_bytes": _limit(logical)}
     api_call(remote_name, token_file, "PUT", "quotas/default" if publisher is None else _path(publisher), limits)
-    say(f"{publisher or 'others'}: unique {_bytes(limits['unique_bytes'])}, logical {_bytes(limits['logical_bytes'])}")
+    said = f"unique {_bytes(limits['unique_bytes'])}, logical {_bytes(limits['logical_bytes'])}"
+    print_done({"publisher": publisher, "limits": limits}, f"{publisher or 'others'}: {said}", as_json=as_json)
 
 
 @quota.command()
 @click.argument("publisher")
 @remote_option
 @token_file_option
-def clear(publisher: str, *, remote_name: str | None, token_file: Path | None) -> None:
+@json_option
+def clear(publisher: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
     """An administrator's: let the limits of all others hold for a publisher.
 
     \b
@@ -129,7 +133,8 @@ def clear(publisher: str, *, remote_name: str | None, token_file: Path | None) -
       oscirc quota clear debian
     """
     api_call(remote_name, token_file, "DELETE", _path(publisher))
-    say(f"{publisher} has no limits of its own")
+    facts = {"publisher": publisher, "limits": None}
+    print_done(facts, f"{publisher} has no limits of its own", as_json=as_json)
 
 
 @quota.command()

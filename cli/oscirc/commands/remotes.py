@@ -10,7 +10,7 @@ import click
 
 from oscirc.commands.mirrors import mirrors
 from oscirc.options import json_option, token_file_option
-from oscirc.output import print_json, print_table, say
+from oscirc.output import print_done, print_json, print_table, say
 from oscirc.pipelines import oidc_options
 
 if TYPE_CHECKING:
@@ -58,7 +58,12 @@ def add(name: str, line: str, *, as_json: bool) -> None:
 @remote.command("list")
 @json_option
 def list_remotes(*, as_json: bool) -> None:
-    """List remotes."""
+    """List remotes.
+
+    \b
+    Example:
+      oscirc remote list
+    """
     from oscirc_remote.remotes import Remotes
 
     found = [_facts(item) for item in Remotes().list()]
@@ -73,12 +78,18 @@ def list_remotes(*, as_json: bool) -> None:
 
 @remote.command()
 @click.argument("name")
-def remove(name: str) -> None:
-    """Forget a remote, its trust state, receipts and token. Cached blocks and mounts stay."""
+@json_option
+def remove(name: str, *, as_json: bool) -> None:
+    """Forget a remote, its trust state, receipts and token. Cached blocks and mounts stay.
+
+    \b
+    Example:
+      oscirc remote remove example
+    """
     from oscirc_remote.remotes import Remotes
 
     Remotes().remove(name)
-    say(f"remote {name} removed")
+    print_done({"removed": name}, f"remote {name} removed", as_json=as_json)
 
 
 remote.add_command(mirrors)
@@ -89,6 +100,7 @@ remote.add_command(mirrors)
 @token_file_option
 @oidc_options
 @click.option("--publisher", help="As whom to publish, with a pipeline's JWT.")
+@json_option
 def login(
     name: str,
     *,
@@ -96,6 +108,7 @@ def login(
     oidc_token_file: Path | None,
     oidc_token_env: str | None,
     publisher: str | None,
+    as_json: bool,
 ) -> None:
     """Store a token for publishing to a remote: asked for, or read from --token-file (- is standard input).
 
@@ -125,4 +138,4 @@ def login(
     if not token_text.is_whole(text):
         raise UsageError("that is not a whole token: mistyped, or cut off?", hint="paste it as it was shown")
     known.store_token(text)
-    say(f"token stored for {name}")
+    print_done({"remote": name, "logged_in": True}, f"token stored for {name}", as_json=as_json)

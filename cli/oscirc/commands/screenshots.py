@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from oscirc.options import json_option, token_file_option
-from oscirc.output import print_json, print_table, say
+from oscirc.output import print_done, print_json, print_table, say
 
 
 @click.group()
@@ -82,7 +82,8 @@ def list_screenshots(reference: str, *, as_json: bool) -> None:
 @click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
 @click.argument("name")
 @token_file_option
-def remove(reference: str, name: str, *, token_file: Path | None) -> None:
+@json_option
+def remove(reference: str, name: str, *, token_file: Path | None, as_json: bool) -> None:
     """Take a picture away.
 
     \b
@@ -98,4 +99,4 @@ def remove(reference: str, name: str, *, token_file: Path | None) -> None:
     wanted = composition.parse_version_reference(reference)
     with composition.rest_client(wanted.remote, token_file) as client:
         screenshots.remove(client, VersionName(wanted.publisher, wanted.image, wanted.version), name)
-    say(f"{reference} has no picture called {name} any more")
+    print_done({"removed": name}, f"{reference} has no picture called {name} any more", as_json=as_json)

@@ -8,7 +8,7 @@ import click
 
 from oscirc.administering import listed
 from oscirc.options import json_option, token_file_option
-from oscirc.output import print_json, print_table, say
+from oscirc.output import print_done, print_json, print_table, say
 
 _remote_option = click.option("--remote", "remote_name", help="Which remote (default: the only one).")
 
@@ -70,7 +70,12 @@ def create(
 @token_file_option
 @json_option
 def list_tokens(*, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
-    """List the tokens that you may revoke, without their secrets."""
+    """List the tokens that you may revoke, without their secrets.
+
+    \b
+    Example:
+      oscirc token list
+    """
     answer = listed(remote_name, token_file, "tokens", "tokens")
     if as_json:
         print_json(answer)
@@ -89,8 +94,14 @@ def _cell(value: object) -> str:
 @click.argument("identifier", metavar="ID")
 @_remote_option
 @token_file_option
-def revoke(identifier: str, *, remote_name: str | None, token_file: Path | None) -> None:
-    """Make a token worthless."""
+@json_option
+def revoke(identifier: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
+    """Make a token worthless.
+
+    \b
+    Example:
+      oscirc token revoke 7f3c0a5d9e1b48c2
+    """
     import re
 
     from oscirc import composition
@@ -100,7 +111,7 @@ def revoke(identifier: str, *, remote_name: str | None, token_file: Path | None)
         raise UsageError(f"not a token's id: {identifier[:80]!r}", hint="oscirc token list shows them")
     with composition.rest_client(composition.only_remote(remote_name), token_file) as rest:
         rest.call("DELETE", f"tokens/{identifier}")
-    say(f"token {identifier} revoked")
+    print_done({"revoked": identifier}, f"token {identifier} revoked", as_json=as_json)
 
 
 @token.command()

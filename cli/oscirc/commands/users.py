@@ -9,7 +9,7 @@ import click
 
 from oscirc.administering import api_call, listed, remote_option
 from oscirc.options import json_option, token_file_option
-from oscirc.output import print_json, print_table, say
+from oscirc.output import print_done, print_json, print_table, say
 
 _password_file_option = click.option(
     "--password-file",
@@ -132,6 +132,7 @@ def list_users(*, remote_name: str | None, token_file: Path | None, as_json: boo
 @_password_file_option
 @remote_option
 @token_file_option
+@json_option
 def password(
     name: str,
     *,
@@ -141,6 +142,7 @@ def password(
     password_file: Path | None,
     remote_name: str | None,
     token_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Give a user another password; wherever it is logged in, it is so no more. For administrators.
 
@@ -153,10 +155,13 @@ def password(
     """
     if own:
         _change_own(name, present_file, password_file, remote_name, token_file, remove=remove)
+        said = "your password is changed; your logins to the pages ended, your tokens did not"
+        print_done({"user": name, "password": True}, said, as_json=as_json)
         return
     new = None if remove else _password(password_file)
     api_call(remote_name, token_file, "PATCH", f"users/{_checked(name, 'user')}", {"password": new})
-    say(f"{name} has " + ("no password any more" if remove else "another password"))
+    said = f"{name} has " + ("no password any more" if remove else "another password")
+    print_done({"user": name, "password": not remove}, said, as_json=as_json)
 
 
 def _change_own(
@@ -185,40 +190,42 @@ def _change_own(
         raise UsageError("no present password was given", hint="give --present-file FILE, or run this in a terminal")
     document = {"present": present, "password": _password(password_file)}
     api_call(remote_name, token_file, "PUT", "whoami/password", document)
-    say("your password is changed; your logins to the pages ended, your tokens did not")
 
 
-def _switch(name: str, remote_name: str | None, token_file: Path | None, *, disabled: bool) -> None:
+def _switch(name: str, remote_name: str | None, token_file: Path | None, *, disabled: bool, as_json: bool) -> None:
     api_call(remote_name, token_file, "PATCH", f"users/{_checked(name, 'user')}", {"disabled": disabled})
-    say(f"{name} is {'disabled: its tokens and logins do nothing' if disabled else 'enabled'}")
+    said = f"{name} is {'disabled: its tokens and logins do nothing' if disabled else 'enabled'}"
+    print_done({"user": name, "disabled": disabled}, said, as_json=as_json)
 
 
 @user.command()
 @click.argument("name")
 @remote_option
 @token_file_option
-def disable(name: str, *, remote_name: str | None, token_file: Path | None) -> None:
+@json_option
+def disable(name: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
     """Make all tokens and logins of a user worthless, until it is enabled again.
 
     \b
     Example:
       oscirc user disable alice
     """
-    _switch(name, remote_name, token_file, disabled=True)
+    _switch(name, remote_name, token_file, disabled=True, as_json=as_json)
 
 
 @user.command()
 @click.argument("name")
 @remote_option
 @token_file_option
-def enable(name: str, *, remote_name: str | None, token_file: Path | None) -> None:
+@json_option
+def enable(name: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
     """Let a user work again.
 
     \b
     Example:
       oscirc user enable alice
     """
-    _switch(name, remote_name, token_file, disabled=False)
+    _switch(name, remote_name, token_file, disabled=False, as_json=as_json)
 
 
 @user.command()
@@ -233,7 +240,10 @@ def enable(name: str, *, remote_name: str | None, token_file: Path | None) -> No
 )
 @remote_option
 @token_file_option
-def grant(name: str, publisher: str, *, role: str, remote_name: str | None, token_file: Path | None) -> None:
+@json_option
+def grant(
+    name: str, publisher: str, *, role: str, remote_name: str | None, token_file: Path | None, as_json: bool
+) -> None:
     """Make a user a member of a publisher, or change its role there. For administrators and the publisher's owners.
 
     \b
@@ -244,7 +254,8 @@ def grant(name: str, publisher: str, *, role: str, remote_name: str | None, toke
 
     path = f"publishers/{check_publisher(publisher)}/members/{_checked(name, 'user')}"
     api_call(remote_name, token_file, "PUT", path, {"role": role})
-    say(f"{name} is {role} of {publisher}")
+    facts = {"user": name, "publisher": publisher, "role": role}
+    print_done(facts, f"{name} is {role} of {publisher}", as_json=as_json)
 
 
 @user.command()
@@ -252,7 +263,8 @@ def grant(name: str, publisher: str, *, role: str, remote_name: str | None, toke
 @click.argument("publisher")
 @remote_option
 @token_file_option
-def withdraw(name: str, publisher: str, *, remote_name: str | None, token_file: Path | None) -> None:
+@json_option
+def withdraw(name: str, publisher: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
     """Let a user be no member of a publisher any more; its tokens can do nothing there from now on.
 
     \b
@@ -267,7 +279,8 @@ def withdraw(name: str, publisher: str, *, remote_name: str | None, token_file: 
         "DELETE",
         f"publishers/{check_publisher(publisher)}/members/{_checked(name, 'user')}",
     )
-    say(f"{name} is no member of {publisher} any more")
+    facts = {"user": name, "publisher": publisher, "role": None}
+    print_done(facts, f"{name} is no member of {publisher} any more", as_json=as_json)
 
 
 @user.command()
@@ -344,7 +357,8 @@ def list_robots(publisher: str, *, remote_name: str | None, token_file: Path | N
 @click.argument("name", metavar="PUBLISHER/NAME")
 @remote_option
 @token_file_option
-def disable_robot(name: str, *, remote_name: str | None, token_file: Path | None) -> None:
+@json_option
+def disable_robot(name: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
     """Make all tokens of a robot worthless, until it is enabled again.
 
     \b
@@ -353,14 +367,15 @@ def disable_robot(name: str, *, remote_name: str | None, token_file: Path | None
     """
     publisher, plain = _robot(name)
     api_call(remote_name, token_file, "PATCH", f"publishers/{publisher}/robots/{plain}", {"disabled": True})
-    say(f"{name} is disabled: its tokens do nothing")
+    print_done({"robot": name, "disabled": True}, f"{name} is disabled: its tokens do nothing", as_json=as_json)
 
 
 @robot.command("enable")
 @click.argument("name", metavar="PUBLISHER/NAME")
 @remote_option
 @token_file_option
-def enable_robot(name: str, *, remote_name: str | None, token_file: Path | None) -> None:
+@json_option
+def enable_robot(name: str, *, remote_name: str | None, token_file: Path | None, as_json: bool) -> None:
     """Let a robot work again.
 
     \b
@@ -369,4 +384,4 @@ def enable_robot(name: str, *, remote_name: str | None, token_file: Path | None)
     """
     publisher, plain = _robot(name)
     api_call(remote_name, token_file, "PATCH", f"publishers/{publisher}/robots/{plain}", {"disabled": False})
-    say(f"{name} is enabled")
+    print_done({"robot": name, "disabled": False}, f"{name} is enabled", as_json=as_json)

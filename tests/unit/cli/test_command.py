@@ -35,6 +35,36 @@ def test_every_help_is_readable(path, command, capsys):
         assert after.strip().startswith("oscirc") or "&&" in after
 
 
+def every_leaf():
+    for path, command in every_command():
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield path, command
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), list(every_leaf()), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_every_command_has_an_example_of_itself(path, command):
+    _, _, example = (command.help or "").partition("Example:\n")
+    assert f"oscirc {' '.join(path)}" in example
+
+
+PRINTS_NO_FACTS = {
+    ("serve",): "runs until it is ended, and logs",
+    ("serve", "work"): "runs until it is ended, and logs",
+    ("mirror", "serve"): "runs until it is ended, and logs",
+    ("metrics",): "prints Prometheus' format",
+    ("console",): "is a terminal",
+    ("log",): "prints what the guest printed",
+    ("key", "export"): "prints a key in PEM",
+}
+
+
+def test_every_command_that_prints_facts_prints_them_as_json_where_that_is_asked_for():
+    without = {path for path, command in every_leaf() if not any("--json" in option.opts for option in command.params)}
+    assert without == set(PRINTS_NO_FACTS)
+
+
 def test_the_overview_lists_every_command(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
