@@ -6,7 +6,8 @@ error the log. A pipe carries its pid, then one JSON line: the ready value or th
 A process that dies without a word closes the pipe, and that is reported too.
 
 Forking copies the calling thread only; another one may hold a lock that nobody will ever release in the copy. So
-this must be called before any other thread exists, and refuses otherwise.
+this must be called before any other thread exists, and refuses otherwise; lookups of names that
+nobody waits for any more end first.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any, NoReturn
 from oscirc_blockstore.errors import DeadlineExceededError, LocalError, OscircError
 from oscirc_fusedriver import failures
 from oscirc_fusedriver.processes import ProcessIdentity
+from oscirc_remote import name_lookups
 
 _LOG_BYTES = 1 << 20
 _MAXIMUM_WORDS_BYTES = 1 << 20
@@ -41,6 +43,9 @@ def run_in_background(body: Callable[[Announce], None], *, log_path: Path, timeo
 
     Raises `DeadlineExceededError` after `timeout_s`. Then, and on an interrupt, the process has been ended.
     """
+    name_lookups.LOOKUPS.settle(
+        timeout_s
+    )  # one that was left behind ends by itself, and the child must not inherit its locks
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
         raise RuntimeError(f"cannot leave the terminal from a process with {threads} threads: fork first")

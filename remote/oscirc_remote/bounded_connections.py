@@ -4,6 +4,8 @@ urllib3 bounds the silence between two bytes, not an answer that drips, and neit
 the file below its response reader is replaced by one that computes the time left before each `recv` and takes no more
 bytes than this answer was allowed. An `Exchange` is one request under way, and the way to end it from another thread.
 
+A name is looked up by `name_lookups`, in the time that connecting may take.
+
 Kept connections that die silently (a cable, a NAT that forgot them) would cost one stall each. So on a kept one the
 first byte may take `KEPT_SILENCE_S` at most; and when one has been silent for `SUSPECT_S` and then fails or is ended,
 all that were idle in its pool until then are closed rather than used.
@@ -21,8 +23,11 @@ from typing import TYPE_CHECKING
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util import connection as connecting
 
 from oscirc_blockstore.errors import OversizedResponseError, UnreachableError
+from oscirc_remote import name_lookups
 from oscirc_remote.deadlines import Deadline
 
 if TYPE_CHECKING:
@@ -160,6 +165,31 @@ class _Bounded:
         exchange.kept = False
         super().connect()  # type: ignore[misc]  # of the connection that this is mixed into
         exchange.restart_watch()
+
+    def _new_conn(self) -> socket.socket:
+        """As urllib3's, but for the time that the name may take; each address may then take as long to connect."""
+        assert isinstance(self, HTTPConnection)  # noqa: S101  # what this is mixed into
+        limit_s = float(self.timeout or 0)
+        try:
+            addresses = name_lookups.LOOKUPS.addresses(self._dns_host.strip("[]"), self.port, limit_s)
+        except TimeoutError as error:
+            late = socket.gaierror(socket.EAI_AGAIN, str(error) or f"the name was not found in {limit_s:.3g} s")
+            raise NameResolutionError(self.host, self, late) from late
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except UnicodeError as error:
+            raise NewConnectionError(self, f"{self.host!r} cannot be a host's name") from error
+        problem: OSError = OSError("the name has no address")
+        for address in addresses:
+            try:
+                return connecting.create_connection(
+                    (address, self.port), limit_s, self.source_address, self.socket_options
+                )
+            except OSError as error:
+                problem = error
+        if isinstance(problem, TimeoutError):
+            raise ConnectTimeoutError(self, f"no connection to {self.host} in {limit_s:.3g} s") from problem
+        raise NewConnectionError(self, f"no connection to {self.host}: {problem}") from problem
 
 
 class _HttpConnection(_Bounded, HTTPConnection):

@@ -18,9 +18,10 @@ from support.fault_server import FaultServer
 from support.repository_simulator import BLOCK_SIZE, RepositorySimulator
 
 from oscirc_blockstore.digests import block_path, digest_of
-from oscirc_remote import bounded_connections, standing
+from oscirc_remote import bounded_connections, name_lookups, standing
 from oscirc_remote.hedging import HEDGES_AT_FIRST
 from oscirc_remote.image import ImageReader
+from oscirc_remote.name_lookups import NameLookups
 from oscirc_remote.opening import open_source
 
 COUNT = 40
@@ -219,6 +220,29 @@ def test_a_mirror_that_no_packet_reaches_costs_no_read_more_than_two_seconds(ser
         reader.read_all()
         assert reader.worst_s < WORST_S
         assert reader.mirrors()[0].served == 0
+
+
+def test_a_mirror_whose_name_is_not_found_in_time_costs_no_read_more_than_two_seconds(
+    servers, open_reader, monkeypatch
+):
+    found = threading.Event()
+
+    def resolve(host, port):
+        if host == "hangs.example":
+            found.wait()
+        return name_lookups.system_resolver("127.0.0.1", port)
+
+    lookups = NameLookups(resolve)
+    monkeypatch.setattr(name_lookups, "LOOKUPS", lookups)
+    try:
+        reader = open_reader("http://hangs.example/repo", servers[1].url.replace("127.0.0.1", "localhost"))
+        reader.read_all()
+        assert reader.worst_s < WORST_S
+        assert reader.mirrors()[0].served == 0
+        assert not found.is_set()
+    finally:
+        found.set()
+        lookups.settle(20)
 
 
 SERVER = """

@@ -20,6 +20,7 @@ from oscirc_fusedriver.background import run_in_background
 from oscirc_fusedriver.processes import ProcessIdentity
 def body(announce):
 {body}
+{before}
 try:
     said = run_in_background(body, log_path=Path(sys.argv[1]), timeout_s=float(sys.argv[2]))
     print(json.dumps(said))
@@ -30,12 +31,12 @@ except OscircError as error:
 
 @pytest.fixture
 def run(tmp_path):
-    def run_it(body: str, timeout_s: float = 30, **options):
+    def run_it(body: str, timeout_s: float = 30, before: str = "", **options):
         done = subprocess.run(
             [
                 sys.executable,
                 "-c",
-                PROGRAM.replace("{body}", textwrap.indent(textwrap.dedent(body), "    ")),
+                PROGRAM.replace("{body}", textwrap.indent(textwrap.dedent(body), "    ")).replace("{before}", before),
                 str(tmp_path / "log"),
                 str(timeout_s),
             ],
@@ -136,6 +137,25 @@ def test_the_callers_own_exit_work_is_not_done_twice(run, tmp_path):
     said, _ = run(program)
     assert ProcessIdentity.of(said["pid"]).wait(30)
     assert not note.exists()
+
+
+LEFT_BEHIND = """
+from oscirc_remote import name_lookups
+def resolve(host, port):
+    threading.Event().wait(0.3)
+    return ()
+name_lookups.LOOKUPS = name_lookups.NameLookups(resolve)
+try:
+    name_lookups.LOOKUPS.addresses("slow.example", 80, 0.001)
+except TimeoutError:
+    pass
+assert threading.active_count() == 2
+"""
+
+
+def test_a_lookup_of_a_name_that_was_left_behind_is_waited_for(run):
+    said, _ = run('announce({"threads": threading.active_count()})', before=LEFT_BEHIND)
+    assert said["threads"] == 1
 
 
 def test_a_process_with_threads_is_refused(tmp_path):

@@ -18,8 +18,10 @@ from oscirc_blockstore.errors import (
     TransportError,
     UnreachableError,
 )
+from oscirc_remote import name_lookups
 from oscirc_remote.deadlines import Cancellation, Deadline
 from oscirc_remote.http_client import HttpClient
+from oscirc_remote.name_lookups import NameLookups
 
 
 def soon():
@@ -59,6 +61,7 @@ def peers(monkeypatch):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setattr(connection, "create_connection", peers.connect)
+    monkeypatch.setattr(name_lookups, "LOOKUPS", NameLookups(lambda host, _port: (host,)))
     yield peers
     for end in peers.ends:
         end.close()
@@ -356,6 +359,57 @@ def test_a_name_that_is_not_known_is_unreachable(monkeypatch):
     monkeypatch.setattr(connection.socket, "getaddrinfo", unknown)
     with pytest.raises(UnreachableError, match="cannot reach unknown"):
         HttpClient("http://unknown.example").get("a", 10, soon())
+
+
+def test_a_name_that_takes_too_long_is_unreachable_while_it_is_still_being_looked_up(monkeypatch):
+    found = threading.Event()
+
+    def hangs(_host, _port):
+        found.wait()
+        return ()
+
+    lookups = NameLookups(hangs)
+    monkeypatch.setattr(name_lookups, "LOOKUPS", lookups)
+    try:
+        with pytest.raises(UnreachableError, match=r"cannot reach slow\.example.* not found in 0\.05 s"):
+            HttpClient("http://slow.example", connect_s=0.05).get("a", 10, soon())
+        with pytest.raises((DeadlineExceededError, UnreachableError)):
+            HttpClient("http://slow.example").get("a", 10, Deadline.after(0.05))
+    finally:
+        found.set()
+        lookups.settle(20)
+
+
+def test_the_addresses_of_a_name_are_tried_in_turn(peers, client, monkeypatch):
+    monkeypatch.setattr(name_lookups, "LOOKUPS", NameLookups(lambda _host, _port: ("::1", "127.0.0.2")))
+    peers.scripts.append(answer())
+
+    def connect(address, *how, **options):
+        if address[0] == "::1":
+            raise ConnectionRefusedError(111, "Connection refused")
+        return peers.connect(address, *how, **options)
+
+    monkeypatch.setattr(connection, "create_connection", connect)
+    assert client.get("a", 10, soon()) == b"block"
+    assert peers.addresses == [("127.0.0.2", 80)]
+    assert b"Host: mirror.example\r\n" in peers.received()
+
+
+@pytest.mark.parametrize("addresses", [(), ("127.0.0.2", "127.0.0.3")])
+def test_a_name_without_an_address_that_answers_is_unreachable(peers, client, monkeypatch, addresses):
+    def refuse(*_, **__):
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(name_lookups, "LOOKUPS", NameLookups(lambda _host, _port: addresses))
+    monkeypatch.setattr(connection, "create_connection", refuse)
+    with pytest.raises(UnreachableError, match=r"cannot reach mirror\.example"):
+        client.get("a", 10, soon())
+
+
+def test_what_cannot_be_a_name_is_said(monkeypatch):
+    monkeypatch.setattr(name_lookups, "LOOKUPS", NameLookups())
+    with pytest.raises(UnreachableError, match="label empty or too long"):
+        HttpClient(f"http://{'a' * 70}.example").get("a", 10, soon())
 
 
 class TestProxies:
