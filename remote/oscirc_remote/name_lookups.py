@@ -48,7 +48,9 @@ class NameLookups:
                 if len(self._under_way) >= self._at_once:
                     raise TimeoutError("too many names are being looked up")
                 future: Future[tuple[str, ...]] = Future()
-                thread = threading.Thread(target=self._look_up, args=(host, port, future), daemon=True)
+                thread = threading.Thread(
+                    target=self._look_up, args=(host, port, future), name="oscirc-name", daemon=True
+                )
                 self._under_way[host, port] = thread, future
                 thread.start()
             thread, future = self._under_way[host, port]
