@@ -9,10 +9,10 @@ means a descriptor through which the kernel reads nothing ahead. The raw file ha
 the image is"), which is the like-for-like pair, and as QEMU opens a file that it is given by name, where the kernel
 reads ahead, which is what the user of a raw file has. The bound must hold against both.
 
-Each round has one boot of each; who goes first changes from round to round. The kernel's page cache is empty at the
-start of all: the raw file's pages are dropped, the mount is new, so that every block is loaded from oscirc's cache and
-verified. Random reads are made through a descriptor as guests have it, and only of pages that the kernel holds at that
-moment (mincore(2)): it may take any back when it wants memory. How many were left out for that is told.
+Each round has one boot of each; who goes first changes from round to round. All begin with nothing in the kernel's page
+cache: the pages of the raw file and of oscirc's cache are dropped, the mount is new, so that every block is loaded from
+the disk and verified. Random reads are made through a descriptor as guests have it, and only of pages that the kernel
+holds at that moment (mincore(2)): it may take any back when it wants memory. How many were left out for that is told.
 
     python bench/warm_boot.py [--disk debian12|debian13]… [--pairs N]    N below 5: a quick look
 """
@@ -133,11 +133,13 @@ def opened(kind: str) -> Iterator[None]:
     assert opener.called, "the launching code opens images in another place now"
 
 
-def drop_pages(file: Path) -> None:
-    """Empty the kernel's page cache of a file that nobody writes."""
-    descriptor = os.open(file, os.O_RDONLY)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(descriptor)
+def drop_pages(place: Path) -> None:
+    """Empty the kernel's page cache of a file, or of all files below a folder; nobody writes them."""
+    for file in [place] if place.is_file() else [each for each in place.rglob("*") if each.is_file()]:
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fdatasync(descriptor)  # what is not on the disk yet cannot be dropped
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
 
 
 def summed(seconds: float, entries: object) -> Boot:
@@ -173,6 +175,7 @@ def rounds(station: Workstation, stage: Stage, work: Path, count: int) -> list[d
         for kind in order(number):
             with contextlib.ExitStack() as stack:
                 if kind == MOUNT:
+                    drop_pages(station.home / "cache")
                     disk = stack.enter_context(mounted(station, work / "mnt"))
                 else:
                     disk = stage.disk

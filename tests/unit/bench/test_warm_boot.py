@@ -2,9 +2,10 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
-from warm_boot import MOUNT, RAW, RAW_BY_NAME, Boot, RandomReads, keep, opened, order, summed, verdict
+from warm_boot import MOUNT, RAW, RAW_BY_NAME, Boot, RandomReads, drop_pages, keep, opened, order, summed, verdict
 
 from oscirc_vmlaunch import launching
 
@@ -71,6 +72,21 @@ def test_only_the_file_that_has_a_name_is_opened_otherwise_and_it_must_have_been
     with pytest.raises(AssertionError, match="another place"), opened(RAW_BY_NAME):
         pass
     assert launching.opened_for_a_guest is usual
+
+
+def test_the_pages_of_every_file_below_a_folder_are_dropped(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    files = {tmp_path / "one", tmp_path / "a" / "two", tmp_path / "a" / "b" / "three"}
+    for file in files:
+        file.write_bytes(b"x" * 4096)
+    dropped = []
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda file, *advice: dropped.append((Path(f"/proc/self/fd/{file}").readlink(), *advice))
+    )
+    drop_pages(tmp_path)
+    assert sorted(dropped) == sorted((file, 0, 0, os.POSIX_FADV_DONTNEED) for file in files)
+    drop_pages(tmp_path / "one")
+    assert dropped[-1] == (tmp_path / "one", 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def test_figures_of_one_disk_leave_those_of_the_other(tmp_path):
