@@ -101,14 +101,8 @@ def about_lines(said: About | None, system_version: str, today: date) -> Iterato
 
 
 def _read(file: Path) -> str:
+    from oscirc.text_files import bounded_text
     from oscirc_blockstore.about import MAX_README_BYTES
-    from oscirc_blockstore.errors import LocalError, UsageError
 
-    try:
-        with file.open("rb") as opened:
-            raw = opened.read(MAX_README_BYTES + 1)
-        if len(raw) > MAX_README_BYTES:
-            raise UsageError(f"{file} has more than {MAX_README_BYTES} bytes", hint="shorten it, and link to the rest")
-        return raw.decode("utf-8-sig").replace("\r\n", "\n").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LocalError(f"cannot read {file}: {error}") from None
+    text = bounded_text(file, MAX_README_BYTES, "the README", hint="shorten it, and link to the rest")
+    return text.removeprefix("\ufeff").strip()  # a byte order mark, as some editors write it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -13,7 +14,8 @@ from typing import ParamSpec, TypeVar
 
 import click
 
-from oscirc_blockstore.errors import LocalError, UsageError
+from oscirc.text_files import bounded_text
+from oscirc_blockstore.errors import UsageError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,6 +23,7 @@ R = TypeVar("R")
 PASSPHRASE_VARIABLE = "OSCIRC_KEY_PASSPHRASE"  # noqa: S105  # the variable's name
 TOKEN_VARIABLE = "OSCIRC_TOKEN"  # noqa: S105  # the variable's name
 MINIMUM_PASSPHRASE = 8
+MAX_SECRET_BYTES = 65_536
 MAX_SECONDS = 86_400
 
 
@@ -175,12 +178,11 @@ def secret_from_file(path: Path, what: str) -> str:
     """A secret in the first line of standard input (`-`) or in a file; one that everybody can read is warned of."""
     if str(path) == "-":
         return sys.stdin.readline().strip("\r\n")
-    try:
+    secret = bounded_text(path, MAX_SECRET_BYTES, what).strip("\r\n")
+    with contextlib.suppress(OSError):
         if path.stat().st_mode & stat.S_IROTH:
             click.echo(f"warning: {path} can be read by everybody on this machine", err=True)
-        return path.read_text(encoding="utf-8").strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LocalError(f"cannot read {what} from {path}: {error}") from None
+    return secret
 
 
 def passphrase(file: Path | None, *, what: str, new: bool = False) -> str:

@@ -69,6 +69,13 @@ def blocks_option(command: _Command) -> _Command:
     )(command)
 
 
+def keys_option(
+    explained: str = "Directory of the root and targets keys (default: inside the data directory; better: elsewhere).",
+) -> Callable[[_Command], _Command]:
+    """`--keys`: where offline keys are, which need not be there yet; each command explains which it needs."""
+    return click.option("--keys", "keys_directory", type=click.Path(file_okay=False, path_type=Path), help=explained)
+
+
 def direct_reads_option(command: _Command) -> _Command:
     """`--direct-reads`, OSCIRC_DIRECT_READS."""
     return click.option(

@@ -10,7 +10,7 @@ import click
 
 from oscirc.options import json_option, passphrase, passphrase_file_option
 from oscirc.output import human_bytes, print_json, progress, say, warn
-from oscirc.server_options import blocks_option, data_option, database_option
+from oscirc.server_options import blocks_option, data_option, database_option, keys_option
 
 if TYPE_CHECKING:
     from oscirc_server.importing.administration import Imported
@@ -27,12 +27,7 @@ _RELATIONS = {
 @data_option
 @database_option
 @blocks_option
-@click.option(
-    "--keys",
-    "keys_directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where the root key is, when the snapshot and timestamp keys of the old server are lost.",
-)
+@keys_option("Where the root key is, when the snapshot and timestamp keys of the old server are lost.")
 @click.option("--root", metavar="SHA256", help="A root of trust of the tree that you vouch for (of a DIR: its first).")
 @click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Block files read at a time.")
 @click.option("--dry-run", is_flag=True, help="Say what would be taken over, and change nothing.")

@@ -303,12 +303,10 @@ def _named(context: click.Context, option: str) -> bool:
 
 
 def _text_of(file: Path) -> str:
-    from oscirc_blockstore.errors import LocalError
+    from oscirc.text_files import bounded_text
+    from oscirc_blockstore.image_index import MAX_CHANGELOG_CHARS
 
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LocalError(f"cannot read {file}: {error}") from None
+    return bounded_text(file, 4 * MAX_CHANGELOG_CHARS, "the changelog").strip()  # no character has more than 4 bytes
 
 
 @click.group()

@@ -11,7 +11,7 @@ import click
 
 from oscirc.options import json_option, passphrase, passphrase_file_option
 from oscirc.output import print_json, print_table, say
-from oscirc.server_options import blocks_option, data_option, database_option
+from oscirc.server_options import blocks_option, data_option, database_option, keys_option
 
 if TYPE_CHECKING:
     from oscirc_server.recovery import RoleHistory
@@ -59,12 +59,7 @@ def _tell(found: tuple[RoleHistory, ...], back_to: dict[str, int]) -> None:
 @click.command()
 @click.argument("signature_files", metavar="[SIGNATURE]…", nargs=-1, type=_FILE)
 @data_option
-@click.option(
-    "--keys",
-    "keys_directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Directory of the root key, which signs the new root.",
-)
+@keys_option("Directory of the root key, which signs the new root.")
 @click.option("--ceremony", "request_file", type=_FILE, help="Instead: a signed request of ceremony root.")
 @click.option(
     "--back-to", "back_to_given", multiple=True, metavar="ROLE=VERSION", help="Forget what is above. Repeatable."

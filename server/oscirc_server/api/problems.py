@@ -159,8 +159,12 @@ async def _validation_error(_request: Request, error: Exception) -> Response:
     return problem("RequestRefusedError", HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
 
-async def _database_error(_request: Request, error: Exception) -> Response:
+async def _database_error(request: Request, error: Exception) -> Response:
     if isinstance(error, DataError):  # PostgreSQL takes no U+0000 in a text, which SQLite merely does not find
+        # Neither the path, the statement nor the driver's words: they quote what was asked, which may be a secret.
+        route = str(getattr(request.scope.get("route"), "path", ""))
+        facts = {"method": request.method, "route": route, "error": type(error.orig).__name__}
+        _log.warning("the database refused a value of a request", extra=facts)
         detail = "The request holds a character or a number that cannot be looked for."
         return problem("RequestRefusedError", HTTPStatus.UNPROCESSABLE_ENTITY, detail)
     _log.error("database failed", extra={"error": str(error)[:500]})

@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 
 from oscirc_blockstore import errors
 from oscirc_server.api.problems import STATUS, status_of
@@ -60,6 +60,22 @@ def test_an_unexpected_error_tells_nothing_and_is_logged(http, monkeypatch, capl
 @pytest.mark.parametrize("path", ["api/v1/roles/%00", "images/alice/debian/versions?after=%00", "images/%00/x"])
 def test_a_character_that_a_database_refuses_is_no_failure_of_the_database(http, path):
     assert http.get(f"/{path}").status_code in (400, 404, 422)
+
+
+def test_what_a_database_refuses_is_logged_without_what_was_asked(http, monkeypatch, caplog):
+    def refuse(*_args, **_kwargs):
+        raise DataError("SELECT hidden", {"name": "hidden"}, ValueError("hidden\nis out of range"))
+
+    monkeypatch.setattr(catalog, "images", refuse)
+    with caplog.at_level(logging.WARNING, "oscirc_server"):
+        answer = http.get("/api/v1/images?publisher=hidden")
+    assert is_problem(answer, 422)["type"] == "RequestRefusedError"
+    (record,) = [record for record in caplog.records if "refused a value" in record.message]
+    assert record.levelname == "WARNING"
+    assert (vars(record)["method"], vars(record)["error"]) == ("GET", "ValueError")
+    assert vars(record)["route"].endswith("/images")
+    assert "hidden" not in str(vars(record))
+    assert "hidden" not in answer.text
 
 
 def test_a_database_that_fails_is_told_to_be_tried_again(http, monkeypatch):
