@@ -34,6 +34,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import must_show
+import unlearnt
 from cells import Cell, Disk, Place, Results, Run, load
 from contenders import Contender, Failed, Setting, TooSlow
 from harness import DISKS, RESULTS, ROOT, machine
@@ -43,6 +44,7 @@ from replay import AS_GUEST
 from staging import Stage, is_prepared, nginx, prepare, stage_disk
 
 STAGES = {"debian12": "Debian 12", "debian13": "Debian 13"}
+"""What is measured; `unlearnt` has a third one made, to learn from."""
 LINKS = [(rate, round_trip) for rate in (100, 1000, 20) for round_trip in (1, 20, 100, 200)]
 STOP_AT = 10
 LANES = {20: 12, 100: 3}
@@ -151,9 +153,9 @@ def revision() -> str:
     """A digest of what is measured and of what measures it: this project's rooms and the benchmark's own modules."""
     rooms = ("blockstore", "remote", "fusedriver", "cli")
     sources = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
-    own = ("boot_cold", "contenders", "peers", "link", "replay", "staging")
+    own = ("boot_cold", "contenders", "unlearnt", "peers", "link", "replay", "staging")
     digest = hashlib.sha256()
-    for path in sorted([*sources, *(ROOT / "bench" / f"{name}.py" for name in own)]):
+    for path in sorted([*sources, unlearnt.ROOM / unlearnt.LIST, *(ROOT / "bench" / f"{name}.py" for name in own)]):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -170,6 +172,8 @@ def wanted(disks: list[str], links: list[tuple[int, int]], names: list[str], *, 
     for link in links:
         for disk in disks:
             for name in names:
+                if name == must_show.UNLEARNT and (quick or link not in must_show.PLAIN_BOUNDS):
+                    continue
                 runs = REPETITIONS if (name, link) in must_show.REPEATED and not quick else 1
                 cells.append((Place(disk, *link, name), runs))
     return sorted(cells, key=lambda each: -each[1])

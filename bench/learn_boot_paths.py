@@ -160,6 +160,11 @@ def merged(learnt: list[Learnt]) -> list[str]:
     return lines
 
 
+def text(names: list[str], learnt: list[Learnt]) -> str:
+    """The file, learnt from boots of systems of these names."""
+    return HEAD.format(names=", ".join(names)) + "".join(f"{line}\n" for line in merged(learnt))
+
+
 def main() -> None:
     """Write the list."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -172,12 +177,12 @@ def main() -> None:
         disk, _, trace = files.partition(",")
         names.append(name)
         learnt.append(learn(Path(disk), Path(trace)))
-    text = HEAD.format(names=", ".join(names)) + "".join(f"{line}\n" for line in merged(learnt))
+    made = text(names, learnt)
     if arguments.shown:
-        print(text, end="")
+        print(made, end="")
     else:
-        PLACE.write_text(text, encoding="utf-8")
-        print(f"{len(text.splitlines())} lines: {PLACE}")
+        PLACE.write_text(made, encoding="utf-8")
+        print(f"{len(made.splitlines())} lines: {PLACE}")
 
 
 if __name__ == "__main__":

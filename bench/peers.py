@@ -18,6 +18,7 @@ from pathlib import Path
 
 from contenders import Contender, Download, Setting, detach, oscirc_contenders, wait_until
 from support.commands import end
+from unlearnt import unlearnt_contender
 
 
 @dataclass
@@ -125,4 +126,5 @@ class Rclone(Programs):
 
 def all_contenders() -> dict[str, Contender]:
     """By name, in the order of the tables; new ones at each call, so that cells can run side by side."""
-    return {each.name: each for each in (*oscirc_contenders(), Download(), QemuHttp(), Nbdkit(), Rclone())}
+    ours = (*oscirc_contenders(), unlearnt_contender())
+    return {each.name: each for each in (*ours, Download(), QemuHttp(), Nbdkit(), Rclone())}

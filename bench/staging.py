@@ -93,7 +93,7 @@ class Touched:
         return 8 * self.frame_bytes / rate_bits
 
 
-SUITES = {"debian12": "bookworm", "debian13": "trixie"}
+SUITES = {"debian12": "bookworm", "debian13": "trixie", "debian14": "forky"}
 
 
 def stage_disk(name: str) -> Path:

@@ -72,3 +72,10 @@ def test_one_wrong_read_anywhere_fails():
 def test_a_line_says_verdict_value_and_bound():
     [line] = [each.line() for each in must_show.checks(results(oscirc_profile=1.5)) if "20 ms: replay" in each.what][:1]
     assert line == "FAIL  debian12: with profile, 100 Mbit/s 20 ms: replay / limit: 1.500 (at most 1.05)"
+
+
+def test_a_system_that_the_list_was_not_learnt_from_is_told_beside_the_bounds():
+    found = results(oscirc_unlearnt=2.5)
+    assert not any("not learnt" in check.what for check in must_show.checks(found))
+    [replay] = [check for check in must_show.beyond(found) if check.what.endswith("20 ms: replay / limit")]
+    assert (replay.value, replay.bound) == (2.5, 2.0)

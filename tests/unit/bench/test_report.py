@@ -77,3 +77,11 @@ def test_the_same_results_give_the_same_plot(results, tmp_path):
     for name in ("one.svg", "two.svg"):
         report.plot(results, tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_a_list_that_was_not_learnt_from_the_system_has_a_table_of_its_own(results):
+    assert "not required" not in report.markdown(results)
+    place = Place("debian12", 100, 20, "oscirc-unlearnt")
+    results.cells[place] = Cell(place, "k", (replace(RUN, replay_s=6.0),))
+    text = report.markdown(results)
+    assert "| Debian 12, no profile, not learnt from, 100 Mbit/s 20 ms: replay / limit | 1.5 | 2 |" in text
