@@ -26,8 +26,8 @@ COLOURS = {
 }
 
 _LEARNT = """\
-The list of what boots read that oscirc ships was learnt from boots of these releases, too. With one that was learnt from
-the other releases only (`bench/unlearnt.py`), which is how a boot goes of a system that it never saw:
+The list of what boots read that oscirc ships was learnt from boots of these releases, too. With one that was learnt
+from the other releases only (`bench/unlearnt.py`), which is how a boot goes of a system that it never saw:
 """
 
 
