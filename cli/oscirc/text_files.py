@@ -1,7 +1,6 @@
 """Text files that a user names: a README, a changelog, a secret. Read here and nowhere else, so that all are bounded.
 
-What is no plain file is refused without waiting for it: a FIFO that nobody writes to would hang the command, and a
-device has no end.
+A pipe is read to its end like a file, as a shell's `<(…)` and `/dev/stdin` need it; what has no end reaches the bound.
 """
 
 from __future__ import annotations
@@ -15,19 +14,16 @@ from oscirc_blockstore.errors import LocalError, UsageError
 
 
 def bounded_text(path: Path, limit: int, what: str, *, hint: str = "") -> str:
-    """The UTF-8 text of a plain file of at most `limit` bytes, its line ends made `\\n`; `what` names it in errors.
+    """The UTF-8 text of a file or pipe of at most `limit` bytes, its line ends made `\\n`; `what` names it in errors.
 
-    `UsageError`, with `hint`, for more bytes; `LocalError` for what is missing, cannot be read, is no plain file (a
-    folder, a device, a FIFO) or is not UTF-8.
+    `UsageError`, with `hint`, for more bytes; `LocalError` for what is missing, cannot be read, is a folder or is not
+    UTF-8.
     """
     try:
-        # Without O_NONBLOCK opening a FIFO waits for its other end; a terminal must not become this process's own.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOCTTY)  # a terminal must not become this process's own
         try:
-            mode = os.fstat(descriptor).st_mode  # of what was opened, whatever has its name by now
-            if not stat.S_ISREG(mode):
-                kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-                raise LocalError(f"cannot read {what} from {path}: it is {kind}, not a file")
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise LocalError(f"cannot read {what} from {path}: it is a folder, not a file")
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 raw = file.read(limit + 1)
         finally:
