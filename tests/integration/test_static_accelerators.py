@@ -1,12 +1,18 @@
-"""Bundles from plain static files: nginx serves the tree, nothing of ours runs on the server's side."""
+"""Bundles from plain static files: nginx serves the tree, a bucket does, or a cache in front of one, as a CDN is.
+
+Nothing of ours runs on the server's side.
+"""
 
 import os
 import random
 import time
 
 import pytest
-from support.commands import Workstation, add_publisher, initialise, serving
+from support import front as fronts
+from support.certificates import certificate
+from support.commands import Workstation, add_publisher, free_port, initialise, serving
 from support.nginx import nginx
+from support.s3 import s3_server
 
 from oscirc_blockstore import accelerators, bundle
 from oscirc_blockstore.digests import digest_of
@@ -122,3 +128,88 @@ def test_segments_that_are_here_are_passed_over_by_range_requests(world, mounted
         (206, f"bytes={others[0].offset}-{index.length - 1}"),
     ]
     assert sum(each.sent_bytes for each in served.asked(path)) == index.length - first.length
+
+
+@pytest.fixture(scope="module")
+def bucket(published, tmp_path_factory):
+    """The tree as a bucket that everybody may read; the S3 server, and the bucket's name."""
+    repository, _ = published
+    work = tmp_path_factory.mktemp("bucket")
+    (work / "buckets").mkdir()
+    (work / "buckets" / "images").symlink_to(repository.tree)
+    with s3_server(work, anonymous=True) as store:
+        yield store, "images"
+
+
+def boot_reads(client, disk, place, positions=TOUCHED, *options):
+    """Mount and read blocks as a guest reads; what `status` said of the mount then."""
+    client.run("mount", "test:alice/disk", place, *options)
+    try:
+        content = disk.read_bytes()
+        descriptor = os.open(place / "disk.raw", os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        try:
+            for position in positions:
+                read = os.pread(descriptor, BLOCK, position * BLOCK)
+                assert read == content[position * BLOCK : (position + 1) * BLOCK]
+        finally:
+            os.close(descriptor)
+        return client.json("status", place)
+    finally:
+        client.run("umount", place)
+
+
+def new_client(home, place, line, **extra):
+    """A workstation that knows the repository, and where it is to mount."""
+    client = Workstation(home, extra=extra)
+    client.run("remote", "add", "test", line)
+    place.mkdir()
+    return client
+
+
+def test_a_bucket_streams_the_bundle(published, bucket, tmp_path):
+    repository, disk = published
+    store, name = bucket
+    pin = repository.url.partition("#")[2]
+    place = tmp_path / "mnt"
+    facts = boot_reads(new_client(tmp_path / "client", place, f"{store.endpoint}/{name}#{pin}"), disk, place)
+    assert facts["prefetch"]["blocks"] >= len(TOUCHED) - 3  # a mount's first read is of blocks of its own
+    assert facts["fetched_blocks"] <= len(TOUCHED)
+    assert facts["requests"] <= 12
+    assert [mirror["demoted"] for mirror in facts["mirrors"]] == [False]
+
+
+def test_a_bucket_gives_the_segments_that_are_not_here(published, bucket, tmp_path):
+    """rclone answers a request for a range with status 200, and says in Content-Range that it is one."""
+    repository, disk = published
+    store, name = bucket
+    index, _ = the_bundle(repository.tree)
+    here = len(index.segments[0].entries)
+    pin, place = repository.url.partition("#")[2], tmp_path / "mnt"
+    client = new_client(tmp_path / "client", place, f"{store.endpoint}/{name}#{pin}")
+    boot_reads(client, disk, place, TOUCHED[:here], "--no-prefetch")
+    facts = boot_reads(client, disk, place, TOUCHED)
+    assert facts["prefetch"]["failures"] == 0, facts["prefetch"]["last_problem"]
+    assert facts["prefetch"]["blocks"] >= len(TOUCHED) - here - 3
+    assert facts["requests"] <= 12
+
+
+def test_a_cache_before_a_bucket_streams_it_and_then_has_it(published, bucket, tmp_path):
+    repository, disk = published
+    store, name = bucket
+    pin, pem = repository.url.partition("#")[2], certificate(tmp_path)
+    front = fronts.new_front(tmp_path / "front")
+    _, path = the_bundle(repository.tree)
+    changes = fronts.compose_changes(front, free_port(), store.port, name, pem)
+    with fronts.running(front, "compose", changes):
+        cached = []
+        for number in (1, 2):
+            place = tmp_path / f"mnt-{number}"
+            client = new_client(tmp_path / f"client-{number}", place, f"{front.url}#{pin}", SSL_CERT_FILE=str(pem))
+            before = len(front.log())
+            facts = boot_reads(client, disk, place)
+            assert facts["prefetch"]["blocks"] >= len(TOUCHED) - 3
+            asked = [line for line in front.log()[before:] if str(line["path"]).endswith(path)]
+            assert {line["status"] for line in asked} <= {200, 206}
+            cached.append({line["cache"] for line in asked})
+    assert cached == [{"MISS"}, {"HIT"}]

@@ -91,6 +91,11 @@ def test_a_redirect_is_followed_with_the_range(server, client):
     assert stream(client, 100, 200) == RAW[100:200]
 
 
+def test_a_part_with_the_status_of_a_whole_is_taken_by_what_it_says_it_is(server, client):
+    server.inject("file", lambda answer: setattr(answer, "status", 200))  # as rclone's S3 server answers
+    assert stream(client, 100, 200) == RAW[100:200]
+
+
 def whole_anyway(answer):
     answer.status, answer.body, answer.declared = 200, RAW, len(RAW)
     answer.headers.pop("Content-Range", None)
@@ -104,7 +109,12 @@ def without_range(answer):
     answer.headers.pop("Content-Range", None)
 
 
-@pytest.mark.parametrize("fault", [whole_anyway, another_range, without_range])
+def another_range_as_a_whole(answer):
+    another_range(answer)
+    answer.status = 200
+
+
+@pytest.mark.parametrize("fault", [whole_anyway, another_range, without_range, another_range_as_a_whole])
 def test_a_server_that_answers_with_another_part_is_refused(server, client, fault):
     server.inject("file", fault)
     with pytest.raises(ServerRefusedError, match="ranges"):
