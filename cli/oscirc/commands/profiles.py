@@ -1,4 +1,4 @@
-"""`oscirc profile add | bundle | list | remove`: boot profiles of released versions, and the bundles made of them."""
+"""`oscirc profile make | add | bundle | list | remove`: profiles of released versions, and their bundles."""
 
 from __future__ import annotations
 
@@ -15,6 +15,51 @@ from oscirc.output import human_bytes, print_done, print_json, print_table, say
 @click.group()
 def profile() -> None:
     """Boot profiles of released versions: what lets clients fetch a boot in one stream."""
+
+
+@profile.command()
+@click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
+@click.argument("traces", nargs=-1, required=True, metavar="TRACE…", type=click.Path(path_type=Path))
+@click.option("--name", default="boot", show_default=True, help="The profile's name: clients use 'boot' by default.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The profile's file (default: <image>-<version>.<name>.profile.json).",
+)
+@click.option("--force", is_flag=True, help="Overwrite the output.")
+@json_option
+def make(
+    reference: str, traces: tuple[Path, ...], *, name: str, output: Path | None, force: bool, as_json: bool
+) -> None:
+    """Write a profile of what mounts of a version read: a desktop session, a build, whatever is done often.
+
+    Traces are written by `oscirc mount --trace FILE`, until the mount ends. Several become one profile: what most of
+    them touched comes first.
+
+    \b
+    Example:
+      oscirc mount alice/debian@12.1 /mnt --trace session.trace
+      oscirc profile make alice/debian@12.1 session.trace --name session -o session.profile.json
+      oscirc profile add alice/debian@12.1 session.profile.json
+    """
+    from oscirc import output_places, profile_making
+    from oscirc_blockstore.errors import LocalError
+    from oscirc_blockstore.names import check_channel
+    from oscirc_remote.resolving import resolve
+
+    check_channel(name)
+    resolved = resolve(reference)
+    place = output or Path(f"{resolved.image}-{resolved.version_label}.{name}.profile.json")
+    if place.exists() and not force:
+        raise LocalError(f"{place} is there already", hint="give another name, or --force")
+    output_places.check_file(place)
+    geometry = resolved.manifest.geometry
+    made = profile_making.make(traces, name, resolved.manifest_digest, geometry)
+    output_places.write(place, made.serialise())
+    size = len(made.positions) * geometry.block_size
+    facts = {"file": str(place), "name": name, "runs": made.runs, "blocks": len(made.positions), "bytes": size}
+    print_done(facts, f"{place}: {len(made.positions)} blocks, {human_bytes(size)} of the disk", as_json=as_json)
 
 
 @profile.command()
