@@ -28,8 +28,7 @@ MOST_ALIKE = 8
 _WORD = 8
 _WORDS = PAGE_SIZE // _WORD
 _LAST_WINDOW = _WORDS - 2  # the last word at which a window of two words begins
-_SAMPLED = np.uint64(0x5 << 61)  # windows whose hash begins with these three bits take part
-_SAMPLE_SPAN = np.uint64(1 << 61)
+_SAMPLED, _SAMPLE_SHIFT = np.uint64(0x5), np.uint64(61)  # windows whose hash begins with these three bits take part
 _FIRST, _SECOND, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x2545F4914F6CDD1D)
 _FUNCTIONS = np.array([0x165667B19E3779F9, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F, 0xE7037ED1A0B428DB], dtype=np.uint64)
 _HALF = np.uint64(32)
@@ -72,14 +71,18 @@ def _fingerprints(words: Words) -> Words:
 def _features(block: bytes, pages: int) -> Words:
     minima = np.full((pages, FEATURES), NO_FEATURE, dtype=np.uint64)
     starts = np.arange(pages) * _WORDS
+    # made once: to get memory from the system and touch it anew costs as much as to fill it
+    hashes, scratch = (np.zeros(pages * _WORDS, dtype=np.uint64) for _ in range(2))
+    samples = np.empty(pages * _WORDS, dtype=np.bool_)
     for shift in range(_WORD):
         count = len(block) // _WORD - (1 if shift else 0)
         words = np.frombuffer(block, dtype="<u8", count=count, offset=shift)
-        hashes = np.zeros(pages * _WORDS, dtype=np.uint64)
         np.multiply(words, _FIRST, out=hashes[:count])
-        hashes[: count - 1] += words[1:] * _SECOND
+        np.multiply(words[1:], _SECOND, out=scratch[: count - 1])
+        hashes[: count - 1] += scratch[: count - 1]
         hashes.reshape(pages, _WORDS)[:, _LAST_WINDOW:] = 0  # windows do not reach into the next page
-        chosen = np.flatnonzero((hashes - _SAMPLED) < _SAMPLE_SPAN)
+        np.right_shift(hashes, _SAMPLE_SHIFT, out=scratch)
+        chosen = np.flatnonzero(np.equal(scratch, _SAMPLED, out=samples))
         if not len(chosen):
             continue
         sampled = hashes[chosen]

@@ -14,6 +14,7 @@ from oscirc_blockstore.errors import DeadlineExceededError, OscircError, Unreach
 if TYPE_CHECKING:
     from oscirc.composition import VersionReference
     from oscirc.output import Bar
+    from oscirc_blockstore.delta_making import Load, WholeLength
     from oscirc_blockstore.digests import Digest
     from oscirc_blockstore.disk_source import DiskSource
     from oscirc_blockstore.image_index import ImageIndex
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from oscirc_remote.resolving import Resolved
 
 _PATIENCE_S = 60.0
+_MOST_POSITIONS = 1 << 20
+"""Of a longer disk the list of what its blocks cost would take more memory than asking it saves work."""
 NO_NUMPY_HINT = "install numpy, or oscirc with its extra: oscirc[delta]"
 
 
@@ -92,7 +95,7 @@ def add_packs(
         return []
     if not has_numpy():
         raise UsageError("delta packs are made with numpy, which is not here", hint=NO_NUMPY_HINT)
-    from oscirc_blockstore.delta_making import Version, usual_whole_length
+    from oscirc_blockstore.delta_making import Version
     from oscirc_blockstore.delta_record import DEFAULT_LEVEL
     from oscirc_publisher.accelerating import VersionName
     from oscirc_publisher.differencing import add_pack
@@ -124,7 +127,7 @@ def add_packs(
                         Version(old.manifest_digest, old.manifest),
                         Version(new.manifest_digest, new.manifest),
                         load,
-                        usual_whole_length,
+                        _whole_length(new, load),
                         block_at=block_at,
                         level=DEFAULT_LEVEL if level is None else level,
                         again=again,
@@ -133,6 +136,19 @@ def add_packs(
                     )
                 )
     return added
+
+
+def _whole_length(new: Resolved, load: Load) -> WholeLength:
+    """What block files cost as the repository lists it, where it does."""
+    from oscirc_blockstore.delta_making import stated_whole_length, usual_whole_length
+    from oscirc_blockstore.table import NODE_SIZE
+    from oscirc_remote.block_lengths import known_lengths
+    from oscirc_remote.opening import listing_of
+
+    geometry = new.manifest.geometry
+    if geometry.disk_size // geometry.block_size > _MOST_POSITIONS:
+        return usual_whole_length
+    return stated_whole_length(known_lengths(new, listing_of(new), lambda digest: load(digest, NODE_SIZE)))
 
 
 def add_to_published(

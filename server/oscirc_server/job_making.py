@@ -13,6 +13,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -24,7 +25,7 @@ from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.profile import Profile
 from oscirc_blockstore.table import NODE_SIZE
 from oscirc_server.installation import Installation
-from oscirc_server.services import accelerators
+from oscirc_server.services import accelerators, blocks
 from oscirc_server.services.job_plans import LEAST_NETWORKS
 from oscirc_server.services.jobs import BUNDLE_JOB, DELTA_JOB, Wanted
 from oscirc_server.stored_blocks import StoredBlocks
@@ -66,10 +67,17 @@ def _make_delta(installation: Installation, wanted: Wanted, target: Path, thread
     if listed.find(DELTA, name) is not None:
         return Made(facts={"nothing": "there is one already"})
     load = StoredBlocks(installation.storage).load
-    with delta_making.made_pack(old, new, load, delta_making.usual_whole_length, workers=threads) as pack:
+    whole_length = delta_making.stated_whole_length(partial(_stored_length, installation))
+    with delta_making.made_pack(old, new, load, whole_length, workers=threads) as pack:
         _copy(pack.file, target)
         facts = {"blocks": pack.blocks, "records": pack.records, "whole_bytes": pack.whole_bytes}
         return Made(DELTA, name, dict(facts))
+
+
+def _stored_length(installation: Installation, digest: Digest) -> int | None:
+    with installation.database.read() as session:
+        stored = blocks.stored(session, [digest])
+    return stored[digest].stored_length if digest in stored else None
 
 
 def _make_bundle(installation: Installation, wanted: Wanted, target: Path, threads: int) -> Made:
@@ -77,13 +85,13 @@ def _make_bundle(installation: Installation, wanted: Wanted, target: Path, threa
         digest, manifest = accelerators.manifest_of(session, *wanted.names)
         listed = accelerators.listing(session, digest)
         recorded = _recorded(installation, listed, wanted.argument)
-    blocks = StoredBlocks(installation.storage)
+    stored = StoredBlocks(installation.storage)
     if wanted.argument.startswith(FLEET_PREFIX):
         reason = _unwanted(installation, manifest, listed, recorded)
         if reason:
             return Made(facts={"nothing": reason})
     with bundle_making.built_bundle(
-        recorded, manifest, lambda block, raw_size, _position: blocks.load(block, raw_size), workers=threads
+        recorded, manifest, lambda block, raw_size, _position: stored.load(block, raw_size), workers=threads
     ) as built:
         _copy(built.file, target)
         return Made(BUNDLE, recorded.name, {"blocks": built.blocks, "raw_bytes": built.raw_bytes})
@@ -111,8 +119,8 @@ def _unwanted(installation: Installation, manifest: Manifest, listed: Listing, f
     before = listed.find(BUNDLE, fleet.name)
     if before is None:
         return ""
-    blocks = StoredBlocks(installation.storage)
-    _, places = bundle_making.contents(fleet, manifest, lambda block, size, _position: blocks.load(block, size))
+    stored = StoredBlocks(installation.storage)
+    _, places = bundle_making.contents(fleet, manifest, lambda block, size, _position: stored.load(block, size))
     change = _change(_blocks_of(installation, before, manifest), places.keys())
     return "" if change > LEAST_CHANGE else f"{change:.0%} of its blocks are others than before"
 

@@ -178,3 +178,9 @@ def test_no_room_for_what_is_made_is_an_error_of_this_machine(store, monkeypatch
     with pytest.raises(LocalError, match="No space left") as caught:
         made(store, store.version([block(1)]), store.version([block(2)]))
     assert "TMPDIR" in caught.value.hint
+
+
+def test_what_a_whole_block_costs_is_asked_before_it_is_tried():
+    asked = delta_making.stated_whole_length({digest_of(b"a"): 77}.get)
+    assert asked(digest_of(b"a"), b"a") == 77
+    assert asked(digest_of(b"b"), bytes(1 << 16)) == delta_making.usual_whole_length(digest_of(b"b"), bytes(1 << 16))

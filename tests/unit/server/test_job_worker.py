@@ -15,7 +15,7 @@ from oscirc_blockstore import bundle, delta, delta_making
 from oscirc_blockstore.accelerators import BUNDLE, DELTA, PROFILE
 from oscirc_blockstore.bundle_making import built_bundle
 from oscirc_blockstore.delta_making import Version, made_pack
-from oscirc_blockstore.digests import digest_of
+from oscirc_blockstore.digests import block_path, digest_of
 from oscirc_blockstore.profile import Profile
 from oscirc_server import job_worker, repository
 from oscirc_server.collection.collecting import collect
@@ -75,12 +75,17 @@ def listed(world):
 
 
 def pack_here(installation, old, new):
-    """The pack as `oscirc delta make` makes it."""
+    """The pack as `oscirc delta make` makes it, which asks the repository's list of what blocks cost."""
+
+    def stored_length(digest):
+        frame = installation.storage.get(block_path(digest), 1 << 20)
+        return None if frame is None else len(frame)
+
     with made_pack(
         Version(old.digest, old.manifest),
         Version(new.digest, new.manifest),
         StoredBlocks(installation.storage).load,
-        delta_making.usual_whole_length,
+        delta_making.stated_whole_length(stored_length),
     ) as made:
         return made.file.read()
 
