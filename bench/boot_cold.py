@@ -34,13 +34,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import must_show
-import unlearnt
-from cells import Cell, Disk, Place, Results, Run, load
+from cells import Cell, Disk, Place, Results, Run, Took, load
 from contenders import Contender, Failed, Setting, TooSlow
 from harness import DISKS, RESULTS, ROOT, machine
 from link import Link
 from peers import all_contenders
 from replay import AS_GUEST
+from revisions import revision
 from staging import Stage, is_prepared, nginx, prepare, stage_disk
 
 STAGES = {"debian12": "Debian 12", "debian13": "Debian 13"}
@@ -149,20 +149,9 @@ def _lines(log: Path) -> int:
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
-def revision() -> str:
-    """A digest of what is measured and of what measures it: this project's rooms and the benchmark's own modules."""
-    rooms = ("blockstore", "remote", "fusedriver", "cli")
-    sources = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
-    own = ("boot_cold", "contenders", "unlearnt", "peers", "link", "replay", "staging")
-    digest = hashlib.sha256()
-    for path in sorted([*sources, unlearnt.ROOM / unlearnt.LIST, *(ROOT / "bench" / f"{name}.py" for name in own)]):
-        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
 def key_of(stage: Stage) -> str:
     """What a cell's figures hold for: code, stage, machine."""
-    facts = (revision(), (stage.directory / "stage.json").read_text(), json.dumps(asdict(machine())))
+    facts = (revision("boot_cold"), (stage.directory / "stage.json").read_text(), json.dumps(asdict(machine())))
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
 
 
@@ -210,7 +199,12 @@ class Bench:
         for name, stage in stages.items():
             touched = stage.touched()
             results.disks[name] = Disk(
-                STAGES[name], key_of(stage), touched.blocks, touched.raw_bytes, touched.frame_bytes
+                STAGES[name],
+                key_of(stage),
+                touched.blocks,
+                touched.raw_bytes,
+                touched.frame_bytes,
+                revision("boot_cold"),
             )
 
     def run(self, cells: list[tuple[Place, int]]) -> None:
@@ -254,7 +248,7 @@ class Bench:
 
 def main() -> int:
     """Measure, keep, judge."""
-    arguments = _arguments()
+    arguments, began = _arguments(), time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is mounted is unmounted all the same
     path = RESULTS / ("boot_quick.json" if arguments.quick else "boot_cold.json")
     disks = arguments.disk or (["debian12"] if arguments.quick else list(STAGES))
@@ -264,6 +258,7 @@ def main() -> int:
         if not is_prepared(name, stage_disk(name)):
             print(f"{name}: its stage is not there and is made first: a disk, a publication, three boots; 15 minutes")
     stages = {name: prepare(name, stage_disk(name)) for name in disks}
+    prepared = time.monotonic()
     results = load(path)
     work = Path(tempfile.mkdtemp(prefix="oscirc-bench-", dir=DISKS))
     try:
@@ -275,6 +270,8 @@ def main() -> int:
         rest = cells if arguments.fresh else results.missing(cells)
         print(f"{len(cells)} cells, {len(cells) - len(rest)} of them measured before", flush=True)
         bench.run(rest)
+        results.took = Took(round(prepared - began, 1), round(time.monotonic() - prepared, 1), len(rest))
+        print(results.took.line(), flush=True)
         results.save(path)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -83,17 +83,36 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A replayed disk: its title, the newest key of its cells, and the blocks that its trace touches."""
+    """A replayed disk: its title, the newest key of its cells, the blocks that its trace touches, and the code
+    (`revisions.py`) that the key stands for.
+    """
 
     title: str
     key: str
     blocks: int
     raw_bytes: int
     frame_bytes: int
+    code: str = ""
 
     def limit_s(self, rate_mbit: float) -> float:
         """Seconds that a link of this rate needs for the touched blocks as zstd level 6 frames."""
         return 8 * self.frame_bytes / (rate_mbit * 1e6)
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """How long the last run took, in seconds, and how many cells it measured; `preparing_s` is near nothing where the
+    stages were there.
+    """
+
+    preparing_s: float
+    measuring_s: float
+    cells: int
+
+    def line(self) -> str:
+        """As it is printed."""
+        whole = self.preparing_s + self.measuring_s
+        return f"{self.cells} cells in {self.measuring_s:.1f} s; with the preparation of disks {whole:.1f} s"
 
 
 @dataclass
@@ -105,6 +124,7 @@ class Results:
     disks: dict[str, Disk] = field(default_factory=dict)
     contenders: dict[str, dict[str, str]] = field(default_factory=dict)
     cells: dict[Place, Cell] = field(default_factory=dict)
+    took: Took | None = None
 
     def is_old(self, cell: Cell) -> bool:
         """Whether it was measured with other code, on another stage or machine than its disk's newest."""
@@ -131,6 +151,7 @@ class Results:
             "machine": self.machine,
             "disks": {name: asdict(disk) for name, disk in self.disks.items()},
             "contenders": self.contenders,
+            **({} if self.took is None else {"took": asdict(self.took)}),
         }
         lines = [
             json.dumps({**asdict(cell.place), "key": cell.key, "runs": [asdict(run) for run in cell.runs]})
@@ -154,6 +175,7 @@ def parse(text: str) -> Results:
     results = Results(document["measured"], document["machine"])
     results.disks = {name: Disk(**facts) for name, facts in document["disks"].items()}
     results.contenders = document["contenders"]
+    results.took = Took(**document["took"]) if "took" in document else None
     for entry in document["cells"]:
         runs = tuple(Run(**run) for run in entry.pop("runs"))
         key = entry.pop("key")

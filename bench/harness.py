@@ -24,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from revisions import revision  # noqa: E402
 from support.commands import Repository, Workstation, add_publisher, initialise, serving  # noqa: E402
 
 __all__ = ["Repository", "Workstation", "add_publisher", "initialise", "serving"]
@@ -131,15 +132,16 @@ def fresh_repository(directory: Path, publisher: str = "bench") -> Iterator[tupl
         yield station, repository
 
 
-def stamped(figures: dict[str, object]) -> dict[str, object]:
-    """Figures with the day and the machine that they were measured on."""
-    return {"measured": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": asdict(machine()), **figures}
+def stamped(name: str, figures: dict[str, object]) -> dict[str, object]:
+    """A benchmark's figures with the day, the machine and the code that they were measured with."""
+    day = datetime.now(UTC).strftime("%Y-%m-%d")
+    return {"measured": day, "machine": asdict(machine()), "code": revision(name), **figures}
 
 
 def save(name: str, figures: dict[str, object]) -> None:
     """Write a benchmark's figures, and print them."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(stamped(figures), indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(json.dumps(stamped(name, figures), indent=1) + "\n", encoding="utf-8")
     print(f"\n{name}")
     for key, value in figures.items():
         print(f"  {key}: {value}")

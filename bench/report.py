@@ -1,7 +1,8 @@
 """The boot benchmark's results for readers: Markdown tables and one SVG plot. Values in, text out; no clock.
 
 Tables: for each disk every contender's whole way over the limit on every link, then seconds, bytes and requests on the
-two links that most bounds hang on. `>12` was stopped there; a dagger marks a cell that other code than the newest gave.
+two links that most bounds hang on. `>12` was stopped there; a dagger marks a cell that other code than the newest gave
+(whether the newest is the present code, `run.py` says).
 The plot has the same ratios, one panel per rate, one row per disk, logarithmic, with the limit as a line.
 """
 
@@ -27,7 +28,8 @@ COLOURS = {
 
 _LEARNT = """\
 The list of what boots read that oscirc ships was learnt from boots of these releases, too. With one that was learnt
-from the other releases only (`bench/unlearnt.py`), which is how a boot goes of a system that it never saw:
+from the other releases only (`bench/unlearnt.py`; for Debian 12 from Debian 13 and 14, for Debian 13 from Debian 12
+and 14), which is how a boot goes of a system that it never saw:
 """
 
 

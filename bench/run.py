@@ -16,6 +16,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import report
@@ -23,6 +24,7 @@ import update_report
 import update_results
 import warm_report
 from cells import load
+from revisions import is_older
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -56,14 +58,24 @@ def where(machine: dict[str, object], measured: object) -> str:
     return f"Measured {measured} on {names}.\n"
 
 
+def older(name: str, codes: dict[str, object]) -> str:
+    """What is said below a table of figures, by title, that were measured with other code than the present."""
+    found = [title for title, code in codes.items() if is_older(code, name)]
+    if not found:
+        return ""
+    return f"\nOlder than the present code{'' if found == list(codes) else ': ' + '; '.join(found)}.\n"
+
+
 def section(name: str) -> str:
     """One benchmark's purpose and figures."""
     if name == "boot_cold":
         results = load(RESULTS / "boot_cold.json")
         body, line = report.markdown(results), where(results.machine, results.measured)
+        line += older(name, {disk.title: disk.code for disk in results.disks.values()})
     elif name == "update":
         updates = update_results.load(RESULTS / "update.json")
         body, line = update_report.markdown(updates), where(updates.machine, updates.measured)
+        line += older(name, {pair.title: pair.code for pair in updates.pairs.values()})
     elif name == "warm_boot":
         disks = json.loads((RESULTS / "warm_boot.json").read_text(encoding="utf-8"))["disks"]
         body = warm_report.markdown(disks)
@@ -71,9 +83,11 @@ def section(name: str) -> str:
         lines = [where(disks[disk]["machine"], disks[disk]["measured"]) for disk in sorted(disks)]
         # One line where all were measured at once.
         line = lines[0] if len(set(lines)) == 1 else "\n".join(map("{}: {}".format, titles, lines))
+        line += older(name, {title: disks[disk].get("code") for title, disk in zip(titles, sorted(disks), strict=True)})
     else:
         document = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         line = where(document.pop("machine"), document.pop("measured"))
+        line += older(name, {"": document.pop("code", None)})
         rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in document.items())
         body = f"| figure | value |\n|---|---|\n{rows}\n"
     return f"## {name}\n\n{purpose(name)}\n\n{body}\n{line}"
@@ -125,6 +139,7 @@ def _run(command: list[str]) -> int:
 
 def main() -> int:
     """Run what is named, or all; then write the page from whatever results there are."""
+    began = time.monotonic()
     names, options = split(sys.argv[1:])
     failed = []
     for name in names:
@@ -135,6 +150,7 @@ def main() -> int:
         print(f"\n=== {name}", flush=True)
         if _run([sys.executable, str(HERE / f"{module}.py"), *extra]):
             failed.append(name)
+    print(f"\nall of it took {time.monotonic() - began:.0f} s")
     if names != ["quick"]:
         write_page()
     if failed:

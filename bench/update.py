@@ -37,6 +37,7 @@ import update_nights
 import update_pairs
 from harness import DISKS, RESULTS, Finished, machine
 from link import Counters, Link
+from revisions import revision
 from update_must_show import BLOCKS, PACKS, PROFILED, STRONG
 from update_ours import PACKED, PLAIN, Client, Publication, frame_lengths, publication
 from update_pairs import DiskPair
@@ -137,7 +138,7 @@ class Comparison:
         found = Pair(
             self.pair.title, self.key, update_pairs.BLOCK * len(new), sum(after.values()),
             sum(length for digest, length in after.items() if digest not in before), self.pair.package_lines(),
-            known.updates if known else {}, known.booted if known else {},
+            known.updates if known else {}, known.booted if known else {}, revision("update"),
         )  # fmt: skip
         self.results.pairs[self.pair.name] = found
         return found

@@ -16,11 +16,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from harness import ROOT
+from revisions import revision
 
 FORM = 1
-_ROOMS = ("blockstore", "remote", "publisher", "server", "fusedriver", "cli")
-_OWN = ("update", "update_pairs", "update_ours", "update_peers", "update_booted", "update_nights", "link", "staging")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,9 @@ class Night:
 
 @dataclass
 class Pair:
-    """Two versions of a disk: `used_bytes` of the new one's blocks with data, and the packages that changed."""
+    """Two versions of a disk: `used_bytes` of the new one's blocks with data, the packages that changed, and the code
+    (`revisions.py`) that the key stands for.
+    """
 
     title: str
     key: str
@@ -100,6 +100,7 @@ class Pair:
     packages: list[str]
     updates: dict[str, Update] = field(default_factory=dict)
     booted: dict[str, Booted] = field(default_factory=dict)
+    code: str = ""
 
 
 @dataclass
@@ -144,9 +145,7 @@ def load(path: Path) -> Results:
 def key_of(disks: Iterable[Path], machine: dict[str, object]) -> str:
     """What figures hold for: this project's code and the benchmark's, these disks, that machine."""
     digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode())
-    sources = [path for room in _ROOMS for path in (ROOT / room).rglob("*.py")]
-    for path in sorted([*sources, *(ROOT / "bench" / f"{name}.py" for name in _OWN)]):
-        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    digest.update(revision("update").encode())
     for disk in disks:
         stat = disk.stat()
         digest.update(f"{disk.name} {stat.st_size} {stat.st_mtime_ns}\0".encode())

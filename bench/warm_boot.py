@@ -262,7 +262,7 @@ def measure(name: str, count: int) -> tuple[dict[str, object], bool]:
 def keep(file: Path, name: str, figures: dict[str, object]) -> None:
     """Put one disk's figures among the others' in the results."""
     disks = json.loads(file.read_text(encoding="utf-8"))["disks"] if file.exists() else {}
-    disks[name] = stamped(figures)
+    disks[name] = stamped("warm_boot", figures)
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps({"disks": dict(sorted(disks.items()))}, indent=1) + "\n", encoding="utf-8")
 

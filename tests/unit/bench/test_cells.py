@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cells import Cell, Disk, Place, Results, Run, load, parse
+from cells import Cell, Disk, Place, Results, Run, Took, load, parse
 
 RUN = Run(5.0, 0.5, 4.0, 60_000_000, 15, 0, 0.1)
 PLACE = Place("debian12", 100, 20, "oscirc-profile")
@@ -89,3 +89,16 @@ def test_the_ratio_is_to_what_the_link_needs_for_the_frames():
     assert found.disks["debian12"].limit_s(100) == 4.0
     assert found.ratio(cell) == 1.25
     assert found.ratio(cell, replay=True) == 1.0
+
+
+def test_how_long_a_run_took_is_kept_and_can_be_read_off():
+    found = results()
+    found.took = Took(300.5, 150.0, 8)
+    assert parse(found.serialise()).took == found.took
+    assert found.took.line() == "8 cells in 150.0 s; with the preparation of disks 450.5 s"
+
+
+def test_results_from_before_the_code_was_kept_are_read():
+    text = results().serialise().replace(',\n   "code": ""', "")
+    assert '"code"' not in text
+    assert parse(text) == results()

@@ -1,7 +1,10 @@
 """`make bench`'s arguments, and the page that it writes into."""
 
+import json
+
 import pytest
 import run
+from revisions import revision
 
 
 def test_a_new_section_goes_to_the_end_and_a_known_one_stays_where_it_is():
@@ -41,3 +44,25 @@ def test_each_benchmark_says_what_it_must_show_or_measures():
     for name in run.BENCHMARKS:
         assert len(run.purpose(name)) > 100
         assert "python bench/" not in run.purpose(name)
+
+
+def test_figures_of_other_code_than_the_present_are_named():
+    now = revision("boot_cold")
+    assert run.older("boot_cold", {"Debian 12": now, "Debian 13": now}) == ""
+    assert run.older("boot_cold", {"Debian 12": now, "Debian 13": "old"}) == (
+        "\nOlder than the present code: Debian 13.\n"
+    )
+    assert run.older("boot_cold", {"Debian 12": "", "Debian 13": "old"}) == "\nOlder than the present code.\n"
+
+
+def test_a_section_says_that_its_figures_are_older_until_they_are_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    machine = {"processor": "p", "cores": 2, "memory_gib": 4, "kernel": "k"}
+    figures = {"measured": "2026-01-01", "machine": machine, "megabytes": 7}
+    (tmp_path / "publish.json").write_text(json.dumps(figures))
+    assert run.section("publish").endswith("Linux k.\n\nOlder than the present code.\n")
+    (tmp_path / "publish.json").write_text(json.dumps({**figures, "code": revision("publish")}))
+    text = run.section("publish")
+    assert "Older" not in text
+    assert "| megabytes | 7 |" in text
+    assert "| code |" not in text
