@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from oscirc import output_places, recording_leftovers, recording_progress
+from oscirc import output_places, recording_leftovers, recording_progress, recording_terminal
 from oscirc.output import say, warn
 from oscirc_blockstore import trace
 from oscirc_blockstore.errors import BusyError, DeadlineExceededError, LocalError, OscircError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from oscirc_publisher.disks import DiskFormat
     from oscirc_vmlaunch.accelerators import Request
     from oscirc_vmlaunch.launching import RunningMachine
-    from oscirc_vmlaunch.machine import FirmwareKind
+    from oscirc_vmlaunch.machine import Display, FirmwareKind
 
 LOGIN = "login:"
 MACHINES = ((1024, 2), (2048, 1), (1536, 2), (3072, 1))
@@ -46,7 +46,10 @@ UNMOUNT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RecordingOptions:
-    """How to record. `until` is a regular expression on the serial console; `settle_s` goes on for so long after it."""
+    """How to record. `until` is a regular expression on the serial console; `settle_s` goes on for so long after it.
+
+    `interactive`: neither counts, nor `timeout_s`; the console is this terminal, and who sits there ends it.
+    """
 
     name: str = "boot"
     until: str = LOGIN
@@ -57,6 +60,8 @@ class RecordingOptions:
     memory_mib: int | None = None
     cpus: int | None = None
     keep_traces: Path | None = None
+    interactive: bool = False
+    display: Display = "none"
 
     def machine(self, run: int, minimum_memory_mib: int) -> tuple[int, int]:
         """Memory (MiB) and processors of a run."""
@@ -113,14 +118,18 @@ def _runs(
 ) -> Iterator[Profile]:
     for number in range(options.runs):
         memory, cpus = options.machine(number, system.minimum_memory_mib)
-        say(f"run {number + 1} of {options.runs}: {memory} MiB, {cpus} processors; until {options.until!r} is shown")
+        ends = recording_terminal.UNTIL if options.interactive else f"until {options.until!r} is shown"
+        say(f"run {number + 1} of {options.runs}: {memory} MiB, {cpus} processors; {ends}")
         with recording_leftovers.private_directory() as work:
             file = work / "trace"
             try:
                 seen_by = screen if number == options.runs - 1 else None
                 touched = recording_progress.Touched(file, block_size)
-                with recording_progress.bar_for(f"run {number + 1}") as bar:
-                    watch = Watch(bar, touched)
+                with contextlib.ExitStack() as shown:
+                    watch = None
+                    if not options.interactive:  # else the terminal is the guest's
+                        bar = shown.enter_context(recording_progress.bar_for(f"run {number + 1}"))
+                        watch = Watch(bar, touched)
                     _run(prepare, system, work / recording_leftovers.MOUNT, file, memory, cpus, options, seen_by, watch)
             except OscircError as error:
                 error.args = (f"run {number + 1} ({memory} MiB, {cpus} processors): {error}",)
@@ -172,7 +181,7 @@ def _run(
     cpus: int,
     options: RecordingOptions,
     screen: Screen | None,
-    watch: Watch,
+    watch: Watch | None,
 ) -> None:
     import asyncio
 
@@ -228,8 +237,18 @@ async def _boot(
         )
     )
     try:
-        machine = await launching.start(instance, disk, manifest_digest=manifest_digest, graphics=screen is not None)
+        machine = await launching.start(
+            instance,
+            disk,
+            manifest_digest=manifest_digest,
+            display=options.display,
+            graphics=screen is not None,
+            paused=options.interactive,
+        )
         try:
+            if options.interactive:
+                await recording_terminal.stay(machine)
+                return
             async with _shown(watch, instance.console_log):
                 await console.wait_for_text(
                     instance.console_log, options.until, deadline_s=options.timeout_s, alive=machine.alive
@@ -238,6 +257,8 @@ async def _boot(
             if screen is not None:
                 await _look(machine, screen)
         except OscircError as error:
+            if options.interactive:
+                raise
             raise DeadlineExceededError(
                 f"the guest did not show {options.until!r}: {error}",
                 hint=f"its console ended with: {_tail(instance.console_log)!r}; another --until or --timeout may help",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from oscirc_fusedriver.readers import MountOptions, PreparedImage
     from oscirc_publisher.rest import RestClient
     from oscirc_remote.resolving import Resolved
+    from oscirc_vmlaunch.machine import Display
 
 
 @click.command()
@@ -33,6 +34,14 @@ if TYPE_CHECKING:
 @click.option("--memory", type=click.IntRange(1), help="Memory in MiB of every run (default: another for each).")
 @click.option("--cpus", type=click.IntRange(1, 255), help="Processors of every run (default: another for each).")
 @click.option("--keep-traces", type=click.Path(path_type=Path), help="Keep the read traces in this directory.")
+@click.option("--interactive", is_flag=True, help="Record by hand: the console is this terminal; Ctrl-] ends it.")
+@click.option(
+    "--display",
+    type=click.Choice(["none", "gtk", "sdl"]),
+    default="none",
+    show_default=True,
+    help="With --interactive: a window with the guest's display.",
+)
 @screenshot_options
 @click.option("--screenshot-file", type=click.Path(path_type=Path), help="Keep the picture (PNG) in this file.")
 @click.option("--force", is_flag=True, help="Overwrite the output.")
@@ -51,6 +60,8 @@ def record(
     memory: int | None,
     cpus: int | None,
     keep_traces: Path | None,
+    interactive: bool,
+    display: str,
     screenshot: bool,
     alt: str,
     blank_screenshot: bool,
@@ -66,18 +77,23 @@ def record(
     With --screenshot what the display of the last boot shows at the prompt is put beside the version, for the image's
     page; that takes a token of its publisher. A display that shows nothing is told of and not sent.
 
+    With --interactive one boot is recorded until Ctrl-] is typed or the guest is shut down, whatever --until and --runs
+    say: what you do meanwhile is in the profile. Several of them are merged with --keep-traces and `profile make`.
+
     \b
     Example:
       oscirc record alice/debian -o debian.profile.json
       oscirc record alice/debian@12.1 --runs 1 --screenshot --alt 'Debian 12 at its login prompt'
       oscirc record alice/debian --name desktop --until 'Reached target .*Graphical'
+      oscirc record alice/debian --name session --interactive --display gtk
     """
-    from oscirc import composition, output_places, recording, screenshots
+    from oscirc import composition, output_places, recording, recording_terminal, screenshots
     from oscirc_blockstore.errors import LocalError
     from oscirc_blockstore.names import check_channel
     from oscirc_remote.resolving import resolve_for_boot
 
     check_channel(name)
+    recording_terminal.check(interactive=interactive, display=display, screenshot=screenshot, as_json=as_json)
     wish = screenshots.wish(wanted=screenshot, alt=alt, blank_too=blank_screenshot, file=screenshot_file)
     resolved = resolve_for_boot(reference)
     for warning in resolved.warnings:
@@ -91,12 +107,14 @@ def record(
         name=name,
         until=until,
         settle_s=settle,
-        runs=runs,
+        runs=1 if interactive else runs,
         timeout_s=timeout,
         accelerator=accel,
         memory_mib=memory,
         cpus=cpus,
         keep_traces=keep_traces,
+        interactive=interactive,
+        display=cast("Display", display),
     )
 
     def prepare(chosen: MountOptions) -> PreparedImage:

@@ -179,7 +179,7 @@ def test_a_recording_begins_with_what_dead_ones_left(boots, monkeypatch):
 def test_a_guest_that_was_started_is_stopped_and_forgotten_whatever_happens(monkeypatch, tmp_path, failure):
     stopped = []
 
-    async def start(instance, disk, *, manifest_digest, graphics):
+    async def start(instance, disk, *, manifest_digest, graphics, **_):
         assert (disk, manifest_digest, graphics) == (Path("/disk"), DISK.hex(), False)
 
         class Machine:
@@ -227,7 +227,7 @@ def test_only_the_last_run_is_looked_at(boots, screens):
 def test_a_display_is_shown_after_the_prompt_and_one_that_cannot_be_had_is_a_warning(monkeypatch, capsys, failure):
     happened, picture = [], Picture(1, 1, bytes(3))
 
-    async def start(instance, disk, *, manifest_digest, graphics):
+    async def start(instance, disk, *, manifest_digest, graphics, **_):
         happened.append(f"start, graphics {graphics}")
         return SimpleNamespace(alive=lambda: True)
 
