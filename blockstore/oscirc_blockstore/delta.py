@@ -224,7 +224,7 @@ def build_index(
     body = b"".join(
         [_COUNTS.pack(*counts), *numbers, *(_little(c) for c in (*node_columns, *entries, *record_columns, *runs))]
     )
-    packed = pack(body, level=level, window_log=_INDEX_WINDOW_LOG)
+    packed = pack(body, level=level, window_log=_INDEX_WINDOW_LOG, checksum=True)
     if len(body) > MAX_INDEX_BYTES or HEAD_SIZE + len(packed) > MAX_INDEX_BYTES:
         raise DocumentRefusedError("these versions differ in more than a delta pack can say")
     return _HEAD.pack(MAGIC, len(packed), len(body), manifest, base, block_size, 0) + packed

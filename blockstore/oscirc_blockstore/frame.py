@@ -111,14 +111,14 @@ def decode_verified(frame: bytes | memoryview, raw_size: int, digest: Digest) ->
     return raw
 
 
-def pack(raw: bytes, *, level: int, window_log: int) -> bytes:
-    """An index as one frame, in the form that `unpack` takes."""
+def pack(raw: bytes, *, level: int, window_log: int, checksum: bool = False) -> bytes:
+    """An index as one frame, in the form that `unpack` takes; with a `checksum` no damage by chance is overlooked."""
     parameters = zstandard.ZstdCompressionParameters.from_level(
         level,
         source_size=len(raw),
         window_log=window_log,
         write_content_size=True,
-        write_checksum=False,
+        write_checksum=checksum,
         write_dict_id=False,
     )
     return zstandard.ZstdCompressor(compression_params=parameters).compress(raw)

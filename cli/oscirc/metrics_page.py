@@ -67,6 +67,7 @@ OF_MOUNTS = (
 OF_PACKS = (
     Shown("pack_rebuilt_blocks", "rebuilt_blocks", "Blocks that were made from old ones and a record."),
     Shown("pack_saved_bytes", "saved_bytes", "How many bytes more their block files would have been."),
+    Shown("pack_refused_packs", "refused_packs", "Times that a listed pack was not what it must be; it was not used."),
     Shown("pack_refused_records", "refused_records", "Records that made no right block; none was used."),
     Shown("pack_failed_records", "failed_records", "Records that could not be used; the block was fetched whole."),
 )

@@ -45,11 +45,13 @@ def _ahead(facts: Facts) -> str:
 
 
 def _packs(facts: Facts) -> list[tuple[str, str]]:
-    """What delta packs did, where there is one."""
+    """What delta packs did, where there is one or was one that is wrong."""
     packs = facts.get("packs")
-    if not isinstance(packs, dict) or not whole(packs, "packs"):
+    if not isinstance(packs, dict) or not (whole(packs, "packs") or whole(packs, "refused_packs")):
         return []
     text = f"{packs['rebuilt_blocks']} blocks made from old ones, {human_bytes(whole(packs, 'saved_bytes'))} saved"
+    if whole(packs, "refused_packs"):
+        text += f"; {packs['refused_packs']} times a pack was WRONG, it was not used"
     if whole(packs, "refused_records"):
         text += f"; {packs['refused_records']} records were WRONG, none was used"
     if whole(packs, "failed_records"):

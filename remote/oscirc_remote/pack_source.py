@@ -146,7 +146,13 @@ class PackSource:
         self._packs: tuple[_Pack, ...] = ()
         self._lock = threading.Lock()
         self._counters = Counters(
-            "rebuilt_blocks", "rebuilt_nodes", "record_bytes", "saved_bytes", "refused_records", "failed_records"
+            "rebuilt_blocks",
+            "rebuilt_nodes",
+            "record_bytes",
+            "saved_bytes",
+            "refused_packs",
+            "refused_records",
+            "failed_records",
         )
 
     @property
@@ -166,6 +172,10 @@ class PackSource:
                 if self._wants_all:
                     pack.runs = self._runs(pack)
                 self._packs = (*self._packs, pack)
+
+    def refuse(self) -> None:
+        """Count a pack whose head or index is wrong: it is not used, and blocks come whole."""
+        self._counters.add("refused_packs")
 
     def _runs(self, pack: _Pack) -> PackRuns:
         def is_wanted(record: Record) -> bool:

@@ -93,6 +93,9 @@ class Packs:
                 continue
             try:
                 judged.append((accelerator, self._index(accelerator, deadline)))
+            except IntegrityError as error:
+                self._source.refuse()
+                log.info("a delta pack was refused: %s", error)
             except OscircError as error:
                 log.info("a delta pack is of no use: %s", error)
             judged.sort(key=lambda pair: -self._source.worth(pair[1]))

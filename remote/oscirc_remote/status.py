@@ -80,6 +80,7 @@ class PrefetchStatus:
 class PackStatus:
     """What delta packs did: `packs` are in use; `record_bytes` were fetched where whole frames cost `saved_bytes` more.
 
+    `refused_packs`: how often a listed pack's head or index was not what it must be, so that the pack was not used.
     `refused_records` made no block that the table names (it was made of another mirror's record, or fetched whole);
     `failed_records` could not be had or lacked an old block (it was fetched whole). `requests` and `received_bytes` are
     all that packs took, their indexes too.
@@ -90,6 +91,7 @@ class PackStatus:
     rebuilt_nodes: int = 0
     record_bytes: int = 0
     saved_bytes: int = 0
+    refused_packs: int = 0
     refused_records: int = 0
     failed_records: int = 0
     requests: int = 0

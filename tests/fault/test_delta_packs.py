@@ -166,13 +166,39 @@ def test_who_has_nothing_old_asks_for_no_pack(updated, mirror, reader):
     assert mirror.count("blocks/*") == BLOCKS + 1
 
 
+def judged(holder, place, is_judged):
+    """The facts of a mount once they are so; the test's limit bounds it."""
+    while not is_judged(facts := holder.json("status", place)):
+        pass
+    return facts
+
+
 @pytest.mark.parametrize(
-    "fault", [flip_bit(0), flip_bit(200), replace(b"rubbish"), status(404)], ids=["head", "index", "rubbish", "absent"]
+    "fault",
+    [flip_bit(0), flip_bit(20), flip_bit(200), flip_each(), replace(b"rubbish")],
+    ids=["head", "version", "index", "every byte", "rubbish"],
 )
-def test_whatever_is_served_as_a_pack_no_byte_is_wrong(updated, mirror, holder, tmp_path, fault):
+def test_a_pack_whose_head_or_index_is_wrong_is_counted_and_its_blocks_are_fetched_whole(
+    updated, mirror, holder, tmp_path, fault
+):
     mirror.inject(updated.pack, fault)
-    read_in_disorder(mounted(holder, tmp_path / "mnt"))
-    assert holder.json("status", tmp_path / "mnt")["packs"]["rebuilt_blocks"] <= len(CHANGED)
+    disk = mounted(holder, tmp_path / "mnt", "--no-prefetch")
+    judged(holder, tmp_path / "mnt", lambda facts: facts["packs"]["refused_packs"])
+    read_in_disorder(disk)
+    packs = holder.json("status", tmp_path / "mnt")["packs"]
+    assert (packs["packs"], packs["rebuilt_blocks"], packs["refused_packs"]) == (0, 0, 1)
+    assert mirror.count("blocks/*") >= len(CHANGED)
+    assert "a pack was WRONG" in holder.run("status", tmp_path / "mnt")
+
+
+def test_a_pack_that_is_not_served_is_no_wrong_one(updated, mirror, holder, tmp_path):
+    mirror.inject(updated.pack, status(404))
+    disk = mounted(holder, tmp_path / "mnt", "--no-prefetch")
+    mirror.wait_until_asked(updated.pack)
+    read_in_disorder(disk)
+    packs = holder.json("status", tmp_path / "mnt")["packs"]
+    assert (packs["packs"], packs["rebuilt_blocks"], packs["refused_packs"]) == (0, 0, 0)
+    assert mirror.count("blocks/*") >= len(CHANGED)
 
 
 def test_records_that_are_wrong_are_counted_and_their_blocks_fetched_whole(updated, mirror, holder, tmp_path):

@@ -20,6 +20,7 @@ MOUNT = {
         "packs": 1,
         "rebuilt_blocks": 7,
         "saved_bytes": 900,
+        "refused_packs": 4,
         "refused_records": 1,
         "failed_records": 2,
         "received_bytes": 600,
@@ -68,6 +69,7 @@ def test_counts_and_seconds_are_what_the_mount_said():
     assert value(text, "oscirc_prefetch_hits_total", **LABELS) == 300
     assert value(text, "oscirc_prefetched_unused_blocks", **LABELS) == 100
     assert value(text, "oscirc_pack_rebuilt_blocks_total", **LABELS) == 7
+    assert value(text, "oscirc_pack_refused_packs_total", **LABELS) == 4
     assert value(text, "oscirc_pack_refused_records_total", **LABELS) == 1
     assert value(text, "oscirc_received_bytes_total", **LABELS, kind="packs", mirror="") == 600
     assert value(text, "oscirc_safe_to_unplug", **LABELS) == 0

@@ -169,3 +169,9 @@ def test_delta_packs_are_told_where_there_is_one_and_bad_records_loudly():
     assert "2 records were WRONG" in shown
     assert "1 could not be used" in shown
     assert "delta packs" not in "\n".join(status_text.mount_lines({**FACTS, "packs": {"packs": 0}}, now=0.0))
+
+
+def test_a_pack_that_was_refused_is_told_where_none_is_in_use_too():
+    packs = {"packs": 0, "rebuilt_blocks": 0, "saved_bytes": 0, "refused_packs": 1}
+    shown = "\n".join(status_text.mount_lines({**FACTS, "packs": packs}, now=0.0))
+    assert "1 times a pack was WRONG, it was not used" in shown

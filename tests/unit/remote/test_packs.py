@@ -63,6 +63,7 @@ def test_an_index_that_was_kept_badly_is_fetched_again(world):
     index_file(world.cache, ACCELERATOR.sha256).write_bytes(b"rubbish")
     use(world, ACCELERATOR)
     assert world.source.uses(ACCELERATOR)
+    assert world.counts("refused_packs") == (0,)  # nobody served it
 
 
 def test_the_index_of_a_pack_that_proved_wrong_is_not_kept(world):
@@ -99,7 +100,7 @@ def test_a_pack_that_is_not_as_it_was_listed_is_passed_over(world, change):
     wrong = Accelerator(DELTA, ACCELERATOR.name, **stated)
     use(world, wrong)
     assert not world.source.uses(wrong)
-    assert world.counts("packs") == (0,)
+    assert world.counts("packs", "refused_packs") == (0, 0 if "sha256" in change else 1)
 
 
 def test_a_pack_to_another_disk_is_passed_over(world):
