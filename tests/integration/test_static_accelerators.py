@@ -11,6 +11,7 @@ import pytest
 from support import front as fronts
 from support.certificates import certificate
 from support.commands import Workstation, add_publisher, free_port, initialise, serving
+from support.fault_server import FaultServer
 from support.nginx import nginx
 from support.s3 import s3_server
 
@@ -192,6 +193,31 @@ def test_a_bucket_gives_the_segments_that_are_not_here(published, bucket, tmp_pa
     assert facts["prefetch"]["failures"] == 0, facts["prefetch"]["last_problem"]
     assert facts["prefetch"]["blocks"] >= len(TOUCHED) - here - 3
     assert facts["requests"] <= 12
+
+
+def test_where_ranges_are_not_known_a_stream_comes_whole_and_what_is_passed_over_as_blocks(published, tmp_path):
+    repository, disk = published
+    index, path = the_bundle(repository.tree)
+    here = len(index.segments[0].entries)
+    pin, place, raw = repository.url.partition("#")[2], tmp_path / "mnt", (repository.tree / path[1:]).read_bytes()
+
+    def whole(answer):
+        answer.status, answer.body, answer.declared = 200, raw, len(raw)
+        answer.headers.pop("Content-Range", None)
+
+    with FaultServer(repository.tree) as server:
+        server.inject(path[1:], whole)
+        line = f"{server.url}#{pin}"
+        facts = boot_reads(new_client(tmp_path / "client", place, line), disk, place)
+        assert facts["prefetch"]["blocks"] >= len(TOUCHED) - 3
+        assert server.count("blocks/*") <= 12
+
+        again = tmp_path / "again"
+        other = new_client(tmp_path / "other", again, line)
+        boot_reads(other, disk, again, TOUCHED[:here], "--no-prefetch")
+        server.forget()
+        boot_reads(other, disk, again, TOUCHED)
+        assert server.count("blocks/*") >= len(TOUCHED) - here - 3
 
 
 def test_a_cache_before_a_bucket_streams_it_and_then_has_it(published, bucket, tmp_path):
