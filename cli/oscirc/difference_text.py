@@ -129,14 +129,16 @@ def _named(side: Side) -> str:
 def package_facts(
     old: SystemPackages, new: SystemPackages, changes: Sequence[PackageChange] | None
 ) -> dict[str, object]:
-    """For `--json`; `changes` is null where the two have no lists of packages that are read."""
+    """For `--json`; `changes`, the largest first, is null where the two have no lists of packages that are read; `size`
+    is in bytes, null where the package manager does not say.
+    """
     return {
         "old_system": old.name,
         "new_system": new.name,
         "unread": new.unread or old.unread or None,
         "changes": None
         if changes is None
-        else [{"name": change.name, "old": change.old, "new": change.new} for change in changes],
+        else [{"name": change.name, "old": change.old, "new": change.new, "size": change.size} for change in changes],
     }
 
 
@@ -154,7 +156,8 @@ def package_lines(
         mark = "+" if change.old is None else "-" if change.new is None else "~"
         versions = f"{plain(change.old or '')} -> {plain(change.new or '')}"
         text = versions if change.old and change.new else plain(change.old or change.new or "")
-        yield f"  {mark} {plain(change.name)} {text}"
+        size = "" if change.size is None else f" ({human_bytes(change.size)})"
+        yield f"  {mark} {plain(change.name)} {text}{size}"
     if most is not None and len(changes) > most:
         yield f"  and {len(changes) - most} more: --packages lists all"
 

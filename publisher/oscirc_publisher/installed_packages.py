@@ -34,7 +34,7 @@ def installed(disk: DiskSource) -> dict[str, str] | None:
                 inode = tree.find(path)
                 raw = None if inode is None else tree.content(inode, packages.MAX_DATABASE_BYTES)
                 if raw is not None:
-                    return parse(raw)
+                    return packages.versions(parse(raw))
         except DocumentRefusedError:
             continue
     return None

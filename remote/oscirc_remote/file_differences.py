@@ -20,7 +20,7 @@ from oscirc_blockstore.disk_source import ByteRange
 from oscirc_blockstore.errors import DocumentRefusedError, OscircError, UsageError
 from oscirc_blockstore.ext4 import Ext4
 from oscirc_blockstore.file_tree import FileChange, FileTree, Prepare
-from oscirc_blockstore.packages import PackageChange
+from oscirc_blockstore.packages import Package, PackageChange
 from oscirc_blockstore.partitions import HEAD_BYTES, find_partitions
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.disk_view import DiskView
@@ -53,7 +53,7 @@ class SystemPackages:
     """What a version calls itself, the packages it has (None: no list that is read), where an unread list stands."""
 
     name: str = ""
-    installed: dict[str, str] | None = None
+    installed: dict[str, Package] | None = None
     unread: str = ""
 
 
@@ -148,10 +148,10 @@ def system_packages(disk: VersionDisk, allow: Allow) -> SystemPackages:
 
 
 def changed_packages(old: SystemPackages, new: SystemPackages) -> list[PackageChange] | None:
-    """By name; None unless both versions say what they have."""
+    """The largest first; None unless both versions say what they have."""
     if old.installed is None or new.installed is None:
         return None
-    return packages.compare(old.installed, new.installed)
+    return packages.compare_installed(old.installed, new.installed)
 
 
 def changed_files(old: VersionDisk, new: VersionDisk, allow: Allow) -> list[PartitionFiles]:

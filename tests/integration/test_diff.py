@@ -113,12 +113,12 @@ def test_without_the_server_what_is_known_is_compared_and_that_is_said(repositor
     assert '"estimated_blocks": 0' in done.stdout  # the lengths are kept
 
 
-STATUS = "Package: {}\nStatus: install ok installed\nArchitecture: all\nVersion: {}\n\n"
+STATUS = "Package: {}\nStatus: install ok installed\nArchitecture: all\nVersion: {}\nInstalled-Size: {}\n\n"
 SYSTEM = {
     "etc/os-release": b'PRETTY_NAME="Example 1"\n',
     "usr/lib/large": random.Random(8).randbytes(900_000),
     "usr/lib/evil\x1b[2J": b"x" * 5000,
-    "var/lib/dpkg/status": (STATUS.format("bash", "1") + STATUS.format("gone", "3")).encode(),
+    "var/lib/dpkg/status": (STATUS.format("bash", "1", 90) + STATUS.format("gone", "3", 40)).encode(),
 }
 
 
@@ -135,7 +135,7 @@ def systems(repository, tmp_path_factory):
     ext4_images.make(one, SYSTEM, size=24 << 20, also=long_ago)
     shutil.copy(one, two)
     status, release, fresh = base / "status", base / "release", base / "fresh"
-    status.write_text(STATUS.format("bash", "2") + STATUS.format("new", "1:1"))
+    status.write_text(STATUS.format("bash", "2", 20) + STATUS.format("new", "1:1", 30))
     release.write_text('PRETTY_NAME="Example 2"\n')
     fresh.write_bytes(random.Random(9).randbytes(2_000_000))
     for command in (
@@ -157,9 +157,9 @@ def test_packages_and_files_that_changed_are_named(systems, station):
     said = station.json("diff", "alice/system@1", "@2", "--packages", "--files")
     assert (said["packages"]["old_system"], said["packages"]["new_system"]) == ("Example 1", "Example 2")
     assert said["packages"]["changes"] == [
-        {"name": "bash", "old": "1", "new": "2"},
-        {"name": "gone", "old": "3", "new": None},
-        {"name": "new", "old": None, "new": "1:1"},
+        {"name": "gone", "old": "3", "new": None, "size": 40 << 10},
+        {"name": "new", "old": None, "new": "1:1", "size": 30 << 10},
+        {"name": "bash", "old": "1", "new": "2", "size": 20 << 10},
     ]
     (partition,) = said["files"]
     assert [(change["kind"], change["path"]) for change in partition["changes"]] == [
@@ -175,9 +175,9 @@ def test_publishing_sent_the_packages_that_the_page_of_the_update_names(systems)
     page = systems.url.partition("#")[0].rstrip("/") + "/images/alice/system/updates?from=1&to=2"
     answer = httpx.get(page, headers={"Accept": "application/json"}, timeout=60, trust_env=False)
     assert answer.json()["packages"] == [
-        {"name": "bash", "old": "1", "new": "2"},
-        {"name": "gone", "old": "3", "new": None},
-        {"name": "new", "old": None, "new": "1:1"},
+        {"name": "gone", "old": "3", "new": None, "size": 40 << 10},
+        {"name": "new", "old": None, "new": "1:1", "size": 30 << 10},
+        {"name": "bash", "old": "1", "new": "2", "size": 20 << 10},
     ]
 
 

@@ -28,12 +28,16 @@ def test_what_a_publisher_wrote_is_one_printable_line_of_bounded_length(text, mo
 
 
 def test_packages_are_told_with_what_they_were_and_are():
-    changes = [PackageChange("a", None, "1"), PackageChange("b", "1", "2"), PackageChange("c\x1b[2J", "1", None)]
+    changes = [
+        PackageChange("a", None, "1"),
+        PackageChange("b", "1", "2", 3 << 20),
+        PackageChange("c\x1b[2J", "1", None),
+    ]
     old, new = SystemPackages("Debian 12", {}), SystemPackages("Debian 13", {})
     assert list(package_lines(old, new, changes, None)) == [
         "packages: 3 differ (Debian 12 -> Debian 13)",
         "  + a 1",
-        "  ~ b 1 -> 2",
+        "  ~ b 1 -> 2 (3.0 MiB)",
         "  - c?[2J 1",
     ]
     assert list(package_lines(old, new, changes, 1))[2:] == ["  and 2 more: --packages lists all"]
