@@ -39,10 +39,10 @@ from harness import DISKS, RESULTS, Finished, machine
 from link import Counters, Link
 from revisions import revision
 from update_must_show import BLOCKS, PACKS, PROFILED, STRONG
-from update_ours import PACKED, PLAIN, Client, Publication, frame_lengths, publication
+from update_ours import PACKED, PLAIN, Client, Publication, Stored, frame_lengths, publication
 from update_pairs import DiskPair
 from update_peers import Peer, Place, peers
-from update_results import Night, Pair, Results, Update, key_of, load
+from update_results import Growth, Night, Pair, Results, Update, key_of, load
 
 LINK = (100, 20)
 PARTS = ("updates", "booted", "nights")
@@ -84,8 +84,8 @@ class Comparison:
     def run(self, names: list[str], booted: list[str], traces: Path) -> Iterator[str]:
         """Measure them; tells after each what it found, when that is in the results."""
         with publication(self.work) as published:
-            plain, packed = self._publish(published)
-            found = self._facts(published)
+            plain, packed, growth = self._publish(published)
+            found = self._facts(published, growth)
             made = {PACKS: packed, BLOCKS: plain, FRESH: plain}
             for name in names:
                 if name == STRONG:
@@ -109,15 +109,21 @@ class Comparison:
                     f"  {boot.moved_bytes / boot.least_bytes:.2f} of the least"
                 )
 
-    def _publish(self, published: Publication) -> tuple[tuple[Finished, int], tuple[Finished, int]]:
-        """Both versions of both images; what publishing version 2 and making its pack took, and bytes kept for it."""
+    def _publish(self, published: Publication) -> tuple[tuple[Finished, int], tuple[Finished, int], Growth]:
+        """Both versions of both images; what publishing version 2 and making its pack took, and bytes kept for it; what
+        the store grew by.
+        """
         for image in (PLAIN, PACKED):
             published.publish(self.pair.old, image, "1")
+        before = Stored.of(published.tree)
         done, facts = published.publish(self.pair.new, PLAIN, "2")
+        plain = Stored.of(published.tree, before)
         published.publish(self.pair.new, PACKED, "2")
         pack = published.make_pack(PACKED, "2", "1")
         file = published.pack(published.manifest(PACKED, "2"))
-        return (done, int(str(facts["uploaded_bytes"]))), (pack, file[0].stat().st_size if file else 0)
+        length = file[0].stat().st_size if file else 0
+        growth = growth_of(self.key, before, plain, Stored.of(published.tree, plain), length)
+        return (done, int(str(facts["uploaded_bytes"]))), (pack, length), growth
 
     def _record(self, published: Publication, kept: Path) -> tuple[Path, Path]:
         """The boots of both versions; and an image that has profiles of others."""
@@ -130,7 +136,7 @@ class Comparison:
         published.make_pack(image, "2", "1")
         return found[0], found[1]
 
-    def _facts(self, published: Publication) -> Pair:
+    def _facts(self, published: Publication, growth: Growth) -> Pair:
         old, new = (frame_lengths(published.tree, disk) for disk in (self.pair.old, self.pair.new))
         before = dict(old.values())
         after = dict(new.values())
@@ -138,7 +144,7 @@ class Comparison:
         found = Pair(
             self.pair.title, self.key, update_pairs.BLOCK * len(new), sum(after.values()),
             sum(length for digest, length in after.items() if digest not in before), self.pair.package_lines(),
-            known.updates if known else {}, known.booted if known else {}, revision("update"),
+            known.updates if known else {}, known.booted if known else {}, revision("update"), growth,
         )  # fmt: skip
         self.results.pairs[self.pair.name] = found
         return found
@@ -187,6 +193,16 @@ class Comparison:
             self.key, round(make_s, 2), round(make_mb, 1), kept, passed.bytes_down, passed.bytes_up, passed.requests,
             round(done.seconds, 2), round(done.peak_mb, 1),
         )  # fmt: skip
+
+
+def growth_of(key: str, before: Stored, plain: Stored, after: Stored, pack_bytes: int) -> Growth:
+    """What a version with a pack takes. `before` it, after the image without packs had it (`plain`), and `after` the
+    other image had it and its pack. That image brings no block files, but the metadata of its own: only that counts.
+    """
+    grown = plain.since(before)
+    accelerators = after.pack_bytes - before.pack_bytes - pack_bytes
+    other = after.other_bytes - plain.other_bytes + accelerators
+    return Growth(key, grown.block_bytes, grown.table_bytes, pack_bytes, other)
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import update_must_show
@@ -24,9 +25,20 @@ COLOURS = {
 }
 
 
+GROWTH = (
+    ("changed blocks", "new_block_bytes", "#3fa34d"),
+    ("pack", "pack_bytes", "#0b6e4f"),
+    ("table", "table_bytes", "#d1495b"),
+    ("all else", "other_bytes", "#6c757d"),
+)
+"""What a store grows by: label, field, colour."""
+
+
 def markdown(results: Results) -> str:
     """The section's tables, checks and notes."""
-    parts = [f"![Bytes of an update per contender; bytes and store growth night by night](../bench/results/{PLOT})\n"]
+    what = "Bytes of an update per contender; bytes and store growth night by night"
+    what += "; store growth of each pair" if any(pair.growth for pair in results.pairs.values()) else ""
+    parts = [f"![{what}](../bench/results/{PLOT})\n"]
     parts += [_pair(results, pair) for pair in results.pairs.values()]
     parts += [_booted(results), _nights(results), _checks(results), _notes(results)]
     return "\n".join(part for part in parts if part)
@@ -55,7 +67,17 @@ def _pair(results: Results, pair: Pair) -> str:
             f" {update.requests} | {update.update_s:.1f} | {update.update_peak_mb:.0f} | {update.make_s:.1f} |"
             f" {update.make_peak_mb:.0f} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_growth(pair)]) + "\n"
+
+
+def _growth(pair: Pair) -> list[str]:
+    """A line below the pair's table; none where results are older than that figure."""
+    grown = pair.growth
+    if grown is None:
+        return []
+    parts = ", ".join(f"{what} {getattr(grown, name) / 1e3:,.1f}" for what, name, _ in GROWTH)
+    old = "" if grown.key == pair.key else "†"
+    return [f"\nWhat the store grew by{old}, kB: {grown.kept_bytes / 1e3:,.1f} in all: {parts}."]
 
 
 def _packages(pair: Pair) -> str:
@@ -73,7 +95,7 @@ def _booted(results: Results) -> str:
     ]
     for pair in results.pairs.values():
         for name, booted in pair.booted.items():
-            who = f"{pair.title}, {results.contenders[name]['label']}"
+            who = f"{pair.title}, {results.contenders[name]['label']}" + ("" if booted.key == pair.key else "†")
             least = f"{booted.frame_bytes / 1e6:.2f} | {booted.least_bytes / 1e6:.2f} | {booted.usable_records}"
             moved = f"{booted.moved_bytes / 1e6:.2f} | {booted.moved_bytes / booted.least_bytes:.2f}"
             counts = f"{booted.touched_blocks} | {booted.missing_blocks}"
@@ -119,7 +141,11 @@ def _check(results: Results, check: Check, missed: str) -> str:
 
 def _notes(results: Results) -> str:
     notes = "\n".join(f"- {each['label']}: {each['note']}." for each in results.contenders.values())
-    old = any(update.key != pair.key for pair in results.pairs.values() for update in pair.updates.values())
+    old = any(
+        figure.key != pair.key
+        for pair in results.pairs.values()
+        for figure in (*pair.updates.values(), *pair.booted.values())
+    )
     return notes + ("\n- †: measured with earlier code.\n" if old else "\n")
 
 
@@ -134,10 +160,13 @@ def plot(results: Results, path: Path) -> None:
     count = max(1, len(results.pairs))
     figure = plt.figure(figsize=(8.4, 5.6))
     rows = figure.add_gridspec(2, 1, height_ratios=(1, 1.1))
-    above, below = rows[0].subgridspec(1, count), rows[1].subgridspec(1, 2)
+    grown = [pair for pair in results.pairs.values() if pair.growth is not None]
+    above, below = rows[0].subgridspec(1, count), rows[1].subgridspec(1, 3 if grown else 2, wspace=0.25)
     for place, pair in enumerate(results.pairs.values()):
         _bars(results, pair, figure.add_subplot(above[place]), named=place == 0)
     _night_panels(results, figure.add_subplot(below[0]), figure.add_subplot(below[1]))
+    if grown:
+        _growth_panel(grown, figure.add_subplot(below[2]))
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None, "Creator": "bench/update_report.py"})
     plt.close(figure)
@@ -173,12 +202,7 @@ def _night_panels(results: Results, updates, growth) -> None:  # noqa: ANN001  #
     updates.set_title("update bytes, night by night", fontsize=8)
     updates.set_ylim(0.001, 1000)
     bottom = [0.0] * len(nights)
-    for label, field, colour in (
-        ("changed blocks", "new_block_bytes", "#3fa34d"),
-        ("packs", "pack_bytes", "#0b6e4f"),
-        ("table", "table_bytes", "#d1495b"),
-        ("all else", "other_bytes", "#6c757d"),
-    ):
+    for label, field, colour in GROWTH:
         values = [getattr(night, field) / 1e6 for night in nights]
         growth.plot(places, [max(each, 1e-6) for each in values], color=colour, marker="o", markersize=3, label=label)
         bottom = [one + other for one, other in zip(bottom, values, strict=True)]
@@ -188,7 +212,23 @@ def _night_panels(results: Results, updates, growth) -> None:  # noqa: ANN001  #
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_xticks(places, ["=" if night.name == NO_CHANGE else night.name.lstrip("0") for night in nights])
-        axes.set_xlabel("night (=: published again without a change)")
-        axes.set_ylabel("MB")
+        axes.set_xlabel("night (=: without a change)")
         axes.grid(visible=True, which="major", linewidth=0.3)
         axes.legend(frameon=False, fontsize=7)
+    updates.set_ylabel("MB")
+
+
+def _growth_panel(pairs: list[Pair], axes) -> None:  # noqa: ANN001  # matplotlib is optional
+    width = 0.8 / len(GROWTH)
+    for number, (label, field, colour) in enumerate(GROWTH):
+        places = [place + (number - (len(GROWTH) - 1) / 2) * width for place in range(len(pairs))]
+        values = [max(getattr(pair.growth, field), 1) / 1e6 for pair in pairs]
+        axes.bar(places, values, width, color=colour, label=label)
+    axes.set_title("store growth of each pair", fontsize=8)
+    axes.set_yscale("log")
+    axes.set_ylim(0.001, 1000)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    titles = [pair.title.replace("`", "").removeprefix("Debian 12").strip(" ,") for pair in pairs]
+    axes.set_xticks(range(len(pairs)), [textwrap.fill(title, 14) for title in titles], fontsize=6)
+    axes.grid(visible=True, which="major", axis="y", linewidth=0.3)
+    axes.set_axisbelow(True)

@@ -3,6 +3,7 @@
 - For each pair of disks, what each contender moves and takes: an `Update`.
 - For each pair and each of this project's two ways, what follows when version 1 was only booted: a `Booted`.
 - For each of the successive nights, and one more publication of the last disk: a `Night`.
+- For each pair, what the store grew by: a `Growth`.
 
 Every figure carries a key: the code, the disks and the machine that it holds for. A run measures what has another key;
 what a bound compares must have the same.
@@ -86,10 +87,28 @@ class Night:
         return self.new_block_bytes + self.table_bytes + self.pack_bytes + self.other_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What the store grew by from version 1 to version 2 with a pack, in bytes of files. `new_block_bytes`: block files
+    of blocks, `table_bytes` those of nodes; `other_bytes`: lengths, metadata and all else.
+    """
+
+    key: str
+    new_block_bytes: int
+    table_bytes: int
+    pack_bytes: int
+    other_bytes: int
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of everything."""
+        return self.new_block_bytes + self.table_bytes + self.pack_bytes + self.other_bytes
+
+
 @dataclass
 class Pair:
     """Two versions of a disk: `used_bytes` of the new one's blocks with data, the packages that changed, and the code
-    (`revisions.py`) that the key stands for.
+    (`revisions.py`) that the key stands for. `growth`: None where results are older than that figure.
     """
 
     title: str
@@ -101,6 +120,7 @@ class Pair:
     updates: dict[str, Update] = field(default_factory=dict)
     booted: dict[str, Booted] = field(default_factory=dict)
     code: str = ""
+    growth: Growth | None = None
 
 
 @dataclass
@@ -131,7 +151,9 @@ def parse(text: str) -> Results:
     for name, facts in document["pairs"].items():
         updates = {each: Update(**figures) for each, figures in facts.pop("updates").items()}
         booted = {each: Booted(**figures) for each, figures in facts.pop("booted").items()}
-        results.pairs[name] = Pair(**facts, updates=updates, booted=booted)
+        grown = facts.pop("growth", None)
+        growth = None if grown is None else Growth(**grown)
+        results.pairs[name] = Pair(**facts, updates=updates, booted=booted, growth=growth)
     for night in document["nights"]:
         results.nights.append(Night(**{**night, "brings": tuple(night["brings"])}))
     return results

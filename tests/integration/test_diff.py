@@ -175,15 +175,16 @@ def test_publishing_sent_the_packages_that_the_page_of_the_update_names(systems)
     page = systems.url.partition("#")[0].rstrip("/") + "/images/alice/system/updates?from=1&to=2"
     answer = httpx.get(page, headers={"Accept": "application/json"}, timeout=60, trust_env=False)
     assert answer.json()["packages"] == [
-        {"name": "gone", "old": "3", "new": None, "size": 40 << 10},
-        {"name": "new", "old": None, "new": "1:1", "size": 30 << 10},
-        {"name": "bash", "old": "1", "new": "2", "size": 20 << 10},
+        {"name": "bash", "old": "1", "new": "2"},
+        {"name": "gone", "old": "3", "new": None},
+        {"name": "new", "old": None, "new": "1:1"},
     ]
 
 
 def test_what_is_cheap_is_shown_without_being_asked_for_and_nothing_else_is_fetched(systems, station):
     drawn = station.run("diff", "alice/system@1", "@2")
-    assert "packages: 3 differ (Example 1 -> Example 2)\n  ~ bash 1 -> 2\n  - gone 3\n  + new 1:1\n" in drawn
+    assert "packages: 3 differ (Example 1 -> Example 2)\n  - gone 3 (40.0 KiB)\n  + new 1:1 (30.0 KiB)\n" in drawn
+    assert "\n  ~ bash 1 -> 2 (20.0 KiB)\n" in drawn
     assert re.search(r"\+ +1.9 MiB  /usr/lib/fresh", drawn)
     assert "\x1b" not in drawn
     assert "/usr/lib/evil?[2J" in drawn

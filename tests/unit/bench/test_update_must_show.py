@@ -58,6 +58,17 @@ def test_the_major_pair_has_no_bound_on_its_bytes():
     bounded = [check.what for check in update_must_show.checks(found)]
     assert not any("casync" in what or "seconds" in what for what in bounded)
     assert "making the pack, MB of memory" in bounded
+    assert not any("moved / least" in what for what in bounded)
+
+
+def test_what_was_not_measured_of_the_major_pair_is_not_asked_for_but_wrong_reads_are():
+    found = results()
+    found.pairs = {"release": found.pairs["upgrade"]}
+    booted_ones = found.pairs["release"].booted
+    booted_ones["oscirc-packs"] = replace(booted_ones["oscirc-packs"], wrong_reads=1)
+    assert verdict(found, "no profile: reads that differ") is False
+    booted_ones.clear()
+    assert not any("after a boot" in check.what for check in update_must_show.checks(found))
 
 
 def test_a_pack_is_made_in_half_a_minute():

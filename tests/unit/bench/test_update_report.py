@@ -1,7 +1,10 @@
 """Tables and plot of the comparison of updates, from values alone."""
 
+from dataclasses import replace
+
 import pytest
 import update_report
+from update_results import Growth
 
 from .update_figures import results
 
@@ -27,6 +30,35 @@ def test_what_older_code_measured_is_marked():
     found = results()
     found.pairs["upgrade"].key = "newer"
     assert "label of casync†" in update_report.markdown(found)
+
+
+def test_a_boot_that_older_code_measured_is_marked():
+    found = results()
+    pair = found.pairs["upgrade"]
+    pair.booted["oscirc-packs"] = replace(pair.booted["oscirc-packs"], key="older")
+    text = update_report.markdown(found)
+    assert "label of oscirc-packs† | 500" in text
+    assert "†: measured with earlier code" in text
+
+
+def test_what_the_store_grew_by_is_told_where_it_is_known():
+    found = results()
+    assert "What the store grew by" not in update_report.markdown(found)
+    found.pairs["upgrade"].growth = Growth("k", 19_000_000, 2_500, 9_000_000, 7_000)
+    told = "kB: 28,009.5 in all: changed blocks 19,000.0, pack 9,000.0, table 2.5, all else 7.0."
+    assert f"What the store grew by, {told}" in update_report.markdown(found)
+    found.pairs["upgrade"].growth = replace(found.pairs["upgrade"].growth, key="older")
+    assert f"What the store grew by†, {told}" in update_report.markdown(found)
+
+
+def test_the_growth_of_pairs_has_a_panel_where_it_is_known(tmp_path):
+    pytest.importorskip("matplotlib")
+    found = results()
+    update_report.plot(found, tmp_path / "without.svg")
+    found.pairs["upgrade"].growth = Growth("k", 19_000_000, 2_500, 9_000_000, 7_000)
+    update_report.plot(found, tmp_path / "with.svg")
+    assert "store growth of each pair" not in (tmp_path / "without.svg").read_text()
+    assert "store growth of each pair" in (tmp_path / "with.svg").read_text()
 
 
 def test_a_part_that_was_not_measured_is_left_out():

@@ -4,6 +4,7 @@ import json
 
 import update_results
 from update_pairs import BLOCK, DiskPair, build, night_disks, pairs, write_used_content
+from update_results import Growth
 
 from .update_figures import results
 
@@ -12,6 +13,16 @@ def test_what_is_saved_is_read_again(tmp_path):
     path = tmp_path / "update.json"
     results().save(path)
     assert update_results.load(path) == results()
+
+
+def test_growth_is_kept_and_older_documents_have_none(tmp_path):
+    path, found = tmp_path / "update.json", results()
+    found.pairs["upgrade"].growth = Growth("k", 1, 2, 3, 4)
+    found.save(path)
+    assert update_results.load(path) == found
+    document = json.loads(path.read_text())
+    del document["pairs"]["upgrade"]["growth"]
+    assert update_results.parse(json.dumps(document)) == results()
 
 
 def test_a_document_of_another_form_counts_as_none():
