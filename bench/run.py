@@ -59,10 +59,10 @@ def where(machine: dict[str, object], measured: object) -> str:
 
 
 def older(name: str, codes: dict[str, object]) -> str:
-    """What is said below a table of figures, by title, that were measured with other code than the present."""
+    """What is said below a table of figures: which, by title, were measured with other code than the present."""
     found = [title for title, code in codes.items() if is_older(code, name)]
     if not found:
-        return ""
+        return "\nMeasured with the present code.\n" if codes else ""
     return f"\nOlder than the present code{'' if found == list(codes) else ': ' + '; '.join(found)}.\n"
 
 
@@ -75,7 +75,8 @@ def section(name: str) -> str:
     elif name == "update":
         updates = update_results.load(RESULTS / "update.json")
         body, line = update_report.markdown(updates), where(updates.machine, updates.measured)
-        line += older(name, {pair.title: pair.code for pair in updates.pairs.values()})
+        codes: dict[str, object] = {pair.title: pair.code for pair in updates.pairs.values()}
+        line += older(name, codes | ({"nights": updates.nights_code} if updates.nights else {}))
     elif name == "warm_boot":
         disks = json.loads((RESULTS / "warm_boot.json").read_text(encoding="utf-8"))["disks"]
         body = warm_report.markdown(disks)

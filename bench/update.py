@@ -255,7 +255,7 @@ def _compare(results: Results, pair: DiskPair, path: Path, arguments: argparse.N
 
 
 def _nights(results: Results, disks: list[Path], path: Path, arguments: argparse.Namespace) -> None:
-    key = key_of(disks, results.machine)
+    key, code = key_of(disks, results.machine), revision("update")
     if len(results.nights) == len(disks) and {night.key for night in results.nights} == {key} and not arguments.fresh:
         print("nights: measured before", flush=True)
         return
@@ -269,7 +269,7 @@ def _nights(results: Results, disks: list[Path], path: Path, arguments: argparse
                     f"night {night.name}: {night.moved_with_packs / 1e6:.3f} MB moved with packs,"
                     f" {night.moved_without / 1e6:.3f} without; casync adds {night.casync_bytes / 1e6:.3f}", flush=True,
                 )  # fmt: skip
-        results.nights = found
+        results.nights, results.nights_code = found, code
         results.save(path)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -125,7 +125,9 @@ class Pair:
 
 @dataclass
 class Results:
-    """The document. `contenders` has label and note by name; `link` is megabits per second and milliseconds."""
+    """The document. `contenders` has label and note by name; `link` is megabits per second and milliseconds;
+    `nights_code` is the code (`revisions.py`) that all nights were measured with.
+    """
 
     measured: str = ""
     machine: dict[str, object] = field(default_factory=dict)
@@ -133,6 +135,7 @@ class Results:
     contenders: dict[str, dict[str, str]] = field(default_factory=dict)
     pairs: dict[str, Pair] = field(default_factory=dict)
     nights: list[Night] = field(default_factory=list)
+    nights_code: str = ""
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
@@ -156,6 +159,7 @@ def parse(text: str) -> Results:
         results.pairs[name] = Pair(**facts, updates=updates, booted=booted, growth=growth)
     for night in document["nights"]:
         results.nights.append(Night(**{**night, "brings": tuple(night["brings"])}))
+    results.nights_code = document.get("nights_code", "")
     return results
 
 

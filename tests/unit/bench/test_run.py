@@ -48,7 +48,8 @@ def test_each_benchmark_says_what_it_must_show_or_measures():
 
 def test_figures_of_other_code_than_the_present_are_named():
     now = revision("boot_cold")
-    assert run.older("boot_cold", {"Debian 12": now, "Debian 13": now}) == ""
+    assert run.older("boot_cold", {"Debian 12": now, "Debian 13": now}) == "\nMeasured with the present code.\n"
+    assert run.older("boot_cold", {}) == ""
     assert run.older("boot_cold", {"Debian 12": now, "Debian 13": "old"}) == (
         "\nOlder than the present code: Debian 13.\n"
     )

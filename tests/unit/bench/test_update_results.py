@@ -15,13 +15,13 @@ def test_what_is_saved_is_read_again(tmp_path):
     assert update_results.load(path) == results()
 
 
-def test_growth_is_kept_and_older_documents_have_none(tmp_path):
+def test_growth_and_the_code_of_nights_are_kept_and_older_documents_have_none(tmp_path):
     path, found = tmp_path / "update.json", results()
-    found.pairs["upgrade"].growth = Growth("k", 1, 2, 3, 4)
+    found.pairs["upgrade"].growth, found.nights_code = Growth("k", 1, 2, 3, 4), "r"
     found.save(path)
     assert update_results.load(path) == found
     document = json.loads(path.read_text())
-    del document["pairs"]["upgrade"]["growth"]
+    del document["pairs"]["upgrade"]["growth"], document["nights_code"]
     assert update_results.parse(json.dumps(document)) == results()
 
 
