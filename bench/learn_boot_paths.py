@@ -29,6 +29,10 @@ PLACE = Path(__file__).resolve().parents[1] / "remote" / "oscirc_remote" / "boot
 PAGE = 4096
 GAP_PAGES = 64
 MOSTLY = 0.6
+BLOCK = 256 << 10
+SCATTERED_BLOCKS = 8
+SCATTERED = 0.4
+"""What of a file's blocks is read, where at least so many are: a hardware database that is searched, for one."""
 HEAD = """\
 # Which files a boot of a Linux system reads, in the order of reading: what is fetched ahead where no boot of an image
 # was recorded. Learnt from boots of {names} by bench/learn_boot_paths.py.
@@ -106,8 +110,13 @@ def learn(disk: Path, trace: Path) -> Learnt:
 
 
 def _head_kib(touched: set[int], size: int) -> int | None:
-    """How far from its beginning a file was read, passing over small gaps; None where most of it was."""
+    """How far from its beginning a file was read, passing over small gaps; None where most of it was, or where reads
+    are scattered over so much of it that fetching all costs less than waiting for each.
+    """
     if len(touched) * PAGE >= MOSTLY * size:
+        return None
+    parts = {page * PAGE // BLOCK for page in touched}
+    if len(parts) >= SCATTERED_BLOCKS and len(parts) * BLOCK >= SCATTERED * size:
         return None
     end = 0
     for page in sorted(touched):
