@@ -35,6 +35,7 @@ BENCHMARKS = (
     "warm_boot",
     "publish",
     "publish_instance",
+    "pack_memory",
     "warm",
     "terabyte",
     "boot",

@@ -44,12 +44,23 @@ class OldPages:
         self._features.append(pages.features)
 
     def matcher(self) -> Matcher:
-        """What can be asked of all that was added; this object is empty afterwards."""
+        """What can be asked of all that was added; this object is empty afterwards.
+
+        The features go into their tables one after the other: two copies of all are never held.
+        """
         fingerprints = np.concatenate([*self._fingerprints, _NO_PAGES])
         self._fingerprints = []
-        features = np.concatenate([*self._features, np.empty((0, FEATURES), np.uint64)])
+        first = np.unique(fingerprints, return_index=True)[1]
+        distinct = np.sort(first[fingerprints[first] != _ZEROS]).astype(np.uint32)
+        del first
+        equal = PageTable(fingerprints[distinct], distinct)
+        similar = []
+        for number in range(FEATURES):
+            column = np.concatenate([*(each[:, number] for each in self._features), _NO_PAGES])
+            similar.append(PageTable(column[distinct], distinct))
+            del column
         self._features = []
-        return Matcher(self._blocks, self._per_block, fingerprints, features)
+        return Matcher(self._blocks, self._per_block, fingerprints, equal, similar)
 
 
 class Matcher:
@@ -60,13 +71,11 @@ class Matcher:
         blocks: Sequence[Digest],
         per_block: int,
         fingerprints: npt.NDArray[np.uint64],
-        features: npt.NDArray[np.uint64],
+        equal: PageTable,
+        similar: Sequence[PageTable],
     ) -> None:
         self._blocks, self._per_block, self._fingerprints = blocks, per_block, fingerprints
-        first = np.unique(fingerprints, return_index=True)[1]
-        distinct = np.sort(first[fingerprints[first] != _ZEROS]).astype(np.uint32)
-        self._equal = PageTable(fingerprints[distinct], distinct)
-        self._similar = [PageTable(features[distinct, number], distinct) for number in range(features.shape[1])]
+        self._equal, self._similar = equal, similar
 
     def runs(self, pages: Pages) -> tuple[Run, ...]:
         """A new block's pages as runs of zeros, of pages copied from old blocks, and of literal ones."""
