@@ -5,8 +5,8 @@ from __future__ import annotations
 TITLES = {"debian12": "Debian 12", "debian13": "Debian 13"}
 BOOTED_FROM = {
     "mount": "the mount",
-    "raw": "the raw file, opened as the image is",
-    "raw_by_name": "the raw file, opened by name",
+    "raw": "the raw file, nothing read ahead",
+    "raw_by_name": "the raw file, as QEMU opens it by name",
 }
 Figures = dict[str, object]
 

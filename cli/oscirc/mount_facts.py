@@ -195,6 +195,12 @@ def _offline_problem(text: str) -> str:
     return ""
 
 
+def is_complete(mountpoint: str) -> bool:
+    """Whether all blocks of what is mounted there are on this machine; no where nobody can tell."""
+    facts = at(mountpoint)
+    return bool(facts.get("surveyed")) and facts.get("cached_blocks") == facts.get("needed_blocks")
+
+
 def at(mountpoint: str) -> Facts:
     """Those of the mount there; a mount that is gone without a trace counts as one whose driver died."""
     from oscirc_fusedriver import records

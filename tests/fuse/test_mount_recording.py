@@ -82,6 +82,17 @@ def test_of_what_a_guest_reads_the_kernel_reads_nothing_ahead(mounted, tmp_path)
     assert reads_of(file) == [(at, 4096) for at in range(BLOCK, BLOCK + 16 * KIB, 4 * KIB)]
 
 
+def test_of_what_is_all_here_the_kernel_reads_ahead(mounted, tmp_path):
+    file = tmp_path / "trace"
+    mount = mounted(block_size=BLOCK, options={"trace": str(file)})
+    with opened_for_a_guest(mount.record.disk, is_here=True) as descriptor:
+        for at in range(BLOCK, BLOCK + 16 * KIB, 4 * KIB):
+            os.pread(descriptor, 4096, at)
+    control_client.end_trace(mount.record)
+    assert reads_of(file)[0][0] == BLOCK
+    assert sum(length for _, length in reads_of(file)) > 16 * KIB
+
+
 def test_the_read_ahead_is_raised_when_it_has_ended_not_before(mounted, tmp_path):
     if os.geteuid() != 0:
         pytest.skip("only root may raise it")

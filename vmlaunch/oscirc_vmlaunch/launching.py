@@ -138,12 +138,14 @@ async def start(
     graphics: bool = False,
     paused: bool = False,
     secure_boot: bool = False,
+    is_here: bool = False,
     deadline_s: float = START_DEADLINE_S,
 ) -> RunningMachine:
     """Start an instance on the mounted image's `disk.raw` (an absolute path), which has this manifest digest (hex).
 
     Returns when QEMU's monitor answers; with `paused` the guest waits for `Monitor.resume`, so that a console can be
-    attached before its first word; `graphics` gives it a display even if nobody is shown it. BusyError when the
+    attached before its first word; `graphics` gives it a display even if nobody is shown it; `is_here` says that all of
+    the image is on this machine, so that reading ahead fetches nothing. BusyError when the
     instance runs already, UsageError when the image is not the one that the instance was made on, MissingProgramError
     with what to install, LocalError with QEMU's own last words.
     """
@@ -164,7 +166,7 @@ async def start(
                     stack.enter_context(sockets.listen(path))
                     for path in (instance.command_socket, instance.watch_socket, instance.console_socket)
                 ]
-                base = stack.enter_context(opened_for_a_guest(disk))
+                base = stack.enter_context(opened_for_a_guest(disk, is_here=is_here))
                 specification = _specification(
                     instance,
                     disk=disk,
@@ -354,18 +356,20 @@ def _explain(machine: RunningMachine, error: OscircError) -> OscircError:
 
 
 @contextlib.contextmanager
-def opened_for_a_guest(disk: Path) -> Iterator[int]:
+def opened_for_a_guest(disk: Path, *, is_here: bool = False) -> Iterator[int]:
     """The descriptor of an image that QEMU is to read: the kernel reads nothing ahead of what is asked through it.
 
     Guests read ahead themselves. What the host's kernel adds crosses into blocks that nobody asked for, and each is a
-    fetch: after an update of a Debian 12 that was booted before, 0.35 MB beside 3.6.
+    fetch: after an update of a Debian 12 that was booted before, 0.35 MB beside 3.6. Where all of the image is on this
+    machine (`is_here`) it fetches nothing, and a boot asks the driver half as often: then the kernel is let.
     """
     try:
         descriptor = os.open(disk, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise LocalError(f"cannot open {disk}: {error.strerror}", hint="is the image still mounted?") from None
     try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        if not is_here:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         yield descriptor
     finally:
         os.close(descriptor)

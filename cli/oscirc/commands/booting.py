@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from oscirc import notices, sharing, supervision
+from oscirc import mount_facts, notices, sharing, supervision
 from oscirc.fetching_ahead import ahead_options, wish
 from oscirc.options import Regex, Seconds, json_option
 from oscirc.output import print_json, say, warn
@@ -274,6 +274,7 @@ async def _run(
         manifest_digest=resolved.manifest_digest.hex(),
         display=cast("Display", display),
         paused=stay or notice is not None,
+        is_here=await asyncio.to_thread(mount_facts.is_complete, str(disk.parent)),
     )
     if notice is not None:
         await _obey(notice, machine, resolved.warnings, stay=stay)

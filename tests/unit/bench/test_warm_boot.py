@@ -5,9 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from warm_boot import MOUNT, RAW, RAW_BY_NAME, Boot, RandomReads, drop_pages, keep, opened, order, summed, verdict
-
-from oscirc_vmlaunch import launching
+from warm_boot import MOUNT, RAW, RAW_BY_NAME, Boot, RandomReads, drop_pages, keep, order, summed, verdict
 
 READ = Boot(50.0, 1.0, 2700, 100_000_000)
 NO_CALLS = RandomReads(20_000, 0, 0, 1.4)
@@ -58,20 +56,6 @@ def test_each_is_first_second_and_last_in_turn():
     three = [order(number) for number in range(3)]
     assert [set(turns) for turns in zip(*three, strict=True)] == [{MOUNT, RAW, RAW_BY_NAME}] * 3
     assert order(3) == order(0)
-
-
-def test_only_the_file_that_has_a_name_is_opened_otherwise_and_it_must_have_been(tmp_path):
-    (tmp_path / "disk.raw").write_bytes(b"x")
-    usual = launching.opened_for_a_guest
-    for kind in (MOUNT, RAW):
-        with opened(kind):
-            assert launching.opened_for_a_guest is usual
-    with opened(RAW_BY_NAME), launching.opened_for_a_guest(tmp_path / "disk.raw") as descriptor:
-        assert launching.opened_for_a_guest is not usual
-        assert os.pread(descriptor, 1, 0) == b"x"
-    with pytest.raises(AssertionError, match="another place"), opened(RAW_BY_NAME):
-        pass
-    assert launching.opened_for_a_guest is usual
 
 
 def test_the_pages_of_every_file_below_a_folder_are_dropped(tmp_path, monkeypatch):
