@@ -94,6 +94,8 @@ class Touched:
 
 
 SUITES = {"debian12": "bookworm", "debian13": "trixie", "debian14": "forky"}
+MEASURED = ("debian12", "debian13")
+"""The stages that benchmarks measure; the other is there to learn from (`unlearnt.py`)."""
 
 
 def stage_disk(name: str) -> Path:

@@ -34,7 +34,7 @@ from pathlib import Path
 
 import survival_parts
 from harness import DISKS, save
-from staging import SUITES, prepare, stage_disk
+from staging import MEASURED, prepare, stage_disk
 
 PARTS = {"kill": survival_parts.kill, "flips": survival_parts.flips, "eight": survival_parts.eight}
 
@@ -57,12 +57,12 @@ def measure(disks: list[str], parts: list[str]) -> Iterator[survival_parts.Outco
 def main() -> int:
     """Measure, keep, judge."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--disk", action="append", choices=list(SUITES))
+    parser.add_argument("--disk", action="append", choices=list(MEASURED))
     parser.add_argument("--only", action="append", choices=list(PARTS), metavar="PART")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is mounted is unmounted all the same
     load_before = os.getloadavg()[0]
-    outcomes = list(measure(given.disk or list(SUITES), given.only or list(PARTS)))
+    outcomes = list(measure(given.disk or list(MEASURED), given.only or list(PARTS)))
     missed = [f"{outcome.name}: {what}" for outcome in outcomes for what in outcome.missed]
     if not (given.disk or given.only):
         figures: dict[str, object] = {outcome.name: outcome.figures for outcome in outcomes}

@@ -5,8 +5,7 @@ from __future__ import annotations
 TITLES = {"debian12": "Debian 12", "debian13": "Debian 13"}
 BOOTED_FROM = {
     "mount": "the mount",
-    "raw": "the raw file, nothing read ahead",
-    "raw_by_name": "the raw file, as QEMU opens it by name",
+    "raw_by_name": "the raw file",
 }
 Figures = dict[str, object]
 
