@@ -25,6 +25,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -249,6 +250,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=PAIRS, help="rounds of boots, %(default)s if not given")
     parser.add_argument("--results", type=Path, default=RESULTS / "warm_boot.json", help="where the figures go")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the guest ends all the same
     missed = []
     for name in options.disk or list(MEASURED):
         figures, passed = measure(name, options.pairs)
