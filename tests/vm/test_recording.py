@@ -62,6 +62,7 @@ def processes_of(station, program):
     return found
 
 
+@pytest.mark.vm  # three boots, a minute and a half
 def test_a_published_disk_is_recorded_first_and_boots_from_its_bundle(world, tmp_path):
     station, disk = world
     published = publish(station, disk, "test:alice/recorded", "--profile", "auto", *PROMPT, timeout=240)
