@@ -49,18 +49,27 @@ def ask(
 ) -> ImageIndex:
     """The index as the repository signs it now; its yanks are noted on the receipts.
 
-    Raises `WithdrawnError` where the repository no longer has the image, and what a session raises.
+    Raises `WithdrawnError` where the repository no longer has an image that was verified here before, `NotFoundError`
+    where nothing is known of one of that name, and what a session raises.
     """
     with Session(remote, open_documents=open_documents, deadline=deadline) as session:
         try:
             index = session.image_index(publisher, image)
         except NotFoundError as error:
+            if not _was_here(remote, publisher, image):
+                raise
             raise WithdrawnError(
                 f"{publisher}/{image} was withdrawn from remote {remote.name}: {error}",
                 hint="what was verified here before can be used with --allow-revoked",
             ) from None
         ReceiptBook(remote.directory).learn(index)
     return index
+
+
+def _was_here(remote: Remote, publisher: str, image: str) -> bool:
+    """Whether an image of this name was ever verified here: only that can have been withdrawn."""
+    receipts = ReceiptBook(remote.directory).of(publisher, image)
+    return kept(remote, publisher, image) is not None or next(iter(receipts), None) is not None
 
 
 def kept(remote: Remote, publisher: str, image: str) -> ImageIndex | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -135,11 +136,12 @@ def _list(instance: Instance, *, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
-def reset(name: str, *, as_json: bool) -> None:
+def reset(name: str, *, yes: bool, as_json: bool) -> None:
     """Let an instance begin anew on the version it has: what it wrote in its system is gone, for good.
 
-    Its data disk stays, and so do systems that updates set aside.
+    Its data disk stays, and so do systems that updates set aside. Asks first where a person is at the terminal.
 
     \b
     Example:
@@ -150,6 +152,8 @@ def reset(name: str, *, as_json: bool) -> None:
 
     instance = updates.load_instance(name)
     freed = layers.occupied_bytes(instance)
+    if not yes and not as_json and sys.stdin.isatty():
+        click.confirm(f"Throw away the {human_bytes(freed)} that {name} wrote in its system?", abort=True, err=True)
     fresh = layers.reset(instance)
     has_data = bool(fresh.record.data_disk_bytes)
     if as_json:

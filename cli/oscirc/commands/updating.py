@@ -78,21 +78,19 @@ def update(
 
     if download_only and no_download:
         raise UsageError("--download-only and --no-download contradict each other")
-    if what is not None and everything:
-        raise UsageError("--all and the name of one contradict each other")
+    how = bool(download_only or no_download or limit_rate or policy != "refuse")
+    _check_named(what, everything=everything, how=how, follow=bool(channel or to))
     limit = None if limit_rate is None else RateLimit(parse_rate(limit_rate))
     planner = updates.Planner(Policy(policy), allow_revoked=allow_revoked)
     run = _Run(planner, limit, dry_run=dry_run, download_only=download_only, no_download=no_download, as_json=as_json)
     if what is not None:
         subject = updates.find(what)
-        if no_download and subject.instance is None:
-            raise UsageError("--no-download is for instances", hint="oscirc mount and oscirc boot fetch as they read")
+        if subject.instance is None:
+            _check_image(no_download=no_download, policy=policy)
         facts = run.one(subject, updates.target_of(subject, channel, to), chosen=bool(channel or to))
         if as_json:
             print_json(facts)
         return
-    if channel or to:
-        raise UsageError("say which instance is to follow that", hint="oscirc ps lists them")
     subjects = updates.everything()
     if not subjects and not as_json:
         say("nothing to update: there are no instances, and nothing is pinned")
@@ -100,6 +98,26 @@ def update(
         run.each(subjects)
     else:
         _list(subjects, planner, as_json=as_json)
+
+
+def _check_named(what: str | None, *, everything: bool, how: bool, follow: bool) -> None:
+    """Refuse options that say how to update, or what to follow, where nothing is named that they could be for."""
+    if what is not None:
+        if everything:
+            raise UsageError("--all and the name of one contradict each other")
+        return
+    if follow:
+        raise UsageError("say which instance is to follow that", hint="oscirc ps lists them")
+    if how and not everything:
+        raise UsageError("say what is to be updated", hint="a name, or --all; without either it is only listed")
+
+
+def _check_image(*, no_download: bool, policy: str) -> None:
+    """Refuse what means something for an instance only."""
+    if no_download:
+        raise UsageError("--no-download is for instances", hint="oscirc mount and oscirc boot fetch as they read")
+    if policy != "refuse":
+        raise UsageError("--policy is for instances", hint="nobody writes in an image: there is nothing to decide")
 
 
 def _list(subjects: list[Subject], planner: Planner, *, as_json: bool) -> None:

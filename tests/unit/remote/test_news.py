@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from oscirc_blockstore.digests import digest_of
-from oscirc_blockstore.errors import UnreachableError, WithdrawnError
+from oscirc_blockstore.errors import NotFoundError, UnreachableError, WithdrawnError
 from oscirc_blockstore.image_index import ImageIndex, ImageVersion, Yank
 from oscirc_remote import news
 from oscirc_remote.deadlines import Deadline
@@ -71,6 +71,11 @@ def test_an_image_that_is_gone_is_withdrawn_and_one_that_cannot_be_asked_for_is_
     assert news.kept(world.remotes.load("home"), "alice", "debian") is None
     world.home.down = False
     remote = world.remotes.load("home")
+    with pytest.raises(NotFoundError, match="alice/gone"):  # a name that was never here is a typing error
+        news.ask(remote, "alice", "gone", Deadline.after(10), open_documents=world.open)
+    place = remote.directory / "indexes" / "alice" / "gone.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(replace(INDEX, image="gone").serialise())
     with pytest.raises(WithdrawnError, match="alice/gone"):
         news.ask(remote, "alice", "gone", Deadline.after(10), open_documents=world.open)
 
