@@ -340,6 +340,19 @@ def test_a_yank_warns_and_one_for_security_refuses_with_and_without_network(here
     assert "a hole" in here.said("rollback", "web", "--to", "2", "--allow-revoked")
 
 
+def test_a_rollback_hears_of_a_yank_that_this_workstation_was_not_told_of(here, server, world):
+    publisher, repository = world
+    make_instance(here)
+    here.run("update", "web", "--policy", "drop-system")
+    with serving(publisher, repository):
+        publisher.run("yank", f"{IMAGE}@1", "--why", "a hole", "--security", "--key", "alice")
+        assert "a hole" in here.said("rollback", "web", code=4)
+        assert record_of().version == "2"
+        publisher.run("yank", f"{IMAGE}@1", "--restore", "--key", "alice")
+        here.run("rollback", "web")
+    assert record_of().version == "1"
+
+
 def test_reset_forgets_the_system_and_rm_says_what_goes(here):
     make_instance(here)
     here.run("update", "web", "--policy", "drop-system")

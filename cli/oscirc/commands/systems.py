@@ -11,6 +11,7 @@ from oscirc.options import json_option
 from oscirc.output import human_bytes, print_json, print_table, say, warn
 
 if TYPE_CHECKING:
+    from oscirc_remote.references import Reference
     from oscirc_vmlaunch.instances import Instance
     from oscirc_vmlaunch.records import KeptLayer
 
@@ -86,7 +87,7 @@ def _called(layer: KeptLayer) -> str:
 
 
 def _look(instance: Instance, layer: KeptLayer, *, allow_revoked: bool) -> list[str]:
-    """What is to be said of the version that is gone back to, from receipts and cache alone.
+    """What is to be said of the version that is gone back to; online as its repository says now, else as it said last.
 
     Raises `WithdrawnError` for one that was withdrawn for security reasons.
     """
@@ -100,6 +101,7 @@ def _look(instance: Instance, layer: KeptLayer, *, allow_revoked: bool) -> list[
 
     digest = parse_hex(layer.manifest_digest)
     exact = replace(updates.following(instance.record), version="", channel="", digest=digest)
+    _hear(exact, allow_revoked=allow_revoked)
     try:
         resolved = resolve(exact, offline=True, allow_revoked=allow_revoked)
     except NotFoundError:
@@ -115,6 +117,25 @@ def _look(instance: Instance, layer: KeptLayer, *, allow_revoked: bool) -> list[
             f"reading them needs the network{ready}"
         )
     return said
+
+
+def _hear(reference: Reference, *, allow_revoked: bool) -> None:
+    """Have the receipts hear of yanks that this machine has not heard of; shortly, and not at all without network."""
+    import contextlib
+
+    from oscirc.notices import ASK_S
+    from oscirc_blockstore.errors import OscircError, WithdrawnError
+    from oscirc_remote import news
+    from oscirc_remote.deadlines import Deadline
+    from oscirc_remote.remotes import Remotes
+
+    try:
+        with contextlib.suppress(WithdrawnError) if allow_revoked else contextlib.nullcontext():
+            news.ask(Remotes().load(reference.remote), reference.publisher, reference.image, Deadline.after(ASK_S))
+    except WithdrawnError:
+        raise
+    except OscircError:
+        pass  # what was heard last counts
 
 
 def _list(instance: Instance, *, as_json: bool) -> None:
