@@ -340,6 +340,13 @@ def test_a_yank_warns_and_one_for_security_refuses_with_and_without_network(here
     assert "a hole" in here.said("rollback", "web", "--to", "2", "--allow-revoked")
 
 
+def test_the_rest_of_the_same_version_is_fetched_and_said_to_be_here(here):
+    here.run("pull", "alice/tiny")
+    here.run("cache", "clear", "--yes")
+    assert "safe to unplug" in here.said("update", "alice/tiny")
+    assert "safe to unplug" not in here.said("update", "alice/tiny")
+
+
 def test_a_rollback_hears_of_a_yank_that_this_workstation_was_not_told_of(here, server, world):
     publisher, repository = world
     make_instance(here)

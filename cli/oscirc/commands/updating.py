@@ -256,7 +256,7 @@ class _Run:
         facts |= self._fetch(plan)
         if subject.instance is not None:
             return facts | self._apply(plan, subject.instance)
-        if plan.is_news:
+        if plan.is_news or plan.cost.missing_blocks:
             self._say(f"{plan.target.name}@{plan.label} is here: safe to unplug")
         if subject.pin is not None and not self._download_only:
             self._move_pin(plan)
