@@ -1,10 +1,10 @@
 """Publishing what an instance wrote, from 50 to 800 MB in an image of 20 GiB, against publishing its flattened disk.
 
 Must show: time and bytes grow no faster than what was written, and not with the disk. Asserted are counts (bytes read
-of the overlay, of the base, blocks sent), and that no size takes 15 % more bytes, or seconds, for each byte written than
-the next smaller one; 200 MB in an image of 2 GiB take what they take in 20 GiB, within 15 %. Medians of three, each with
-content of its own; sizes take turns. Both grow less: old blocks that several writes fall into are sent once, and of an
-update the first 256 MiB are compressed harder than the rest (`oscirc_publisher.effort`).
+of the overlay, of the base, blocks sent), and that no size takes 15 % more bytes, or seconds, for each byte written
+than the next smaller one; 200 MB in an image of 2 GiB take what they take in 20 GiB, within 15 %. Medians of three,
+each with content of its own; sizes take turns. Both grow less: old blocks that several writes fall into are sent once,
+and of an update the first 256 MiB are compressed harder than the rest (`oscirc_publisher.effort`).
 
 The image is one ext4 with 1 GB of files. The writes are as a guest's are: runs of 8 MiB where nothing was, as of new
 files, and for each 400 kB one page among the old files; QEMU's own tool writes them into the overlay.
