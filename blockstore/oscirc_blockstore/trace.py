@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from oscirc_blockstore.digests import Digest, parse_hex
 from oscirc_blockstore.errors import DocumentRefusedError, LocalError
@@ -53,6 +54,14 @@ def parse_head(line: str) -> TraceHead:
     if len(words) != 3 or words[0] != FORMAT or not _is_number(words[1]) or int(words[1]) > MAX_DISK_SIZE:  # noqa: PLR2004
         raise DocumentRefusedError(f"not a read trace: it begins with {line[:60]!r}")
     return TraceHead(int(words[1]), parse_hex(words[2]))
+
+
+def bounded_lines(file: TextIO) -> Iterator[str]:
+    """The lines of a file of someone else's; `DocumentRefusedError` at one that is longer than a trace's can be."""
+    while line := file.readline(MAX_LINE_CHARS + 1):
+        if len(line) > MAX_LINE_CHARS:
+            raise DocumentRefusedError(f"a trace has no lines of more than {MAX_LINE_CHARS} characters")
+        yield line
 
 
 def parse(lines: Iterable[str]) -> tuple[TraceHead, Iterator[TracedRead]]:

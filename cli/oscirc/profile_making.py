@@ -26,8 +26,8 @@ def make(files: Sequence[Path], name: str, manifest: Digest, geometry: Geometry)
 
 def _run(file: Path, name: str, manifest: Digest, geometry: Geometry) -> Profile:
     try:
-        with file.open(encoding="ascii", errors="replace") as lines:
-            head, reads = trace.parse(lines)
+        with file.open(encoding="ascii", errors="replace") as opened:
+            head, reads = trace.parse(trace.bounded_lines(opened))
             if (head.manifest, head.disk_size) != (manifest, geometry.disk_size):
                 raise UsageError(
                     f"{file} was recorded on another version ({head.manifest.hex()[:16]}…)",

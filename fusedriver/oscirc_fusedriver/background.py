@@ -43,9 +43,7 @@ def run_in_background(body: Callable[[Announce], None], *, log_path: Path, timeo
 
     Raises `DeadlineExceededError` after `timeout_s`. Then, and on an interrupt, the process has been ended.
     """
-    name_lookups.LOOKUPS.settle(
-        timeout_s
-    )  # one that was left behind ends by itself, and the child must not inherit its locks
+    name_lookups.LOOKUPS.settle(timeout_s)  # the child must not inherit the locks of one that was left behind
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:
         raise RuntimeError(f"cannot leave the terminal from a process with {threads} threads: fork first")

@@ -121,8 +121,6 @@ def _look(instance: Instance, layer: KeptLayer, *, allow_revoked: bool) -> list[
 
 def _hear(reference: Reference, *, allow_revoked: bool) -> None:
     """Have the receipts hear of yanks that this machine has not heard of; shortly, and not at all without network."""
-    import contextlib
-
     from oscirc.notices import ASK_S
     from oscirc_blockstore.errors import OscircError, WithdrawnError
     from oscirc_remote import news
@@ -130,10 +128,10 @@ def _hear(reference: Reference, *, allow_revoked: bool) -> None:
     from oscirc_remote.remotes import Remotes
 
     try:
-        with contextlib.suppress(WithdrawnError) if allow_revoked else contextlib.nullcontext():
-            news.ask(Remotes().load(reference.remote), reference.publisher, reference.image, Deadline.after(ASK_S))
+        news.ask(Remotes().load(reference.remote), reference.publisher, reference.image, Deadline.after(ASK_S))
     except WithdrawnError:
-        raise
+        if not allow_revoked:
+            raise
     except OscircError:
         pass  # what was heard last counts
 

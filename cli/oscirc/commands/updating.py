@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from oscirc import update_costs
+from oscirc import update_costs, update_text
 from oscirc.options import json_option
 from oscirc.output import human_bytes, print_json, print_table, say, warn
-from oscirc_blockstore.errors import BusyError, OscircError, UsageError
+from oscirc_blockstore.errors import OscircError, UsageError
 
 if TYPE_CHECKING:
     from oscirc.updates import Plan, Planner, Subject
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from oscirc_vmlaunch.instances import Instance
     from oscirc_vmlaunch.layers import Base
     from oscirc_vmlaunch.machine import FirmwareKind
-
-_SHOWN_LINES, _SHOWN_CHARS = 12, 200
 
 
 @click.command()
@@ -132,10 +130,12 @@ def _list(subjects: list[Subject], planner: Planner, *, as_json: bool) -> None:
             except OscircError as error:
                 problem = error
                 problems.append(error)
-        found.append(facts_of(subject, plan) | ({"problem": str(problem)} if problem else {}))
+        found.append(update_text.facts_of(subject, plan) | ({"problem": str(problem)} if problem else {}))
         latest = plan.label if plan else ""
         cost = update_costs.in_words(plan.cost) if plan and plan.cost.missing_blocks else ""
-        rows.append((subject.name, subject.kind, subject.has, subject.follows, latest, cost, _state(plan, problem)))
+        rows.append(
+            (subject.name, subject.kind, subject.has, subject.follows, latest, cost, update_text.state(plan, problem))
+        )
     if as_json:
         print_json({"updates": found})
     elif rows:
@@ -144,52 +144,6 @@ def _list(subjects: list[Subject], planner: Planner, *, as_json: bool) -> None:
             say("update one with: oscirc update NAME; all of them with: oscirc update --all")
     if problems:
         raise problems[0]
-
-
-def _state(plan: Plan | None, problem: OscircError | None) -> str:
-    from oscirc_vmlaunch.policies import Action
-
-    if problem is not None:
-        return "not known"
-    if plan is None:
-        return "stays"
-    if not plan.is_news:
-        return "up to date" if not plan.cost.missing_blocks else "not all is here"
-    if plan.action is Action.REFUSE_WRITTEN:
-        return "newer; it has written: --policy"
-    return "newer; runs" if plan.action is Action.REFUSE_RUNNING else "newer"
-
-
-def facts_of(subject: Subject, plan: Plan | None) -> dict[str, object]:
-    """What is known of a subject, for programs."""
-    facts: dict[str, object] = {
-        "name": subject.name,
-        "kind": subject.kind,
-        "image": subject.reference.name,
-        "follows": subject.reference.channel or None,
-        "reference": str(subject.reference),
-        "has": {"version": subject.label, "manifest": subject.digest.hex()} if subject.digest else None,
-        "newer": False,
-    }
-    if plan is None:
-        return facts
-    has = plan.subject
-    return facts | {
-        "follows": plan.target.channel or None,
-        "reference": str(plan.target),
-        "has": {"version": has.label, "manifest": has.digest.hex()} if has.digest else None,
-        "newer": plan.is_news,
-        "moved_back": plan.is_behind,
-        "now": {
-            "version": plan.wanted.version_label,
-            "manifest": plan.wanted.manifest_digest.hex(),
-            "released": plan.version.released if plan.version else None,
-            "changelog": plan.version.changelog if plan.version else "",
-        },
-        **update_costs.facts(plan.cost),
-        "action": plan.action.value if plan.action else None,
-        "warnings": list(plan.warnings),
-    }
 
 
 class _Run:
@@ -221,7 +175,7 @@ class _Run:
                 done.append(self.one(subject, subject.reference, chosen=False))
             except OscircError as error:
                 problems.append(error)
-                done.append(facts_of(subject, None) | {"problem": str(error)})
+                done.append(update_text.facts_of(subject, None) | {"problem": str(error)})
                 if not self._quiet:
                     say(f"{subject.name}: {error}{f' ({error.hint})' if error.hint else ''}")
         if self._quiet:
@@ -240,9 +194,9 @@ class _Run:
                 f"{subject.name} is {subject.follows}, which never changes"
                 + ("; --channel NAME or --to VERSION makes it follow something else" if subject.instance else "")
             )
-            return facts_of(subject, None) | {"action": "pinned"}
+            return update_text.facts_of(subject, None) | {"action": "pinned"}
         plan = self._planner.plan(subject, target)
-        facts = facts_of(subject, plan)
+        facts = update_text.facts_of(subject, plan)
         for warning in plan.warnings:
             warn(warning)
         self._show(plan)
@@ -250,7 +204,7 @@ class _Run:
         if plan.action in (Action.REFUSE_WRITTEN, Action.REFUSE_RUNNING) and not staying:
             if self._quiet:
                 print_json(facts)
-            raise _refusal(plan)
+            raise update_text.refusal(plan)
         if self._dry_run:
             return facts | {"dry_run": True}
         facts |= self._fetch(plan)
@@ -271,12 +225,12 @@ class _Run:
         subject = plan.subject
         what = f"{subject.name}: {plan.target.name}" if subject.instance else plan.target.name
         if not plan.is_news:
-            self._say(f"{what} {plan.label} is what {_meant(plan)} means now")
+            self._say(f"{what} {plan.label} is what {update_text.meant(plan)} means now")
         else:
             when = f", released {plan.version.released[:10]}" if plan.version else ""
             back = " (an earlier one: the channel was moved back)" if plan.is_behind else ""
             self._say(f"{what}: {subject.has} -> {plan.label}{when}{back}")
-            for line in _changelog(plan):
+            for line in update_text.changelog(plan):
                 self._say(f"    {line}")
         if plan.cost.missing_blocks:
             cost = plan.cost
@@ -284,7 +238,7 @@ class _Run:
             self._say(f"  to fetch  {update_costs.in_words(cost)}; {missing}")
         elif plan.is_news:
             self._say("  to fetch  nothing: all of it is here")
-        for line in _consequences(plan):
+        for line in update_text.consequences(plan):
             self._say(f"  {line}")
 
     def _fetch(self, plan: Plan) -> dict[str, object]:
@@ -330,7 +284,7 @@ class _Run:
             return {"version": moved.record.version, "kept": [each.version for each in moved.record.kept]}
         if reference != str(plan.subject.reference):
             layers.follow(instance, reference)
-            self._say(f"{instance.name} follows {_meant(plan)} now")
+            self._say(f"{instance.name} follows {update_text.meant(plan)} now")
         if plan.action is Action.KEEP:
             self._say(f"{instance.name} stays on {plan.subject.has}; {plan.label} is here for when it moves")
         return {"version": plan.subject.label}
@@ -350,10 +304,6 @@ class _Run:
         self._say(f"{plan.label} is pinned instead of {subject.has}")
 
 
-def _meant(plan: Plan) -> str:
-    return f"#{plan.target.channel}" if plan.target.channel else str(plan.target.version or "that digest")
-
-
 def _base(plan: Plan) -> Base:
     from typing import cast
 
@@ -366,59 +316,4 @@ def _base(plan: Plan) -> Base:
         firmware=cast("FirmwareKind", system.firmware),
         architecture=system.architecture,
         minimum_memory_mib=system.minimum_memory_mib,
-    )
-
-
-def _changelog(plan: Plan) -> list[str]:
-    """What the publisher says is new, without anything that a terminal would obey."""
-    text = plan.version.changelog if plan.version else ""
-    lines = ["".join(c for c in line if c.isprintable())[:_SHOWN_CHARS] for line in text.splitlines()]
-    return lines[:_SHOWN_LINES] + (["…"] if len(lines) > _SHOWN_LINES else [])
-
-
-def _consequences(plan: Plan) -> list[str]:
-    """What an instance would lose, keep, or set aside."""
-    from oscirc_vmlaunch import layers
-    from oscirc_vmlaunch.policies import Action
-
-    instance = plan.subject.instance
-    if instance is None or plan.action is None:
-        return []
-    record = instance.record
-    written = human_bytes(layers.occupied_bytes(instance))
-    lines = []
-    if plan.action in (Action.DROP_SYSTEM, Action.REFUSE_WRITTEN):
-        what = (
-            "set aside for oscirc rollback"
-            if plan.action is Action.DROP_SYSTEM
-            else f"they mean nothing on {plan.label}"
-        )
-        lines.append(f"system    {written} written on {plan.subject.has}: {what}")
-        lines.append(
-            "data      its data disk stays"
-            if record.data_disk_bytes
-            else "data      it has no data disk: all that it holds is in its system (boot --data-disk gives it one)"
-        )
-    if plan.action is Action.DROP_SYSTEM:
-        for layer in layers.going(record):
-            size = human_bytes(layers.occupied_bytes(instance, layer.number))
-            lines.append(f"goes      what was set aside on {layer.set_aside[:10]}: {layer.version}, {size}")
-    return lines
-
-
-def _refusal(plan: Plan) -> OscircError:
-    from oscirc_vmlaunch import layers
-    from oscirc_vmlaunch.policies import Action
-
-    name, instance = plan.subject.name, plan.subject.instance
-    if instance is None or plan.action is Action.REFUSE_RUNNING:
-        return BusyError(
-            f"{name} runs: it cannot move to {plan.label} meanwhile",
-            hint=f"stop it with: oscirc stop {name}; --download-only fetches while it runs",
-        )
-    return UsageError(
-        f"{name} has written {human_bytes(layers.occupied_bytes(instance))} in its system on {plan.subject.has}, "
-        f"which cannot move to {plan.label}",
-        hint="--policy drop-system sets that aside (oscirc rollback brings it back) and keeps a data disk; "
-        f"--policy keep stays on {plan.subject.has}",
     )

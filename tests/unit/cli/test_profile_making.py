@@ -1,5 +1,7 @@
 """Traces become a profile; what is no whole trace of that version is refused."""
 
+from pathlib import Path
+
 import pytest
 
 from oscirc import profile_making
@@ -55,3 +57,11 @@ def test_what_is_no_trace_is_refused(written, tmp_path):
         make(written(1, head="{}\n"))
     with pytest.raises(LocalError, match="cannot read"):
         make(tmp_path / "missing")
+
+
+def test_a_line_without_an_end_is_read_no_further(written):
+    with pytest.raises(UsageError, match="no lines of more than"):
+        make(Path("/dev/zero"))
+    inside = written(1, end=f"{'7' * 10_000}\n{trace.END_LINE}")
+    with pytest.raises(UsageError, match="no lines of more than"):
+        make(inside)
