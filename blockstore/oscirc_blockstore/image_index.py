@@ -140,6 +140,12 @@ class ImageIndex:
         self.version(label)
         return replace(self, channels=MappingProxyType({**self.channels, name: label}))
 
+    def without_channel(self, name: str) -> ImageIndex:
+        """This index without a channel that it has, or `NotFoundError`; the version stays."""
+        self.channel(name)
+        left = {known: label for known, label in self.channels.items() if known != name}
+        return replace(self, channels=MappingProxyType(left))
+
     def with_yank(self, label: str, yank: Yank | None) -> ImageIndex:
         """This index with a version yanked (or, with None, restored)."""
         target = self.version(label)
@@ -157,7 +163,7 @@ class ImageIndex:
             if label in labels:
                 raise UsageError(
                     f"the channel {channel} of {self.publisher}/{self.image} points at {label}",
-                    hint="move it first: oscirc channel set; or delete the whole image",
+                    hint="first: oscirc channel set, or channel remove; or delete the whole image",
                 )
         return replace(
             self,

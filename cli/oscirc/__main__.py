@@ -48,7 +48,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "profile": ("profiles", "profile", "Boot profiles of released versions (add, bundle, list, remove)."),
     "screenshot": ("screenshots", "screenshot", "Pictures of released versions (add, list, remove)."),
     "delta": ("deltas", "delta", "Delta packs of released versions (make, list, remove)."),
-    "channel": ("publishing", "channel", "Move a channel to another version."),
+    "channel": ("channels", "channel", "An image's channels (set, list, remove)."),
     "describe": ("describing", "describe", "Say what an image is: title, summary, README, licence, end of life."),
     "yank": ("lifecycle", "yank", "Withdraw a version, saying why."),
     "restore": ("lifecycle", "restore", "Offer a withdrawn version again."),

@@ -87,13 +87,23 @@ def passphrase_file_option(function: Callable[P, R]) -> Callable[P, R]:
     )(function)
 
 
+KEY_HELP = "Name of the publisher key to sign with (oscirc key list); several with commas, where several must sign."
+
+
 def key_option(function: Callable[P, R]) -> Callable[P, R]:
     """`--key`: which publisher key signs."""
-    return click.option(
-        "--key",
-        required=True,
-        help="Name of the publisher key to sign with (oscirc key list); several with commas, where several must sign.",
-    )(function)
+    return click.option("--key", required=True, help=KEY_HELP)(function)
+
+
+def key_unless_dry_option(function: Callable[P, R]) -> Callable[P, R]:
+    """`--key` of a command with an eager `--dry-run`, which signs nothing and so needs none: then it is empty."""
+
+    def check(context: click.Context, parameter: click.Parameter, given: str | None) -> str:
+        if given is None and not context.params.get("dry_run"):
+            raise click.MissingParameter(ctx=context, param=parameter)
+        return given or ""
+
+    return click.option("--key", help=KEY_HELP, callback=check)(function)
 
 
 def data_instead_option(function: Callable[P, R]) -> Callable[P, R]:

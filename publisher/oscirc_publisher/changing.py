@@ -31,6 +31,11 @@ def advance_channel(signatory: Signatory, image: str, channel: str, version: str
     return signatory.change(check_image(image), merge)
 
 
+def remove_channel(signatory: Signatory, image: str, channel: str) -> Released:
+    """Let a channel be no more, or raise `NotFoundError` where there is none of that name."""
+    return signatory.change(check_image(image), lambda index: _existing(index).without_channel(channel))
+
+
 def yank(signatory: Signatory, image: str, version: str, why: str, *, security: bool = False) -> Released:
     """Mark a released version as not to be used; with `security`, clients refuse to boot it."""
     date = date_text(signatory.clock())

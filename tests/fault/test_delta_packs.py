@@ -119,7 +119,7 @@ def test_who_has_the_old_version_pulls_the_new_one_for_a_fraction(updated, mirro
     assert told["packs"]["rebuilt_blocks"] == len(CHANGED)
     assert told["fetched_bytes"] < len(CHANGED) * BLOCK / 40
     assert mirror.count("blocks/*") == 0  # not even a node
-    assert mirror.count(updated.pack) <= 3
+    assert mirror.count(updated.pack) == 2  # its index, and all records at once, whichever thread is the first
     assert holder.json("status", "m:alice/up@2")["safe_to_unplug"]
 
 

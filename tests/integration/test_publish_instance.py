@@ -110,11 +110,13 @@ def test_work_follows_what_was_written_not_what_the_disk_holds(station, instance
 
 def test_a_dry_run_says_what_would_be_and_publishes_nothing(station, instance):
     write(instance, "write -P 5 100M 1M", "write -z 30M 256k")
-    facts = publish(station, instance, "never", "--dry-run")
+    facts = station.json("publish", f"instance:{instance.name}", "test:alice/debian@never", "--dry-run")  # needs no key
     assert (facts["changed_blocks"], facts["changed_bytes"], facts["zeroed_bytes"]) == (5, MIB, BLOCK)
     assert facts["base"] == "alice/debian@1"
     assert [find["kind"] for find in facts["private"]] == ["not looked at"]  # this disk has no file system
     station.refused("show", "test:alice/debian@never", code=3)
+    said = station.refused("publish", f"instance:{instance.name}", "test:alice/debian@never", code=2)
+    assert "--key" in said
 
 
 def test_what_cannot_be_looked_at_is_refused_until_it_is_allowed(station, instance):

@@ -216,8 +216,8 @@ def test_what_runs_is_left_alone_and_can_be_fetched_for(here):
         assert here.json("update", "web", "--download-only")["fetched_blocks"] == 5
         said = here.said("update", "web", "--policy", "drop-system", code=6)
         assert "oscirc stop web" in said
-        for command in ("reset", "rollback"):
-            here.said(command, "web", code=6 if command == "reset" else 3)
+        for command in (("reset", "--yes"), ("rollback",)):
+            here.said(*command, "web", code=6 if command[0] == "reset" else 3)
     assert record_of() == instance.record
 
 
@@ -363,7 +363,8 @@ def test_a_rollback_hears_of_a_yank_that_this_workstation_was_not_told_of(here, 
 def test_reset_forgets_the_system_and_rm_says_what_goes(here):
     make_instance(here)
     here.run("update", "web", "--policy", "drop-system")
-    assert "begins anew on 2" in here.said("reset", "web")
+    assert "say --yes" in here.said("reset", "web", code=2)  # nobody is there to be asked
+    assert "begins anew on 2" in here.said("reset", "web", "--yes")
     assert [layer.version for layer in record_of().kept] == ["1"]
     assert "had set aside (1:" in here.said("rm", "web")
     assert Instances().names() == []
@@ -395,6 +396,22 @@ def test_an_instance_of_an_older_oscirc_is_updated_like_any_other(here):
 def test_what_means_nothing_is_refused(here, arguments, said):
     make_instance(here)
     assert said in here.said(*arguments, code=2)
+
+
+def test_channels_are_listed_and_one_that_is_removed_leaves_its_version(here, world):
+    publisher, repository = world
+    with serving(publisher, repository):
+        publisher.run("channel", "set", f"{IMAGE}@1", "passing", "--key", "alice")
+        listed = here.json("channel", "list", "alice/tiny")["channels"]
+        assert [(each["channel"], each["version"]) for each in listed] == sorted(
+            [*((channel, version) for version, channel in CHANNELS.items()), ("passing", "1")]
+        )
+        make_instance(here, "alice/tiny#passing")
+        publisher.run("channel", "remove", IMAGE, "passing", "--key", "alice")
+        publisher.refused("channel", "remove", IMAGE, "passing", "--key", "alice", code=3)
+    assert "passing" not in here.run("channel", "list", "alice/tiny")
+    assert "no channel 'passing'" in here.said("update", "web", code=3)
+    assert here.json("show", "alice/tiny@1")["version"] == "1"
 
 
 def test_what_does_not_exist_is_not_found(here):

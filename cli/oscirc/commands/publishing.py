@@ -1,4 +1,4 @@
-"""`oscirc publish | channel`: what a publisher does to an image. Signs with a key that stays here."""
+"""`oscirc publish`: a disk, or what an instance has become, as a version. Signs with a key that stays here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from oscirc.describing import about_options
-from oscirc.options import json_option, key_option, passphrase_file_option, recording_options, token_file_option
-from oscirc.output import human_bytes, progress, warn
+from oscirc.options import (
+    json_option,
+    key_unless_dry_option,
+    passphrase_file_option,
+    recording_options,
+    token_file_option,
+)
+from oscirc.output import human_bytes, progress
 from oscirc.pipelines import oidc_options
 from oscirc.screenshots import screenshot_options
 
@@ -47,7 +53,7 @@ class _Shown:
 @click.pass_context
 @click.argument("disk", metavar="DISK|instance:NAME")
 @click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
-@key_option
+@key_unless_dry_option
 @passphrase_file_option
 @token_file_option
 @oidc_options
@@ -97,7 +103,12 @@ class _Shown:
 @screenshot_options
 @click.option("--clean", is_flag=True, help="instance:NAME: publish it without what should not be public.")
 @click.option("--keep-secrets", is_flag=True, help="instance:NAME: publish what should not be public, too.")
-@click.option("--dry-run", is_flag=True, help="instance:NAME: say what changed and what is private; publish nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    is_eager=True,
+    help="instance:NAME: say what changed and what is private; publish nothing.",
+)
 @json_option
 def publish(  # one parameter for each option
     context: click.Context,
@@ -163,7 +174,7 @@ def publish(  # one parameter for each option
     Example:
       oscirc publish debian.qcow2 alice/debian@12.1 --key alice --os debian --os-version 12 --firmware uefi
       oscirc publish debian.raw alice/debian@12.2 --key alice --firmware uefi --profile auto
-      oscirc publish instance:debian alice/debian@12.3 --key alice --dry-run
+      oscirc publish instance:debian alice/debian@12.3 --dry-run
     """
     from oscirc import (
         accelerating,
@@ -307,44 +318,3 @@ def _text_of(file: Path) -> str:
     from oscirc_blockstore.image_index import MAX_CHANGELOG_CHARS
 
     return bounded_text(file, 4 * MAX_CHANGELOG_CHARS, "the changelog").strip()  # no character has more than 4 bytes
-
-
-@click.group()
-def channel() -> None:
-    """Channels: movable pointers to versions."""
-
-
-@channel.command("set")
-@click.argument("reference", metavar="[REMOTE:]PUBLISHER/IMAGE@VERSION")
-@click.argument("name", metavar="CHANNEL")
-@key_option
-@passphrase_file_option
-@token_file_option
-@json_option
-def set_channel(
-    reference: str, name: str, *, key: str, passphrase_file: Path | None, token_file: Path | None, as_json: bool
-) -> None:
-    """Point a channel at a released version.
-
-    \b
-    Example:
-      oscirc channel set alice/debian@12.1 stable --key alice
-    """
-    from oscirc import composition
-    from oscirc.publishing_text import say_change
-    from oscirc_blockstore.errors import UsageError
-    from oscirc_publisher import changing
-
-    wanted = composition.parse_version_reference(reference)
-    with composition.signatory(wanted, key, passphrase_file, token_file) as signatory:
-        index = signatory.served_index(signatory.served_role(), wanted.image)
-        withdrawn = index.version(wanted.version).yanked
-        if withdrawn is not None and withdrawn.security:
-            raise UsageError(
-                f"{wanted.version} was withdrawn for security reasons: {withdrawn.why}",
-                hint="point the channel at another version, or take the withdrawal back: oscirc restore",
-            )
-        if withdrawn is not None:
-            warn(f"{wanted.version} was withdrawn: {withdrawn.why}")
-        released = changing.set_channel(signatory, wanted.image, name, wanted.version)
-    say_change(released, f"{wanted.publisher}/{wanted.image}#{name} is now {wanted.version}", as_json=as_json)

@@ -160,18 +160,21 @@ def _list(instance: Instance, *, as_json: bool) -> None:
 def reset(name: str, *, yes: bool, as_json: bool) -> None:
     """Let an instance begin anew on the version it has: what it wrote in its system is gone, for good.
 
-    Its data disk stays, and so do systems that updates set aside. Asks first where a person is at the terminal.
+    Its data disk stays, and so do systems that updates set aside. Asks first; where nobody can be asked it wants --yes.
 
     \b
     Example:
       oscirc reset web
     """
     from oscirc import updates
+    from oscirc_blockstore.errors import UsageError
     from oscirc_vmlaunch import layers
 
     instance = updates.load_instance(name)
     freed = layers.occupied_bytes(instance)
-    if not yes and not as_json and sys.stdin.isatty():
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise UsageError("what a system has written cannot be brought back", hint="say --yes")
         click.confirm(f"Throw away the {human_bytes(freed)} that {name} wrote in its system?", abort=True, err=True)
     fresh = layers.reset(instance)
     has_data = bool(fresh.record.data_disk_bytes)

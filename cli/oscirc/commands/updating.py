@@ -8,7 +8,7 @@ import click
 
 from oscirc import update_costs, update_text
 from oscirc.options import json_option
-from oscirc.output import human_bytes, print_json, print_table, say, warn
+from oscirc.output import human_bytes, print_json, print_table, progress, say, warn
 from oscirc_blockstore.errors import OscircError, UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.pass_context
 @click.argument("what", required=False, metavar="[REF|INSTANCE]")
 @click.option("--all", "everything", is_flag=True, help="Update every instance and every pinned image.")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched and done, and do nothing.")
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 @click.option("--allow-revoked", is_flag=True, help="Also to a version that was withdrawn for security reasons.")
 @json_option
 def update(
+    context: click.Context,
+    /,
     what: str | None,
     *,
     everything: bool,
@@ -76,7 +79,8 @@ def update(
 
     if download_only and no_download:
         raise UsageError("--download-only and --no-download contradict each other")
-    how = bool(download_only or no_download or limit_rate or policy != "refuse")
+    decided = context.get_parameter_source("policy") is not click.core.ParameterSource.DEFAULT
+    how = download_only or no_download or limit_rate is not None or decided
     _check_named(what, everything=everything, how=how, follow=bool(channel or to))
     limit = None if limit_rate is None else RateLimit(parse_rate(limit_rate))
     planner = updates.Planner(Policy(policy), allow_revoked=allow_revoked)
@@ -84,7 +88,7 @@ def update(
     if what is not None:
         subject = updates.find(what)
         if subject.instance is None:
-            _check_image(no_download=no_download, policy=policy)
+            _check_image(no_download=no_download, decided=decided)
         facts = run.one(subject, updates.target_of(subject, channel, to), chosen=bool(channel or to))
         if as_json:
             print_json(facts)
@@ -110,11 +114,11 @@ def _check_named(what: str | None, *, everything: bool, how: bool, follow: bool)
         raise UsageError("say what is to be updated", hint="a name, or --all; without either it is only listed")
 
 
-def _check_image(*, no_download: bool, policy: str) -> None:
+def _check_image(*, no_download: bool, decided: bool) -> None:
     """Refuse what means something for an instance only."""
     if no_download:
         raise UsageError("--no-download is for instances", hint="oscirc mount and oscirc boot fetch as they read")
-    if policy != "refuse":
+    if decided:
         raise UsageError("--policy is for instances", hint="nobody writes in an image: there is nothing to decide")
 
 
@@ -122,14 +126,9 @@ def _list(subjects: list[Subject], planner: Planner, *, as_json: bool) -> None:
     """The table of what there is for whom; raises the first problem after it was shown."""
     problems: list[OscircError] = []
     rows, found = [], []
-    for subject in subjects:
-        plan, problem = None, None
-        if subject.reference.channel:
-            try:
-                plan = planner.plan(subject, subject.reference)
-            except OscircError as error:
-                problem = error
-                problems.append(error)
+    for subject, plan, problem in _asked(subjects, planner, quiet=as_json):
+        if problem is not None:
+            problems.append(problem)
         found.append(update_text.facts_of(subject, plan) | ({"problem": str(problem)} if problem else {}))
         latest = plan.label if plan else ""
         cost = update_costs.in_words(plan.cost) if plan and plan.cost.missing_blocks else ""
@@ -144,6 +143,23 @@ def _list(subjects: list[Subject], planner: Planner, *, as_json: bool) -> None:
             say("update one with: oscirc update NAME; all of them with: oscirc update --all")
     if problems:
         raise problems[0]
+
+
+def _asked(
+    subjects: list[Subject], planner: Planner, *, quiet: bool
+) -> list[tuple[Subject, Plan | None, OscircError | None]]:
+    """Each subject with the plan for it, or what is the matter; neither for one that follows nothing."""
+    asked: list[tuple[Subject, Plan | None, OscircError | None]] = []
+    with progress("ask", len(subjects), unit=" names", quiet=quiet) as bar:
+        for subject in subjects:
+            bar.set_postfix_str(subject.name)
+            try:
+                plan = planner.plan(subject, subject.reference) if subject.reference.channel else None
+                asked.append((subject, plan, None))
+            except OscircError as problem:
+                asked.append((subject, None, problem))
+            bar.update(1)
+    return asked
 
 
 class _Run:

@@ -12,14 +12,15 @@ from oscirc_vmlaunch import layers
 
 
 @pytest.mark.parametrize(
-    "options", [("--download-only",), ("--no-download",), ("--policy", "keep"), ("--limit-rate", "2M")]
+    "options",
+    [("--download-only",), ("--no-download",), ("--policy", "keep"), ("--policy", "refuse"), ("--limit-rate", "2M")],
 )
 def test_what_means_nothing_without_a_name_is_refused(options, capsys):
     assert main(["update", *options]) == 2
     assert "say what is to be updated" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", [("--policy", "keep"), ("--no-download",)])
+@pytest.mark.parametrize("options", [("--policy", "keep"), ("--policy", "refuse"), ("--no-download",)])
 def test_what_means_nothing_for_an_image_is_refused(options, capsys):
     assert main(["update", "home:alice/debian", *options]) == 2
     assert "is for instances" in capsys.readouterr().err

@@ -226,6 +226,17 @@ def test_a_channel_is_set_once(repository, released):
         changing.set_channel(released, "fedora", "stable", "1")
 
 
+def test_a_channel_is_removed_and_its_version_stays(repository, released):
+    changing.set_channel(released, "debian", "testing", "1")
+    assert changing.remove_channel(released, "debian", "testing").changed
+    index = repository.index("alice", "debian")
+    assert (index.channels, index.version("1").label) == ({"stable": "2"}, "1")
+    with pytest.raises(NotFoundError, match="no channel 'testing'"):
+        changing.remove_channel(released, "debian", "testing")
+    with pytest.raises(NotFoundError, match="no released version"):
+        changing.remove_channel(released, "fedora", "stable")
+
+
 def test_a_version_is_deleted_once_no_channel_points_at_it(repository, released):
     changing.set_channel(released, "debian", "old", "1")
     with pytest.raises(UsageError, match="points at 1"):

@@ -49,6 +49,24 @@ def test_records_that_follow_one_another_come_in_one_request():
     assert world.asked == [(len(INDEX), len(FILE))]
 
 
+def test_those_before_it_come_along_whichever_thread_is_the_first():
+    world = World()
+    for number in (5, 0, 7, 3):
+        world.frame(number)
+    assert world.asked == [(len(INDEX), len(FILE))]
+
+
+def test_what_was_given_out_does_not_come_again_with_a_run_behind_it(monkeypatch):
+    monkeypatch.setattr(pack_runs, "RUN_BYTES", 220)
+    world = World()
+    for number in (0, 1, 2, 3):
+        world.frame(number)
+    assert world.asked == [
+        (RECORDS[0].offset, RECORDS[2].offset),
+        (RECORDS[2].offset, RECORDS[4].offset),
+    ]
+
+
 def test_a_run_ends_at_what_is_not_wanted_and_at_its_limit(monkeypatch):
     world = World(lambda record: record is not RECORDS[2])
     world.frame(0)
