@@ -26,7 +26,7 @@ from oscirc_blockstore import delta, delta_record, similarity
 from oscirc_blockstore.accelerators import DELTA, Accelerator
 from oscirc_blockstore.delta import PAGE_SIZE, MadePatch, MadeRecord, Record, Run, Source
 from oscirc_blockstore.digests import Digest, verify
-from oscirc_blockstore.errors import IntegrityError, LocalError
+from oscirc_blockstore.errors import LocalError
 from oscirc_blockstore.frame import encode as encode_frame
 from oscirc_blockstore.manifest import Manifest
 from oscirc_blockstore.old_pages import Matcher, OldPages
@@ -39,7 +39,7 @@ MAX_OLD_POSITIONS = 1 << 24
 MAX_RECORDS = 1 << 18
 LEAST_SAVING = 0.1
 UPDATE_LEVEL = 9  # about what an update's block files cost, where nobody tells
-OLD_BLOCKS_IN_MEMORY_BYTES = 96 << 20
+OLD_BLOCKS_IN_MEMORY_BYTES = 192 << 20
 _RUN_BYTES = 4  # what a run comes to in a packed index
 _COPY_BYTES = 1 << 20
 
@@ -224,23 +224,29 @@ class _Maker:
         literal = _literal_pages(runs)
         copied_from = len({run.source for run in runs if not isinstance(run.source, Source)})
         made = replace(whole, runs=runs, dictionary=matcher.dictionary(pages.features[literal], copied_from))
+        if not made.dictionary and len(literal) == len(pages.fingerprints) and _is_dense(whole, len(raw)):
+            return whole, b""
         literals = b"".join(raw[page * PAGE_SIZE : (page + 1) * PAGE_SIZE] for page in literal)
-        dictionary = delta_record.dictionary_of(self._parsed(made), self._old_block)
+        record = self._parsed(made)
+        block, dictionary = delta_record.gathered(record, self._old_block)
         frame = delta_record.encode(literals, dictionary, self._level)
-        made = replace(made, length=len(frame))
         cost = len(frame) + _RUN_BYTES * (len(made.runs) + len(made.dictionary))
         if cost > (1 - LEAST_SAVING) * whole.whole_length:
             return whole, b""
-        try:
-            delta_record.rebuild(self._parsed(made), frame, self._old_block)
-        except IntegrityError:  # two pages with one fingerprint
+        delta_record.fill_in(record, block, frame, dictionary)
+        if block != raw:  # two pages with one fingerprint
             return whole, b""
-        return made, frame
+        return replace(made, length=len(frame)), frame
 
     def _parsed(self, made: MadeRecord) -> Record:
         """The record as a reader of the pack will see it."""
         index = delta.build_index(self._new.digest, self._old.digest, self._block_size, [made], [], level=1)
         return delta.parse_index(index).records[made.digest]
+
+
+def _is_dense(whole: MadeRecord, raw_bytes: int) -> bool:
+    """Whether the block did not compress, so that it will not either where nothing old helps."""
+    return whole.whole_length > (1 - LEAST_SAVING) * raw_bytes
 
 
 def _literal_pages(runs: tuple[Run, ...]) -> list[int]:

@@ -51,8 +51,16 @@ def rebuild(record: Record, frame: bytes, load: LoadBlock) -> bytes:
     """
     if not record.is_rebuildable or len(frame) != record.length:
         raise DocumentRefusedError("not a record of a delta pack")
-    block, dictionary = _gathered(record, load)
-    literals = memoryview(_decode(frame, record.literal_bytes, bytes(dictionary)))
+    block, dictionary = gathered(record, load)
+    fill_in(record, block, frame, dictionary)
+    raw = bytes(block)
+    verify(raw, record.digest)
+    return raw
+
+
+def fill_in(record: Record, block: bytearray, frame: bytes, dictionary: bytes) -> None:
+    """Put the literal pages of the record's frame into the block, which is compared with nothing here."""
+    literals = memoryview(_decode(frame, record.literal_bytes, dictionary))
     at = taken = 0
     for run in record.runs:
         size = run.count * PAGE_SIZE
@@ -60,14 +68,6 @@ def rebuild(record: Record, frame: bytes, load: LoadBlock) -> bytes:
             block[at : at + size] = literals[taken : taken + size]
             taken += size
         at += size
-    raw = bytes(block)
-    verify(raw, record.digest)
-    return raw
-
-
-def dictionary_of(record: Record, load: LoadBlock) -> bytes:
-    """The bytes with which a record's literal pages are compressed; raises as `rebuild` does."""
-    return bytes(_gathered(record, load)[1])
 
 
 def rebuild_node(patch: NodePatch, load: LoadBlock) -> bytes:
@@ -85,8 +85,8 @@ def rebuild_node(patch: NodePatch, load: LoadBlock) -> bytes:
     return raw
 
 
-def _gathered(record: Record, load: LoadBlock) -> tuple[bytearray, bytearray]:
-    """The block with its copied pages in place, and the dictionary."""
+def gathered(record: Record, load: LoadBlock) -> tuple[bytearray, bytes]:
+    """The block with its copied pages in place, and the dictionary; raises as `rebuild` does."""
     block, dictionary = bytearray(record.block_size), bytearray(_bytes_of(record.dictionary))
     copies: dict[Digest, list[tuple[bytearray, int, Run]]] = {}
     for target, runs in ((block, record.runs), (dictionary, record.dictionary)):
@@ -107,7 +107,7 @@ def _gathered(record: Record, load: LoadBlock) -> tuple[bytearray, bytearray]:
         for target, at, run in places:
             size = run.count * PAGE_SIZE
             target[at : at + size] = view[run.page * PAGE_SIZE :][:size]
-    return block, dictionary
+    return block, bytes(dictionary)
 
 
 def _bytes_of(runs: Iterable[Run]) -> int:

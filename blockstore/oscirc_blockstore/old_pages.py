@@ -19,7 +19,6 @@ from oscirc_blockstore.similarity import FEATURES, Pages, PageTable
 MAX_DICTIONARY_PAGES = 192
 _NO_PAGES = np.empty(0, np.uint64)
 _ZEROS = 0
-_MOST_ALIKE_OF_A_PAGE = 2
 _NEIGHBOURS = (-1, 1)
 
 
@@ -98,19 +97,24 @@ class Matcher:
         return tuple(runs)
 
     def dictionary(self, features: npt.NDArray[np.uint64], copied_from: int) -> tuple[Run, ...]:
-        """The old pages most like these literal ones, in the order of the old blocks.
+        """For each of these literal pages the old one most like it and its neighbours, in the order of the old blocks.
 
+        Of old pages that are equally like a page, that one is taken whose block has pages like most of the others: a
+        file's pages stay together so, which resemble more than they agree in, and few old blocks are needed.
         `copied_from` is how many old blocks the record needs already: there is a limit for both together.
         """
-        votes: Counter[int] = Counter()
         alike = [table.alike(features[:, number]) for number, table in enumerate(self._similar)]
-        for page in range(len(features)):
-            agreed = Counter(old for feature in alike for old in feature[page])
-            for old, agreements in agreed.most_common(_MOST_ALIKE_OF_A_PAGE):
-                votes[old] += 2 * agreements
-                for step in _NEIGHBOURS:
-                    if self._is_beside(old, old + step):
-                        votes[old + step] += agreements
+        agreed = [Counter(old for feature in alike for old in feature[page]) for page in range(len(features))]
+        followed = Counter(block for each in agreed for block in {old // self._per_block for old in each})
+        votes: Counter[int] = Counter()
+        for each in agreed:
+            if not each:
+                continue
+            best = min(each, key=lambda old: (-each[old], -followed[old // self._per_block], old))
+            votes[best] += 2 * each[best]
+            for step in _NEIGHBOURS:
+                if self._is_beside(best, best + step):
+                    votes[best + step] += each[best]
         most = min(MAX_DICTIONARY_PAGES, MAX_SOURCES - copied_from)
         runs: list[Run] = []
         for old in sorted(old for old, _ in votes.most_common(most)):

@@ -7,11 +7,14 @@ bytes, so that the chance that two pages agree in a feature is the share of wind
 by their own hash, so the choice is the same wherever the bytes stand.
 
 All is numpy over one block at once: no loop over bytes or windows, and memory that depends on the block's size alone.
-numpy lets go of the interpreter's lock, so threads use all cores. Arithmetic is modulo 2^64.
+numpy lets go of the interpreter's lock, so threads use all cores, but each call costs threads a moment in which they
+wait for it: two threads are twice as fast as one only where calls are few and long, and longer ones than these leave
+the processor's cache. Arithmetic is modulo 2^64.
 """
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,10 +31,13 @@ MOST_ALIKE = 8
 _WORD = 8
 _WORDS = PAGE_SIZE // _WORD
 _LAST_WINDOW = _WORDS - 2  # the last word at which a window of two words begins
-_SAMPLED, _SAMPLE_SHIFT = np.uint64(0x5), np.uint64(61)  # windows whose hash begins with these three bits take part
-_FIRST, _SECOND, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x2545F4914F6CDD1D)
+_SAMPLED = np.uint64(0xE000000000000000)  # windows whose hash is not below take part: an eighth, and none of zeros
+_FIRST, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x2545F4914F6CDD1D)
+_SECOND_SHIFT = np.uint64(17)  # the first word's hash and this much less of the second's are the window's
 _FUNCTIONS = np.array([0x165667B19E3779F9, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F, 0xE7037ED1A0B428DB], dtype=np.uint64)
 _HALF = np.uint64(32)
+_TOGETHER = 4  # of eight places in a word at which windows begin, so many go through each call; see the module's text
+_local = threading.local()
 
 
 def _weights() -> Words:
@@ -69,30 +75,44 @@ def _fingerprints(words: Words) -> Words:
 
 
 def _features(block: bytes, pages: int) -> Words:
-    minima = np.full((pages, FEATURES), NO_FEATURE, dtype=np.uint64)
-    starts = np.arange(pages) * _WORDS
-    # made once: to get memory from the system and touch it anew costs as much as to fill it
-    hashes, scratch = (np.zeros(pages * _WORDS, dtype=np.uint64) for _ in range(2))
-    samples = np.empty(pages * _WORDS, dtype=np.bool_)
-    for shift in range(_WORD):
-        count = len(block) // _WORD - (1 if shift else 0)
-        words = np.frombuffer(block, dtype="<u8", count=count, offset=shift)
-        np.multiply(words, _FIRST, out=hashes[:count])
-        np.multiply(words[1:], _SECOND, out=scratch[: count - 1])
-        hashes[: count - 1] += scratch[: count - 1]
-        hashes.reshape(pages, _WORDS)[:, _LAST_WINDOW:] = 0  # windows do not reach into the next page
-        np.right_shift(hashes, _SAMPLE_SHIFT, out=scratch)
-        chosen = np.flatnonzero(np.equal(scratch, _SAMPLED, out=samples))
+    words = pages * _WORDS
+    padded = np.frombuffer(block + bytes(_WORD), dtype=np.uint8)
+    least = np.full((_TOGETHER, pages, FEATURES), NO_FEATURE, dtype=np.uint64)
+    starts = np.arange(_TOGETHER * pages) * _WORDS
+    hashes, scratch, samples = _scratch(words)
+    for shift in range(0, _WORD, _TOGETHER):
+        at_shifts: Words = np.ndarray((_TOGETHER, words), "<u8", padded, offset=shift, strides=(1, _WORD))
+        np.multiply(at_shifts, _FIRST, out=hashes)
+        np.right_shift(hashes[:, 1:], _SECOND_SHIFT, out=scratch)
+        hashes[:, :-1] += scratch
+        np.greater_equal(hashes, _SAMPLED, out=samples)
+        samples.reshape(_TOGETHER, pages, _WORDS)[:, :, _LAST_WINDOW:] = False  # none reaches into the next page
+        chosen = np.flatnonzero(samples)
         if not len(chosen):
             continue
-        sampled = hashes[chosen]
+        sampled = hashes.ravel()[chosen]
         sampled ^= sampled >> _HALF
         bounds = np.searchsorted(chosen, starts)
         filled = np.flatnonzero(np.diff(bounds, append=len(chosen)))
+        minima = np.full((_TOGETHER * pages, FEATURES), NO_FEATURE, dtype=np.uint64)
         for number, function in enumerate(_FUNCTIONS):
-            least = np.minimum.reduceat(sampled * function, bounds[filled])
-            minima[filled, number] = np.minimum(minima[filled, number], least)
-    return minima
+            minima[filled, number] = np.minimum.reduceat(sampled * function, bounds[filled])
+        np.minimum(least, minima.reshape(least.shape), out=least)
+    return np.asarray(least.min(axis=0))
+
+
+def _scratch(words: int) -> tuple[Words, Words, npt.NDArray[np.bool_]]:
+    """This thread's own room: to get memory from the system and touch it anew costs as much as to fill it."""
+    rooms = _local.__dict__
+    if rooms.get("words") != words:
+        rooms["words"] = words
+        rooms["room"] = (
+            np.empty((_TOGETHER, words), np.uint64),
+            np.empty((_TOGETHER, words - 1), np.uint64),
+            np.empty((_TOGETHER, words), np.bool_),
+        )
+    room: tuple[Words, Words, npt.NDArray[np.bool_]] = rooms["room"]
+    return room
 
 
 class PageTable:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from oscirc_remote.resolving import Resolved
 
 _PATIENCE_S = 60.0
+_MEMORY_BYTES = 8 << 20  # who makes packs remembers old blocks better, since it knows which it will need
 _MOST_POSITIONS = 1 << 20
 """Of a longer disk the list of what its blocks cost would take more memory than asking it saves work."""
 NO_NUMPY_HINT = "install numpy, or oscirc with its extra: oscirc[delta]"
@@ -105,7 +106,7 @@ def add_packs(
     new = resolved_version(wanted, wanted.version)
     name = VersionName(wanted.publisher, wanted.image, wanted.version)
     added = []
-    with contextlib.closing(open_source(new.remote.sources())) as source:
+    with contextlib.closing(open_source(new.remote.sources(), block_memory_bytes=_MEMORY_BYTES)) as source:
 
         def load(digest: Digest, raw_size: int) -> bytes:
             return source.fetch(digest, raw_size, Deadline.after(_PATIENCE_S))

@@ -90,7 +90,12 @@ class BuiltTable:
 
 def default_workers() -> int:
     """One for each usable core, and two to wait for the network."""
-    return min(MAX_WORKERS, len(os.sched_getaffinity(0)) + 2)
+    return min(MAX_WORKERS, usable_cores() + 2)
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def data_bytes(disk: DiskSource, block_size: int) -> int:

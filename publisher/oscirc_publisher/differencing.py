@@ -11,7 +11,7 @@ from oscirc_blockstore import delta, delta_making, delta_record
 from oscirc_blockstore.accelerators import DELTA
 from oscirc_blockstore.delta_making import Load, Progress, Version, WholeLength
 from oscirc_publisher.accelerating import VersionName, listed_accelerators
-from oscirc_publisher.building import default_workers
+from oscirc_publisher.building import usable_cores
 from oscirc_publisher.rest import Body, RestClient
 
 _PIECE_BYTES = 256 << 10
@@ -61,7 +61,7 @@ def add_pack(
         whole_length,
         block_at=block_at,
         level=level,
-        workers=default_workers(),
+        workers=usable_cores() + 1,  # each more costs more, waiting for the interpreter's lock, than it hides
         stop=stop,
         progress=progress,
     ) as pack:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from oscirc_blockstore.errors import DeadlineExceededError
@@ -103,7 +103,8 @@ class Deadline:
 
     def at_most(self, seconds: float) -> Deadline:
         """This deadline, or the one that many seconds from now if that is earlier."""
-        return replace(self, at=min(self.at, self.clock.monotonic() + seconds))
+        at = min(self.at, self.clock.monotonic() + seconds)
+        return Deadline(at, self.cancellation, self.clock, self.since)  # `replace` takes four times as long
 
     def remaining_s(self) -> float:
         """Seconds left; 0.0 when it has passed or was called off."""
