@@ -25,7 +25,7 @@ SETTINGS = [
 def test_no_page_of_the_application_is_left_out_of_the_walk(tmp_path):
     world = make_world(tmp_path, place=OneDirectory(tmp_path / "data"))
     with world.open() as installation:
-        routes = create_app(installation)._rest.routes
+        routes = create_app(installation)._rest.routes.routes
     assert len(pages_of(routes)) >= 20
     assert unvisited(routes, stops("draft")) == []
     assert "/admin/audit" in unvisited(routes, [stop for stop in stops("draft") if "audit" not in stop.path])

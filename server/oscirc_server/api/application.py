@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
 
@@ -59,18 +56,15 @@ MODULES = (
     health,
 )
 
-Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
-
 
 def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def build(lifespan: Lifespan | None = None) -> FastAPI:
-    """The routes below `/api/v1`; `lifespan` attaches the context that they work on."""
+def build() -> FastAPI:
+    """The routes below `/api/v1`; they find what they work on in a request's scope (`context`)."""
     app = FastAPI(
         title=document.TITLE,
-        lifespan=lifespan,
         docs_url=None,  # the pages of it load scripts from elsewhere
         redoc_url=None,
         openapi_url=f"{API_PREFIX}/openapi.json",

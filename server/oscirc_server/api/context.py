@@ -1,11 +1,12 @@
-"""What requests share: the installation and the uploader, typed, out of the application's state."""
+"""What an application's requests share: the installation, the uploader and others, typed, out of a request's scope."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, Request
+from starlette.types import Scope
 
 from oscirc_server.admission import Admission
 from oscirc_server.installation import Installation
@@ -38,16 +39,24 @@ class Context:
     comparisons: Comparisons = field(default_factory=Comparisons)
 
 
-def attach(app: FastAPI, context: Context) -> None:
-    """Give an application its context."""
-    app.state.context = context
+_KEY = "oscirc_context"
+
+
+def attach(scope: Scope, context: Context | None) -> None:
+    """Give a request the context of the application that serves it."""
+    scope[_KEY] = context
+
+
+def context_in(scope: Scope) -> Context:
+    """The context of the application that serves the request of this scope."""
+    context = scope[_KEY]
+    assert isinstance(context, Context)  # noqa: S101  (there is one from the application's start on)
+    return context
 
 
 def context_of(request: Request) -> Context:
-    """The context of the application that serves a request."""
-    context = request.app.state.context
-    assert isinstance(context, Context)  # noqa: S101  (set by `attach` before the first request)
-    return context
+    """The same, of a request."""
+    return context_in(request.scope)
 
 
 def installation_of(request: Request) -> Installation:

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oscirc_blockstore.errors import OscircError, UsageError
-from oscirc_server.api.context import Context
+from oscirc_server.api.context import Context, context_in
 from oscirc_server.api.problems import problem_of
 from oscirc_server.errors import BodyTooLargeError, KeyReusedError, StalledError
 from oscirc_server.services import kept_answers, tokens
@@ -45,7 +45,7 @@ class IdempotentPosts:
         if text is None or scheme.lower() != "bearer":
             await self._app(scope, receive, send)
             return
-        context: Context = scope["app"].state.context
+        context = context_in(scope)
         installation = context.installation
         try:
             if not _KEY.fullmatch(text):

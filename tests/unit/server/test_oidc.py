@@ -179,10 +179,7 @@ def test_forged_jwts_are_refused(http, issuer, trusted, claims):
 
 def guessing_again(http):
     """Let the next failure be judged, too: this is not about how many there may be."""
-    app = http._transport._app
-    while not hasattr(app, "state"):
-        app = app._rest if hasattr(app, "_rest") else app.app
-    context = app.state.context
+    context = http._transport._app._rest.context
     object.__setattr__(context, "guessing", guessing.Guessing(context.installation))
 
 
