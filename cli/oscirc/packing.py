@@ -109,7 +109,7 @@ def add_packs(
     with contextlib.closing(open_source(new.remote.sources(), block_memory_bytes=_MEMORY_BYTES)) as source:
 
         def load(digest: Digest, raw_size: int) -> bytes:
-            return source.fetch(digest, raw_size, Deadline.after(_PATIENCE_S))
+            return source.fetch_here(digest, raw_size, Deadline.after(_PATIENCE_S))
 
         for label in bases:
             old = resolved_version(wanted, label)

@@ -134,6 +134,7 @@ class FakeBlocks:
     def __init__(self, blocks: dict[Digest, bytes]) -> None:
         self.blocks = blocks
         self.fetched: list[Digest] = []
+        self.threads: set[int] = set()
         self.error: Exception | None = None
         self.errors: list[Exception] = []
         self.gate: threading.Event | None = None
@@ -143,6 +144,7 @@ class FakeBlocks:
 
     def fetch(self, digest: Digest, raw_size: int, deadline: Deadline) -> bytes:
         self.fetched.append(digest)
+        self.threads.add(threading.get_ident())
         self.deadlines.append(deadline)
         self.arrived.release()
         if self.gate is not None:

@@ -47,6 +47,15 @@ def test_a_block_is_fetched_once_and_then_served_from_memory(source, inner):
     assert (status.fetched_blocks, status.fetched_bytes, status.memory_hits) == (1, BLOCK_SIZE, 2)
 
 
+def test_who_has_threads_enough_fetches_on_its_own(source, inner):
+    assert source.fetch_here(DIGEST, BLOCK_SIZE, soon()) == RAW
+    assert source.fetch_here(DIGEST, BLOCK_SIZE, soon()) == RAW
+    assert (inner.fetched, inner.threads) == ([DIGEST], {threading.get_ident()})
+    assert source.has(DIGEST)
+    with pytest.raises(NotServedError):
+        source.fetch_here(digest_of(block(77)), BLOCK_SIZE, soon())
+
+
 def test_the_next_process_finds_it_on_disk(source, inner, tmp_path):
     source.fetch(DIGEST, BLOCK_SIZE, soon())
     other = CachedSource(FakeBlocks({}), tmp_path)
