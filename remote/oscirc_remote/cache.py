@@ -103,7 +103,7 @@ class CachedSource:
         return self._arriving(digest, raw_size, deadline, patience(deadline))
 
     def fetch_here(self, digest: Digest, raw_size: int, deadline: Deadline) -> bytes:
-        """The same on the caller's own thread, which is cheaper: for one with many, that never ask for a block twice."""
+        """The same on the caller's own thread, which is cheaper: for one with many, each with blocks of its own."""
         raw = self.resident(digest, raw_size)
         return self._obtain(digest, raw_size, deadline, Urgency.DEMAND) if raw is None else raw
 
