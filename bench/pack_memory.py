@@ -6,8 +6,8 @@ Must show: at most 1,024 MB for each, and that it does not grow from 8 to 16 GiB
 
 Each pack is made by the product's code in a process of its own, whose peak is the system's figure of it (so the
 interpreter and all libraries are in it). No block is stored anywhere: a page of the old version is computed from its
-block's number whenever it is asked for, all pages are different, and the new version has an edit in 512 of the blocks,
-which is more than the maker's cache of old blocks holds.
+block's number whenever it is asked for, all pages are different, and the new version has an edit in 1,024 of the
+blocks, which is more than the maker's cache of old blocks holds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from oscirc_blockstore.table import NODE_SIZE, Geometry, TableBuilder
 
 BLOCK = 256 << 10
 SIZES_GIB = (1, 4, 8, 16)
-CHANGED = 512
+CHANGED = 1024
 EDIT = b"an edit of some bytes"
 MOST_MB = 1024
 MOST_GROWTH = 1.05

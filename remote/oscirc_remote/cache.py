@@ -103,9 +103,15 @@ class CachedSource:
         return self._arriving(digest, raw_size, deadline, patience(deadline))
 
     def fetch_here(self, digest: Digest, raw_size: int, deadline: Deadline) -> bytes:
-        """The same on the caller's own thread, which is cheaper: for one with many, each with blocks of its own."""
+        """The same on the caller's own thread, which is cheaper: for one with many, each with blocks of its own.
+
+        Two that ask for one block at once both fetch it. Closing this source calls it off, as it does flights.
+        """
         raw = self.resident(digest, raw_size)
-        return self._obtain(digest, raw_size, deadline, Urgency.DEMAND) if raw is None else raw
+        if raw is None:
+            own = Deadline(deadline.at, self._closing, deadline.clock, deadline.since)
+            raw = self._obtain(digest, raw_size, own, Urgency.DEMAND)
+        return raw
 
     def _arriving(self, digest: Digest, raw_size: int, deadline: Deadline, patient_until: Deadline) -> bytes:
         raw = self.resident(digest, raw_size)
@@ -213,7 +219,7 @@ class CachedSource:
         return self._nodes if raw_size == NODE_SIZE else self._blocks
 
     def _obtain(self, digest: Digest, raw_size: int, deadline: Deadline, urgency: Urgency) -> bytes:
-        """Runs as the one flight of this digest in this process."""
+        """Runs as the one flight of this digest in this process, or for a caller of `fetch_here`."""
         with self._locks.holding(digest, deadline, lambda: self._counters.add("lock_waits")):
             raw = self.resident(digest, raw_size)  # another process, or a flight that just landed, may have brought it
             if raw is None:

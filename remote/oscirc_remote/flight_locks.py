@@ -2,7 +2,8 @@
 
 An open-file-description lock (fcntl(2), F_OFD_SETLK) on the byte that the digest names. The kernel drops it when its
 holder dies. Such a lock belongs to the open file, so threads of one process do not exclude each other by it: their
-`FlightTable` has done that before. Two digests that share a byte wait for each other, which is harmless, as is going
+`FlightTable` has done that before (who fetches on a thread of its own, to make a pack, goes past that table: two such
+may fetch one block). Two digests that share a byte wait for each other, which is harmless, as is going
 on without the lock where it cannot be had.
 """
 

@@ -103,6 +103,7 @@ def remove_channel(
     """Let a channel be no more; the version that it points at stays.
 
     Who follows it keeps the version that he has, and hears at the next update that there is no such channel.
+    What retention kept for it alone is no longer kept (oscirc retention plan).
 
     \b
     Example:

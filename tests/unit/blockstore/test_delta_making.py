@@ -97,6 +97,12 @@ def test_what_resembles_nothing_is_named_with_what_it_costs_whole(store):
     assert record.whole_length == whole_length(None, block(2))
 
 
+def test_what_did_not_compress_and_resembles_nothing_is_not_tried(store, monkeypatch):
+    monkeypatch.setattr(delta_record, "encode", None)
+    old, new = store.version([block(1)]), store.version([block(2)])
+    assert made(store, old, new)[0].records == 0
+
+
 def test_a_disk_that_grew_and_one_that_shrank(store):
     small = store.version([block(1)])
     large = store.version({0: block(1), 3000: edited(block(1), 70, b"grown")})

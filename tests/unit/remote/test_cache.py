@@ -56,6 +56,13 @@ def test_who_has_threads_enough_fetches_on_its_own(source, inner):
         source.fetch_here(digest_of(block(77)), BLOCK_SIZE, soon())
 
 
+def test_closing_calls_off_who_fetches_on_its_own_too(source, inner):
+    source.fetch_here(DIGEST, BLOCK_SIZE, soon())
+    assert not inner.deadlines[0].cancellation.reason
+    source.close()
+    assert inner.deadlines[0].cancellation.reason
+
+
 def test_the_next_process_finds_it_on_disk(source, inner, tmp_path):
     source.fetch(DIGEST, BLOCK_SIZE, soon())
     other = CachedSource(FakeBlocks({}), tmp_path)
