@@ -2,8 +2,9 @@
 
 The steps: walk both tables for what changed; look at the pages of old blocks, those first that the new version no
 longer has, up to a limit, so that memory is bounded whatever the disk's size; then for each changed block find equal
-and similar pages, compress, and make sure that the record gives the block. Blocks are loaded twice at most, and set
-aside in a file once compressed, never held. The same pair, level and library give the same pack.
+and similar pages, compress, and make sure that the record gives the block. New blocks are loaded once, old ones to be
+looked at, and again for records that need them (the last of these are remembered); frames are set aside in a file,
+never held. The same pair, level and library give the same pack.
 
 docs/adr/0013-delta-packs.md has the measurements behind the choices.
 """
