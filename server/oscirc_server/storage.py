@@ -113,9 +113,11 @@ class DirectoryStorage:
             root.mkdir(parents=True, exist_ok=True)
             temporary.mkdir(parents=True, exist_ok=True)
             horizon = time.time() - _STALE_TEMPORARY_S
-            for entry in os.scandir(temporary):
-                if entry.stat(follow_symlinks=False).st_mtime < horizon:
-                    Path(entry.path).unlink(missing_ok=True)
+            with os.scandir(temporary) as found:
+                for entry in found:
+                    with contextlib.suppress(FileNotFoundError):  # a running server is done with it
+                        if entry.stat(follow_symlinks=False).st_mtime < horizon:
+                            Path(entry.path).unlink()
 
     @contextlib.contextmanager
     def _translated(self, what: str) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Both storages keep the one promise: whole files, never overwritten by `put_if_absent`."""
 
+import contextlib
 import os
 import threading
 
@@ -101,6 +102,26 @@ def test_old_temporary_files_are_swept(tmp_path):
         os.utime(path, (path.stat().st_mtime - age,) * 2)
     DirectoryStorage(tmp_path / "tree", tmp_path / "tmp")
     assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["new"]
+
+
+def test_a_temporary_file_that_goes_meanwhile_is_nobodys_fault(tmp_path, monkeypatch):
+    """Every command on a data directory opens it, and beside it a server writes."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    for number in range(3):
+        (temporary / f"1-1-{number}").write_bytes(b"")
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def while_a_server_writes(place):
+        with scandir(place) as found:
+            entries = list(found)
+            (temporary / "1-1-1").unlink()
+            yield iter(entries)
+
+    monkeypatch.setattr(os, "scandir", while_a_server_writes)
+    DirectoryStorage(tmp_path / "tree", temporary).check()
+    assert {path.name for path in temporary.iterdir()} == {"1-1-0", "1-1-2"}
 
 
 def test_a_place_that_cannot_be_used_is_a_local_error(tmp_path):
