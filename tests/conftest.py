@@ -7,6 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Properties say nothing of time, and a run finds what the run before found: chance is for `--hypothesis-profile=explore`.
+for name, options in {"everyday": {"derandomize": True}, "explore": {"max_examples": 1000}}.items():
+    settings.register_profile(name, deadline=None, suppress_health_check=[HealthCheck.too_slow], **options)
+settings.load_profile("everyday")
 
 # The guests' kernels are downloaded once and shared by all runs, whatever directories a test has for itself.
 os.environ.setdefault("OSCIRC_GUESTS_CACHE", str(Path.home() / ".cache" / "oscirc-guests"))

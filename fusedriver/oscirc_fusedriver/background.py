@@ -19,6 +19,7 @@ import logging
 import os
 import select
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -34,6 +35,8 @@ from oscirc_remote import name_lookups
 _LOG_BYTES = 1 << 20
 _MAXIMUM_WORDS_BYTES = 1 << 20
 _END_TIMEOUT_S = 5.0
+_LAST_INSTANT_S = 5.0
+_LOOK_AGAIN_S = 0.001
 
 Announce = Callable[[dict[str, Any]], None]
 
@@ -44,7 +47,7 @@ def run_in_background(body: Callable[[Announce], None], *, log_path: Path, timeo
     Raises `DeadlineExceededError` after `timeout_s`. Then, and on an interrupt, the process has been ended.
     """
     name_lookups.LOOKUPS.settle(timeout_s)  # the child must not inherit the locks of one that was left behind
-    threads = len(list(Path("/proc/self/task").iterdir()))
+    threads = _threads()
     if threads > 1:
         raise RuntimeError(f"cannot leave the terminal from a process with {threads} threads: fork first")
     for stream in (sys.stdout, sys.stderr):
@@ -58,6 +61,19 @@ def run_in_background(body: Callable[[Announce], None], *, log_path: Path, timeo
     os.waitpid(first, 0)
     with contextlib.closing(_Words(reading)) as words:
         return words.wait(timeout_s, log_path)
+
+
+def _threads() -> int:
+    """How many this process has, when those that Python has joined are gone for the kernel, too.
+
+    `Thread.join` returns a moment earlier: of lookups that had just ended, a third was still counted on a busy machine.
+    """
+    until = time.monotonic() + _LAST_INSTANT_S
+    while True:
+        threads = len(list(Path("/proc/self/task").iterdir()))
+        if threads == 1 or threading.active_count() > 1 or time.monotonic() > until:
+            return threads
+        time.sleep(_LOOK_AGAIN_S)
 
 
 class _Words:

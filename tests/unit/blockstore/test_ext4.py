@@ -144,7 +144,9 @@ def test_a_tree_that_is_its_own_child_ends(image):
         damaged.ranges(damaged.inode(inode.number))
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 @given(data=st.data())
 def test_whatever_is_damaged_is_read_or_refused_in_bounded_time(image, data):
     raw = bytearray(image.read_bytes())

@@ -221,7 +221,9 @@ def test_it_takes_a_bounded_number_of_steps(image):
         FileTree(Ext4(read, ByteRange(0, image.stat().st_size), max_steps=5), read).find("usr/lib/large")
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 @given(data=st.data())
 def test_whatever_is_damaged_is_read_or_refused(image, data):
     raw = bytearray(image.read_bytes())

@@ -136,7 +136,8 @@ def test_errors_are_translated_by_one_table(error, code, caplog):
     assert served.counters.unexpected == 0
 
 
-def test_the_page_asked_again_after_failed_read_ahead_fails_at_once(caplog):
+def test_the_page_asked_again_after_failed_read_ahead_fails_at_once(caplog, monkeypatch):
+    monkeypatch.setattr("oscirc_fusedriver.operations._ECHO_S", 60.0)
     reader = MemoryReader(CONTENT, cold=[70_000], failures={70_000: UnreachableError("gone")})
     served = operations(reader)
     assert refused(served.read, DISK, 65536, 131072) == errno.EIO

@@ -1,5 +1,6 @@
-import os
 import stat
+import subprocess
+import sys
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -117,20 +118,21 @@ def test_a_directory_that_cannot_be_made_is_a_local_error(tmp_path, place):
         KeyRing(tmp_path / place).create("work", "secret")
 
 
+REMEMBER = """
+import sys
+from pathlib import Path
+from oscirc_publisher.signing import KeyRing
+key = KeyRing(Path(sys.argv[1])).load("work", "secret")
+for version in range(10):
+    key.remember(sys.argv[2], "alice", version)
+"""
+
+
 def test_two_processes_remember_side_by_side(ring):
     key = ring.create("work", "secret")
-    children = []
-    for number in range(4):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                for version in range(10):
-                    key.remember(f"http://{number}", "alice", version)
-            finally:
-                os._exit(0)
-        children.append(pid)
-    for pid in children:
-        os.waitpid(pid, 0)
+    arguments = [sys.executable, "-c", REMEMBER, str(ring.directory)]
+    children = [subprocess.Popen([*arguments, f"http://{number}"]) for number in range(4)]
+    assert [child.wait(60) for child in children] == [0] * 4
     assert [key.remembered(f"http://{number}", "alice") for number in range(4)] == [9] * 4
 
 

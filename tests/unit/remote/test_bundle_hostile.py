@@ -100,7 +100,9 @@ def check(stream, keeper, had):
     assert not any(thread.name == "oscirc-saver" for thread in threading.enumerate())
 
 
-common = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+common = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @common

@@ -26,7 +26,7 @@ from oscirc_remote.bundle_tries import MOST_IN_VAIN, REFUSALS
 from oscirc_remote.stream_files import StreamFiles, Told, tag
 
 from .bundles import Image, Keeper, Mirrors, ScriptedDownload, breaking_off, honest, refusing
-from .fakes import BLOCK_SIZE, block
+from .fakes import BLOCK_SIZE, FakeClock, block
 
 IMAGE = Image()
 
@@ -43,7 +43,7 @@ class World:
     def __init__(self, directory, mirrors, image=IMAGE, keeper=None, **options):
         self.image, self.mirrors = image, mirrors
         self.keeper = keeper or Keeper()
-        self.arrivals = Arrivals()
+        self.arrivals = Arrivals(FakeClock())  # no time passes: a busy machine is no stalled mirror
         self.pushed = []
         self.stream = BundleStream(
             image.accelerator,
@@ -429,7 +429,9 @@ def test_a_follower_does_not_believe_what_is_told_of_another_index(tmp_path):
     assert world.keeper.kept == {}
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_whatever_a_mirror_sends_nothing_unverified_is_kept_and_the_rest_comes_from_the_other(tmp_path_factory, data):
     raw = bytearray(IMAGE.raw)

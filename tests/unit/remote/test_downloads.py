@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 
 import pytest
 from support.fault_server import FaultServer, over_long, reset, shorten, stall, truncate
@@ -126,8 +127,11 @@ def test_its_pace_counts_unless_the_reader_held_it_up(start):
     received, seconds = download.pace()
     assert received == len(RAW)
     assert seconds > 0
+    began = time.monotonic()
     held_up = start(queue_bytes=1000)
-    threading.Event().wait(0.2)
+    while held_up.held_bytes < 1000:
+        threading.Event().wait(0.005)
+    threading.Event().wait(0.2 + time.monotonic() - began)
     everything(held_up)
     assert held_up.pace() == (0, 0.0)
 

@@ -128,22 +128,22 @@ def test_a_compressed_body_is_refused_unasked(server, client):
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind"),
+    ("fault", "kind", "stall_s"),
     [
-        (status(404), NotServedError),
-        (status(416), ServerRefusedError),
-        (status(503), ServerRefusedError),
-        (reset(), UnreachableError),
-        (truncate(1000), UnreachableError),
-        (stall(), DeadlineExceededError),
-        (stall(1000), DeadlineExceededError),
+        (status(404), NotServedError, 20),
+        (status(416), ServerRefusedError, 20),
+        (status(503), ServerRefusedError, 20),
+        (reset(), UnreachableError, 20),
+        (truncate(1000), UnreachableError, 20),
+        (stall(), DeadlineExceededError, 0.3),
+        (stall(1000), DeadlineExceededError, 0.3),
     ],
     ids=["404", "416", "503", "reset", "truncated", "silent", "falls silent"],
 )
-def test_every_failure_is_one_of_this_project(server, client, fault, kind):
+def test_every_failure_is_one_of_this_project(server, client, fault, kind, stall_s):
     server.inject("file", fault)
     with pytest.raises(kind):
-        stream(client, stall_s=0.3)
+        stream(client, stall_s=stall_s)
 
 
 def test_a_file_that_is_shorter_than_asked_for_ends_early_and_the_reader_sees_it(server, client):

@@ -87,6 +87,8 @@ def open_(site, tmp_path):
             chosen = PrefetchOptions(**options)
             wanted = references.parse("alice/debian")
             started = start_early(wanted, chosen, remotes, tmp_path / "cache") if early else None
+            if early:
+                server.wait_until_asked("accel/hints/*")  # a thread's, which a busy machine may let run later
             resolved = Resolver(remotes).resolve(wanted)
             reader = open_image(resolved, tmp_path / "cache", prefetch=chosen, early=started)
             readers.append(reader)

@@ -322,7 +322,7 @@ def test_a_boot_waits_shortly_for_news_when_it_can_do_without(world):
         name = "slow"
 
         def fetch_document(self, path, max_bytes, deadline):
-            left.append(round(deadline.remaining_s()))
+            left.append(deadline.remaining_s())
             raise UnreachableError("cannot reach it")
 
         def close(self):
@@ -336,11 +336,11 @@ def test_a_boot_waits_shortly_for_news_when_it_can_do_without(world):
     world.open = lambda url: Slow()
     with pytest.raises(UnreachableError):
         boot()
-    assert left[-1] == SESSION_S
+    assert BOOT_S < left[-1] <= SESSION_S
     del world.open
     world.home = world.serve(HOME, world.repository.files)
     world.mirror = world.serve(MIRROR, world.repository.files)
     world.resolver().resolve("alice/debian")
     world.open = lambda url: Slow()
     boot()
-    assert left[-1] == BOOT_S
+    assert 0 < left[-1] <= BOOT_S

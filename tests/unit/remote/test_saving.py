@@ -20,10 +20,19 @@ def test_a_job_that_fails_does_not_stop_the_next(caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
+def savers():
+    return {thread for thread in threading.enumerate() if thread.name == "oscirc-saver"}
+
+
 def test_an_unused_one_has_no_thread():
-    before = threading.active_count()
+    before = savers()
     Saver().close()
-    assert threading.active_count() == before
+    assert not savers() - before
+    busy = Saver()
+    busy.put(lambda: None)
+    assert len(savers() - before) == 1
+    busy.close()
+    assert not savers() - before
 
 
 def test_where_there_is_no_thread_the_caller_does_it(monkeypatch):

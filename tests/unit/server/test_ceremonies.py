@@ -351,7 +351,9 @@ def honest(together, clock):
     ]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_a_hostile_request_is_refused_in_words_wherever_it_was_changed(honest, clock, data):
     """A holder reads what others wrote: no change to any of its documents may end in anything but a refusal."""
