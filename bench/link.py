@@ -11,7 +11,7 @@ What is emulated, and how:
 - **Fair queueing** among connections, in small chunks, as routers with fq_codel do: a small answer does not stand
   behind a bulk transfer. A connection has at most some 10 ms of the link's bytes waiting; then it is not read from.
 - **A fixed one-way delay** after that. A connection's first bytes wait a round trip more, which its handshake takes.
-- `cut` freezes everything, silently; `restore` goes on; `kill` closes what is open.
+- `cut` freezes everything, silently; `restore` goes on; `kill` closes what is open; `rate` changes the rate.
 
 It runs as a process of its own, so that it shares no interpreter with what is measured. There is no loss, no slow start
 and no TLS: the peers of a benchmark are all spared them alike.
@@ -148,8 +148,7 @@ class Emulator:
         self.round_trip_s = round_trip_s
         self.up = Direction(rate_bits, round_trip_s / 2)
         self.down = Direction(rate_bits, round_trip_s / 2)
-        self.chunk = chunk_bytes(rate_bits)
-        self.queue = queue_bytes(rate_bits)
+        self._set_rate(rate_bits)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.listener.settimeout(0)
         self.pairs: dict[int, Pair] = {}
@@ -184,6 +183,12 @@ class Emulator:
                     self._read(each, now)
             for each in can_write:
                 self._flush(each)
+
+    def _set_rate(self, rate_bits: float) -> None:
+        """From the next chunk on."""
+        self.up.rate = self.down.rate = rate_bits / 8
+        self.chunk = chunk_bytes(rate_bits)
+        self.queue = queue_bytes(rate_bits)
 
     def _wanted(self) -> tuple[list[socket.socket], list[socket.socket]]:
         if self.cut:
@@ -305,6 +310,8 @@ class Emulator:
         elif line == "kill":
             for key, pair in list(self.pairs.items()):
                 self._drop(key, pair)
+        elif line.startswith("rate "):
+            self._set_rate(float(line.removeprefix("rate ")))
         elif line == "reset":
             self.up.passed_bytes = self.down.passed_bytes = self.requests = self.connections = 0
             self.first_bundle_s = None
@@ -370,7 +377,7 @@ class Link:
             self._process.stdout.close()
 
     def tell(self, command: str = "counters") -> Counters:
-        """`cut`, `restore`, `kill`, `reset`, or nothing but the counters."""
+        """`cut`, `restore`, `kill`, `reset`, `rate BITS`, or nothing but the counters."""
         assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from oscirc_fusedriver.records import MountRecord
     from oscirc_fusedriver.status import MountStatus
 
+_DYING_S = 0.5
 Facts = dict[str, object]
 
 
@@ -117,6 +118,8 @@ def of(record: MountRecord) -> Facts:
     try:
         return {**running(record), "stale": False}
     except OscircError as error:
+        if record.process.wait(_DYING_S):  # one that is killed stops answering before it counts as dead
+            return {**named, "stale": True}
         return {**named, "stale": False, "error": str(error)}
 
 

@@ -24,6 +24,20 @@ def make_directory(path: Path) -> Path:
     return path
 
 
+def children(directory: Path, suffix: str = "") -> list[Path]:
+    """What stands in a directory now, by name, but what is hidden; nothing where it is gone or is a file.
+
+    Unlike `Path.glob`, which raises `FileNotFoundError` when one is removed while it looks.
+    """
+    try:
+        found = sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise LocalError(f"cannot look at {directory}: {error.strerror}") from None
+    return [path for path in found if path.name.endswith(suffix) and not path.name.startswith(".")]
+
+
 def write_atomically(path: Path, raw: bytes, *, synced: bool = True) -> None:
     """Replace the file by one of mode 0600 that holds `raw`; after a power cut it holds the old or the new bytes.
 

@@ -8,6 +8,7 @@ stays on the receipt of the last version that was resolved through it, and leave
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from oscirc_blockstore.fields import Fields
 from oscirc_blockstore.image_index import MAX_CHANNELS, MAX_REASON_CHARS, ImageIndex, Yank, check_date
 from oscirc_blockstore.manifest import MAX_MANIFEST_BYTES, Manifest
 from oscirc_blockstore.names import check_channel, check_image, check_publisher, check_version
-from oscirc_remote.local_files import read_bytes, read_document, write_atomically
+from oscirc_remote.local_files import children, read_bytes, read_document, write_atomically
 from oscirc_remote.references import Reference
 
 FORMAT = "oscirc-receipt-1"
@@ -99,7 +100,7 @@ class ReceiptBook:
     def of(self, publisher: str, image: str) -> Iterator[Receipt]:
         """Every receipt of an image; damaged ones are passed over, since a fresh resolve makes them again."""
         directory = self._receipts / check_publisher(publisher) / check_image(image)
-        for path in sorted(directory.glob("[!.]*.json")):
+        for path in children(directory, ".json"):
             try:
                 document = read_document(path)
                 receipt = None if document is None else parse(document)
@@ -110,11 +111,10 @@ class ReceiptBook:
 
     def all(self) -> Iterator[Receipt]:
         """Every receipt of every image; those that cannot be read, or stand under another name, are passed over."""
-        for directory in sorted(self._receipts.glob("[!.]*/[!.]*/")):
-            try:
-                yield from self.of(directory.parent.name, directory.name)
-            except NameRefusedError:
-                continue
+        for publisher in children(self._receipts):
+            for image in children(publisher):
+                with contextlib.suppress(NameRefusedError):
+                    yield from self.of(publisher.name, image.name)
 
     def find(self, reference: Reference) -> Receipt | None:
         """The receipt that a reference means; of several the one verified last."""

@@ -8,6 +8,7 @@ pinned root, compared with its digest whenever it is read, and the start of TUF'
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -30,7 +31,7 @@ from oscirc_blockstore.names import check_local_name
 from oscirc_remote import paths
 from oscirc_remote.deadlines import Deadline
 from oscirc_remote.fetching import HttpDocumentSource
-from oscirc_remote.local_files import make_directory, read_bytes, read_document, write_atomically
+from oscirc_remote.local_files import children, make_directory, read_bytes, read_document, write_atomically
 from oscirc_remote.sources import OpenDocuments
 
 FORMAT = "oscirc-remote-1"
@@ -142,11 +143,15 @@ class Remotes:
         self.base = base or paths.data_directory() / "remotes"
 
     def list(self) -> tuple[Remote, ...]:
-        """Every remote, by name."""
-        return tuple(self.load(name) for name in self._names())
+        """Every remote, by name; one that is removed meanwhile is none."""
+        found: list[Remote] = []
+        for name in self._names():
+            with contextlib.suppress(NotFoundError):
+                found.append(self.load(name))
+        return tuple(found)
 
     def _names(self) -> tuple[str, ...]:
-        return tuple(sorted(path.parent.name for path in self.base.glob("[!.]*/remote.json")))
+        return tuple(path.name for path in children(self.base) if (path / "remote.json").exists())
 
     def load(self, name: str) -> Remote:
         """The remote of that name; raises `NotFoundError` that lists what there is."""

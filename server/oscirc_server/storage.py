@@ -16,6 +16,7 @@ import ctypes
 import errno
 import itertools
 import os
+import secrets
 import shutil
 import threading
 import time
@@ -107,6 +108,8 @@ class DirectoryStorage:
     def __init__(self, root: Path, temporary: Path) -> None:
         self._root = str(root)
         self._temporary = str(temporary)
+        # not by process and thread alone: in a container these are the same again after every start
+        self._prefix = f"{self._temporary}/{os.getpid()}-{secrets.token_hex(8)}"
         self._serial = itertools.count()
         self._made: set[str] = set()
         with self._translated(str(root)):
@@ -135,7 +138,7 @@ class DirectoryStorage:
         if parent not in self._made:
             os.makedirs(parent, exist_ok=True)  # noqa: PTH103  (strings: this is the hot path)
             self._made.add(parent)
-        temporary = f"{self._temporary}/{os.getpid()}-{threading.get_native_id()}-{next(self._serial)}"
+        temporary = f"{self._prefix}-{threading.get_native_id()}-{next(self._serial)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             view = memoryview(raw)

@@ -157,7 +157,8 @@ class Browsing:
             page.goto(f"{self.catalog.url}/account")
             page.fill("#name", visitor)
             page.fill("#password", PASSWORD)
-            page.click("button[type=submit]")
+            with page.expect_navigation():
+                page.click("button[type=submit]")
             assert page.url == f"{self.catalog.url}/account", page.content()
             assert not watch.wrong
             return page.context.cookies()

@@ -65,10 +65,12 @@ def test_without_javascript_the_list_is_filtered_by_a_button_and_widened_by_link
         every = page.locator(".cards li").count()
         page.check("input[name=family][value=debian]")
         assert page.url == f"{browsing.catalog.url}/"
-        page.click("button[type=submit]")
+        with page.expect_navigation():
+            page.click("button[type=submit]")
         assert "family=debian" in page.url
         assert 0 < page.locator(".cards li").count() < every
-        page.click("a.chip")
+        with page.expect_navigation():
+            page.click("a.chip")
         assert page.locator(".cards li").count() == every
         assert not watch.wrong
 
@@ -87,7 +89,8 @@ def test_without_javascript_two_versions_are_chosen_and_compared(browsing):
         page.goto(f"{browsing.catalog.url}/images/alice/debian/updates")
         page.select_option("#from", "12.7")
         page.select_option("#to", "12.8")
-        page.click("main button[type=submit]")
+        with page.expect_navigation():
+            page.click("main button[type=submit]")
         assert page.url.endswith("?from=12.7&to=12.8")
         assert "with the delta pack" in page.text_content("main")
         assert page.locator("svg.diskmap").is_visible()
@@ -102,11 +105,13 @@ def test_without_javascript_who_has_a_wrong_password_is_told_so_and_then_logs_in
         for password in ("not this one", PASSWORD):
             page.fill("#name", PUBLISHER)
             page.fill("#password", password)
-            page.click("main button[type=submit]")
+            with page.expect_navigation():
+                page.click("main button[type=submit]")
             if password != PASSWORD:
                 assert page.locator("[role=alert]").is_visible()
         assert page.url.endswith("/account")
-        page.get_by_role("button", name="Log out").click()
+        with page.expect_navigation():
+            page.get_by_role("button", name="Log out").click()
         page.goto(f"{browsing.catalog.url}/account")
         assert page.url.endswith("/login")
         assert not watch.wrong

@@ -98,6 +98,13 @@ def mounted(reader, place, *options):
     return place / "disk.raw"
 
 
+def judged(holder, place, is_judged):
+    """The facts of a mount once they are so; the test's limit bounds it."""
+    while not is_judged(facts := holder.json("status", place)):
+        pass
+    return facts
+
+
 def read_in_disorder(disk):
     order = list(range(BLOCKS))
     random.Random(3).shuffle(order)
@@ -124,7 +131,9 @@ def test_who_has_the_old_version_pulls_the_new_one_for_a_fraction(updated, mirro
 
 
 def test_a_lazy_mount_of_the_new_version_takes_records_too(updated, mirror, holder, tmp_path):
-    read_in_disorder(mounted(holder, tmp_path / "mnt"))
+    disk = mounted(holder, tmp_path / "mnt")
+    judged(holder, tmp_path / "mnt", lambda facts: facts["packs"]["packs"])
+    read_in_disorder(disk)
     facts = holder.json("status", tmp_path / "mnt")
     assert facts["packs"]["packs"] == 1
     assert facts["packs"]["rebuilt_blocks"] >= len(CHANGED) - 4  # what was read before the pack was here
@@ -134,6 +143,7 @@ def test_a_lazy_mount_of_the_new_version_takes_records_too(updated, mirror, hold
 
 def test_a_mount_that_fetches_nothing_ahead_takes_them_as_well(updated, mirror, holder, tmp_path):
     disk = mounted(holder, tmp_path / "mnt", "--profile", "none")
+    judged(holder, tmp_path / "mnt", lambda facts: facts["packs"]["packs"])
     read_in_disorder(disk)
     assert holder.json("status", tmp_path / "mnt")["packs"]["rebuilt_blocks"] >= len(CHANGED) - 4
 
@@ -141,10 +151,7 @@ def test_a_mount_that_fetches_nothing_ahead_takes_them_as_well(updated, mirror, 
 def test_without_anything_fetched_ahead_the_packs_are_found_all_the_same(updated, mirror, holder, tmp_path):
     disk = mounted(holder, tmp_path / "mnt", "--no-prefetch")
     mirror.wait_until_asked(updated.pack)
-    while not holder.json("status", tmp_path / "mnt")["packs"][
-        "packs"
-    ]:  # its index is judged; the test's limit bounds it
-        pass
+    judged(holder, tmp_path / "mnt", lambda facts: facts["packs"]["packs"])
     read_in_disorder(disk)
     assert holder.json("status", tmp_path / "mnt")["packs"]["rebuilt_blocks"] == len(CHANGED)
     assert mirror.count("blocks/*") == 0
@@ -164,13 +171,6 @@ def test_who_has_nothing_old_asks_for_no_pack(updated, mirror, reader):
     reader.run("pull", "m:alice/up@2")
     assert mirror.count(updated.pack) == 0
     assert mirror.count("blocks/*") == BLOCKS + 1
-
-
-def judged(holder, place, is_judged):
-    """The facts of a mount once they are so; the test's limit bounds it."""
-    while not is_judged(facts := holder.json("status", place)):
-        pass
-    return facts
 
 
 @pytest.mark.parametrize(
@@ -203,6 +203,7 @@ def test_a_pack_that_is_not_served_is_no_wrong_one(updated, mirror, holder, tmp_
 
 def test_records_that_are_wrong_are_counted_and_their_blocks_fetched_whole(updated, mirror, holder, tmp_path):
     holder.run("mount", "m:alice/up@2", _made(tmp_path / "one"))  # keeps the index
+    judged(holder, tmp_path / "one", lambda facts: facts["packs"]["packs"])
     holder.run("umount", tmp_path / "one")
     mirror.forget()
     mirror.inject(updated.pack, flip_bit(-1))

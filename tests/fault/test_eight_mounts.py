@@ -76,11 +76,13 @@ def test_when_the_one_that_streams_is_killed_another_goes_on_and_nothing_is_fetc
     recorded, reader, mount_eight
 ):
     path, length = recorded.bundle
-    with far_mirror(recorded.repository.tree, megabits=16) as mirror:
+    with far_mirror(recorded.repository.tree, megabits=2) as mirror:  # it streams for a minute: until all are asked
         places = mount_eight(mirror)
         found = facts_of(reader)
         (streaming,) = (place for place in places if found[str(place)]["prefetch"]["state"] == "streaming")
         assert [fact["prefetch"]["state"] for fact in found.values()].count("following") == MOUNTS - 1
+
+        mirror.link.tell("rate 16e6")
 
         def kill(done):
             if done == 8:

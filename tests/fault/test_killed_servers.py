@@ -6,6 +6,7 @@ where: every released version is whole, clients never see metadata go back, a pu
 one of the two re-signs, and in the end nothing is left that nothing leads to.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -178,14 +179,15 @@ class Two:
 
     def days_pass(self, seconds):
         """In the rows and for the files, as they are now."""
+        for path in Path(self.world.tree).rglob("*"):  # before the rows, by which servers then set to work
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file():
+                    os.utime(path, (path.stat().st_mtime - seconds,) * 2)
         for table, names in AGING.items():
             older = ", ".join(f"{name} = {name} - {seconds}" for name in names)
             self.row(f"UPDATE {table} SET {older}")  # noqa: S608
         older = f"CAST(value AS bigint) - {seconds}"
         self.row(f"UPDATE facts SET value = {older} WHERE name = '{COLLECTED}'")  # noqa: S608
-        for path in Path(self.world.tree).rglob("*"):
-            if path.is_file():
-                os.utime(path, (path.stat().st_mtime - seconds,) * 2)
         self.world.place.server.notice()
 
     def build(self, label, count=6):

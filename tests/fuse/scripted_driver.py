@@ -4,7 +4,7 @@
 
 `disk`: the file. `resident`: whether reads are served inline. At an offset in the script's lists a read
 raises (`raise`: {offset: class name}), is short (`short`), waits for `fail_reads` or for ever (`block`, `hang`), or takes
-time (`slow`: {offset: seconds}). `closed`: a file that its reader makes once it has closed, which takes a while then.
+time (`slow`: {offset: seconds}). `echo_s`: for how long a failure is remembered. `closed`: a file that its reader makes once it has closed, which takes a while then.
 `prepare`: what happens instead of opening ("raise CLASS", "warn", "exit", "crash", "hang").
 Prints one JSON line when it is ready, or the error. Bare text would do for people; this is read by tests.
 """
@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from oscirc_blockstore import errors
-from oscirc_fusedriver import failures
+from oscirc_fusedriver import failures, operations
 from oscirc_fusedriver.mounting import mount
 from oscirc_fusedriver.readers import MountDescription, MountOptions, PreparedImage
 
@@ -139,6 +139,7 @@ def main():
         script.setdefault("touched", []).extend(int(at) for at in script.get(kind, {}))
     for kind in ("short", "block", "hang"):
         script["touched"].extend(script.get(kind, []))
+    operations._ECHO_S = script.get("echo_s", operations._ECHO_S)
     if script.get("foreground", True):
         logging.basicConfig(level=logging.INFO)
     try:

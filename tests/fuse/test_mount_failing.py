@@ -3,7 +3,6 @@
 import errno
 import os
 import threading
-import time
 
 import pytest
 from support import machine_time
@@ -67,7 +66,7 @@ def test_a_good_page_beside_a_bad_one_can_be_read(mounted, disk_file):
 
 
 def test_an_error_takes_one_deadline_although_the_kernel_asks_twice(mounted):
-    mount = mounted(slow={str(MIB): 0.5}, **{"raise": {str(MIB): "DeadlineExceededError"}})
+    mount = mounted(slow={str(MIB): 0.5}, echo_s=60, **{"raise": {str(MIB): "DeadlineExceededError"}})
     before = mount.status().reader["reads"]
     with mount.disk.open("rb") as file:
         started = machine_time.clock()
@@ -97,18 +96,18 @@ def test_failing_reads_on_request_releases_those_that_wait(mounted, disk_file):
         thread.start()
     until(lambda: mount.status().reader["blocked"] == 2, "both reads wait")
     reads(mount, disk_file, 10 * MIB)  # others are served meanwhile
-    started = time.monotonic()
+    started = machine_time.clock()
     control_client.fail_reads(mount.record, enabled=True)
     for thread in waiting:
         thread.join(10)
-    assert time.monotonic() - started < 3
+    assert machine_time.clock() - started < 3
     assert codes == [errno.EIO, errno.EIO]
     control_client.fail_reads(mount.record, enabled=False)
     assert mount.status().reader["failing"] is False
 
 
 def test_a_reader_that_never_answers_cannot_hold_a_read_for_ever(mounted, disk_file):
-    mount = mounted(hang=[MIB], options={"deadline_s": 0.3, "grace_s": 0.2})
+    mount = mounted(hang=[MIB], options={"deadline_s": 1.5, "grace_s": 0.5})
     assert fails(mount, MIB) == errno.EIO
     reads(mount, disk_file, 2 * MIB)
     assert "no answer" in mount.status().driver.last_error

@@ -81,7 +81,7 @@ def test_what_boots_read_comes_unasked_and_nothing_else(reader, disk):
 
 def test_a_mount_that_nobody_reads_fetches_nothing(reader):
     reader.read(0, 4096)
-    until = time.monotonic() + 0.5
+    until = time.monotonic() + 30
     while time.monotonic() < until and reader.status().prefetch.state != "foresight":
         time.sleep(0.01)
     assert reader.status().prefetch.state == "foresight"

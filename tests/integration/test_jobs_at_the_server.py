@@ -158,9 +158,10 @@ def test_a_client_updates_with_a_pack_that_only_the_server_made(alice, somebody)
 def child_of(process):
     """The process of a job that a server runs, or None."""
     for path in Path(f"/proc/{process.pid}/task").glob("*/children"):
-        for pid in path.read_text().split():
-            if "job_process" in Path(f"/proc/{pid}/cmdline").read_text():
-                return int(pid)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one that has just ended is not it
+            for pid in path.read_text().split():
+                if "job_process" in Path(f"/proc/{pid}/cmdline").read_text():
+                    return int(pid)
     return None
 
 

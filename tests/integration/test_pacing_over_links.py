@@ -1,7 +1,8 @@
 """How many blocks the fetch engine has under way over emulated links: more the longer and faster the link, and bounded.
 
 A request is under way from when it leaves the client to the last byte of its answer: counted at the client's end, as
-much of an answer is in the link when the server has sent all of it.
+much of an answer is in the link when the server has sent all of it. The order of what was learnt is measured time's, so
+this is for a machine that does nothing else; the window alone is tested on a scripted link (tests/unit/remote).
 """
 
 import contextlib
@@ -79,6 +80,7 @@ def most_under_way(blocks, cache, megabits, round_trip_s):
     return counting.most
 
 
+@pytest.mark.long
 def test_more_is_under_way_the_longer_and_faster_the_link(blocks, tmp_path):
     links = [(megabits, round_trip_s) for megabits in (20, 1000) for round_trip_s in (0.001, 0.1)]
     most = {}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.commands import free_port
 from tuf.api.exceptions import RepositoryError
 from tuf.ngclient import Updater, UpdaterConfig
 
@@ -70,7 +71,7 @@ class Served:
 
     def __init__(self, data: Path) -> None:
         self.data = data
-        self.address = "127.0.0.1:0"
+        self.address = f"127.0.0.1:{free_port()}"
         self.start()
 
     def start(self) -> None:

@@ -122,7 +122,7 @@ def test_a_process_that_is_stopped_does_not_hold_up_the_other_for_ever(server, s
     first = start()
     server.wait_until_asked(COLD)
     first.send_signal(signal.SIGSTOP)
-    second = start(deadline_s=1.0)
+    second = start(deadline_s=8.0)
     assert second.stdout.readline() == "waiting\n"
     assert json.loads(second.stdout.readline()) == digests()  # by its own download, after half of its deadline
     assert server.count(COLD) == 2

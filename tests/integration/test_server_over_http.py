@@ -198,8 +198,9 @@ def test_an_upload_that_breaks_off_keeps_its_whole_records(world, alice, api, ba
 
 
 def test_a_body_that_stalls_is_given_up(world, alice):
-    with serving(replace(world.settings, stalled_body_s=0.2)) as url, connected(url, world.made.admin_token) as api:
+    with serving(world.settings) as url, connected(url, world.made.admin_token) as api:
         draft = api.draft("alice", "debian", "1.0")
+    with serving(replace(world.settings, stalled_body_s=0.2)) as url:
         head = (
             f"POST /api/v1/drafts/{draft}/frames HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.token}\r\n"
             "Content-Length: 1000\r\n\r\n"
@@ -214,11 +215,14 @@ def test_a_head_that_never_ends_is_given_up(world, monkeypatch):
         for begin in ("", "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "):
             with raw_request(url, begin, b"") as connection:
                 assert connection.recv(100) == b""
+        monkeypatch.setattr(GuardedProtocol, "head_timeout_s", 30)
         with raw_request(url, "GET /api/v1/health/live HTTP/1.1\r\nHost: x\r\n\r\n", b"") as connection:
             assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+            monkeypatch.setattr(GuardedProtocol, "head_timeout_s", 0.2)
             connection.sendall(b"GET ")
             while connection.recv(1000):
                 pass
+        monkeypatch.setattr(GuardedProtocol, "head_timeout_s", 30)
         long = "GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + "x" * (1 << 20)
         with raw_request(url, "", b"") as connection, contextlib.suppress(OSError):
             connection.sendall(long.encode())

@@ -101,7 +101,8 @@ def test_a_boots_blocks_come_in_one_stream_and_are_the_disks(world, mounted):
     with mounted("test:alice/disk") as mount:
         for position in TOUCHED:
             assert mount.block(position) == content[position * BLOCK : (position + 1) * BLOCK]
-        mount.wait_for_the_bundle()
+            if position == 0:
+                mount.wait_for_the_bundle()  # which a busy machine may take for one that stalls
     (asked,) = served.asked(path)
     assert asked.status in (200, 206)
     assert asked.sent_bytes == index.length

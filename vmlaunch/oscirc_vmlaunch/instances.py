@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import itertools
 import logging
@@ -183,7 +184,7 @@ class Instances:
             temporary.rename(directory)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if directory.exists():
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # it may be gone again by now
                 raise UsageError(
                     f"there is an instance called {record.name} already",
                     hint=f"boot it again by its name, remove it (oscirc rm {record.name}), or give --name",
@@ -236,10 +237,20 @@ class Instances:
         if not directory.is_dir():
             raise NotFoundError(f"there is no instance called {name}", hint="oscirc ps lists them")
         with _lock(directory):
-            graveyard = Path(tempfile.mkdtemp(dir=self.root, prefix=".removed-"))
-            directory.rename(graveyard / name)
+            self._bury(directory)
         for left in self.root.glob(".removed-*"):  # also what an interrupted removal left
             shutil.rmtree(left, ignore_errors=True)
+
+    def _bury(self, directory: Path) -> None:
+        while True:
+            graveyard = Path(tempfile.mkdtemp(dir=self.root, prefix=".removed-"))
+            try:
+                directory.rename(graveyard / directory.name)
+            except FileNotFoundError:
+                if not directory.exists():
+                    raise NotFoundError(f"the instance {directory.name} was removed just now") from None
+                continue  # the graveyard was swept by who removed another one
+            return
 
 
 @contextlib.contextmanager
@@ -275,8 +286,11 @@ def _moved(descriptor: int, path: Path) -> bool:
         return True
 
 
-def _busy(directory: Path, lock: Path) -> BusyError:
-    holder = lock.read_text(errors="replace")[:20].strip() or "unknown"
+def _busy(directory: Path, lock: Path) -> BusyError | NotFoundError:
+    try:
+        holder = lock.read_text(errors="replace")[:20].strip() or "unknown"
+    except FileNotFoundError:  # the holder was removing it
+        return NotFoundError(f"the instance {directory.name} was removed just now")
     return BusyError(
         f"the instance {directory.name} is in use by process {holder}",
         hint=f"oscirc console {directory.name} attaches to it, oscirc stop {directory.name} ends it",

@@ -106,32 +106,39 @@ class _Supervision:
         self._patience = patience
         self._fault: dict[str, object] = {}
         self._paused_at: float | None = None
+        self._done_before: int | None = None  # requests of the disk, when the guest was last let run
 
     async def run(self, monitor: qmp.Monitor, console_log: Path) -> None:
         """Until the monitor is closed."""
         while True:
-            if await monitor.status() == "io-error":
-                await self._see_through(monitor)
+            status = await monitor.status()
+            if status == "io-error" or self._paused_at is not None:
+                await self._see_through(monitor, status)
             event = await monitor.next_event(deadline_s=_IDLE_S)
             if event is not None:
                 self._note(event)
             _bound(console_log, CONSOLE_LOG_LIMIT_BYTES)
 
-    async def _see_through(self, monitor: qmp.Monitor) -> None:
-        """From a paused guest to one whose disk works again, or that somebody else took over."""
+    async def _see_through(self, monitor: qmp.Monitor, status: str) -> None:
+        """From a paused guest to one whose disk works again, or that somebody else took over.
+
+        One that was let run when the monitor was lost is seen through on the next.
+        """
         for event in monitor.pending_events():
             self._note(event)
         if self._paused_at is None:
             self._paused_at = time.monotonic()
             self._report(Report(Happening.PAUSED, await self._reason()))
-        status, pause_s = "io-error", self._patience.first_s
+        if status != "io-error":
+            status = await self._try(monitor)
+        pause_s = self._patience.first_s
         while status == "io-error":
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, self._patience.longest_s)
             if self._storage_ready is None or await self._storage_ready():
                 status = await self._try(monitor)
         seconds = time.monotonic() - self._paused_at
-        self._fault, self._paused_at = {}, None
+        self._fault, self._paused_at, self._done_before = {}, None, None
         if status == "running":
             self._report(Report(Happening.RUNNING_AGAIN, f"the guest runs again after {seconds:.0f} s", seconds))
 
@@ -146,11 +153,14 @@ class _Supervision:
     async def _try(self, monitor: qmp.Monitor) -> str:
         """Let a guest run that stopped at its disk: QEMU's state once a request succeeded or failed again."""
         done = await self._requests_done(monitor)
-        if await monitor.status() == "io-error":
+        status = await monitor.status()
+        if status == "io-error" or self._done_before is None:
+            self._done_before = done
+        if status == "io-error":
             await monitor.resume()
         while True:
             status = await monitor.status()
-            if status != "running" or await self._requests_done(monitor) > done:
+            if status != "running" or await self._requests_done(monitor) > self._done_before:
                 return status
             event = await monitor.next_event(deadline_s=_POLL_S)
             if event is not None:

@@ -64,6 +64,8 @@ class TreeQuota:
         limit = self.limit_bytes
         if limit is None:
             return 0
+        with self._lock:
+            counted = self.stored_bytes
         files = sorted(self._files())
         stays = sum(size for _, _, size in files)
         young = time.time() - _YOUNG_S
@@ -76,7 +78,7 @@ class TreeQuota:
             stays -= size
             went += 1
         with self._lock:
-            self.stored_bytes = stays
+            self.stored_bytes = stays + self.stored_bytes - counted  # what came meanwhile counts, some of it twice
         if went:
             _log.info("evicted", extra={"files": went, "bytes": stays})
         return went

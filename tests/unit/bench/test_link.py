@@ -149,3 +149,9 @@ def test_a_killed_link_drops_what_is_open_and_serves_who_comes_next(server_port)
         get(link.port)
         assert link.tell("kill").open == 0
         assert len(get(link.port)) == 100_000
+
+
+def test_a_rate_that_is_changed_holds_from_then_on(server_port):
+    with Link(server_port, rate_bits=1000, round_trip_s=0.001) as link:  # 100,000 bytes would take 13 minutes
+        link.tell("rate 1e9")
+        assert len(get(link.port)) == 100_000

@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from oscirc_blockstore.errors import LocalError, StoreFullError
-from oscirc_remote.local_files import make_directory, read_bytes, read_document, write_atomically
+from oscirc_remote.local_files import children, make_directory, read_bytes, read_document, write_atomically
 
 
 def test_what_is_written_is_private_and_reads_back(tmp_path):
@@ -54,3 +54,16 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(LocalError, match="cannot make"):
         make_directory(tmp_path / "file" / "below")
+
+
+def test_what_stands_in_a_directory_that_goes_is_nothing(tmp_path):
+    for name in ("b.json", "a.json", ".hidden.json", "c.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in children(tmp_path, ".json")] == ["a.json", "b.json"]
+    assert [path.name for path in children(tmp_path)] == ["a.json", "b.json", "c.txt"]
+    assert children(tmp_path / "gone") == children(tmp_path / "c.txt") == []
+
+
+def test_a_directory_that_cannot_be_looked_at_is_said_to_be(tmp_path):
+    with pytest.raises(LocalError, match="cannot look at"):
+        children(tmp_path / ("x" * 300))

@@ -166,6 +166,11 @@ def test_a_removed_remote_leaves_nothing(world):
         world.remotes.remove("home")
 
 
+def test_a_remote_that_is_removed_while_they_are_listed_is_none(world, monkeypatch):
+    monkeypatch.setattr(world.remotes, "_names", lambda: ("gone", "home"))
+    assert [remote.name for remote in world.remotes.list()] == ["home"]
+
+
 def test_an_unknown_remote_is_answered_with_those_that_are_known(world):
     with pytest.raises(NotFoundError) as refusal:
         world.remotes.load("work")

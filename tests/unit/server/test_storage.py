@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -178,3 +179,11 @@ def test_a_store_that_fails_is_unreachable(monkeypatch):
     monkeypatch.setattr(object_storage.obstore, "head", fail)
     with pytest.raises(UnreachableError):
         storage.size("accel/a")
+
+
+def test_a_file_that_a_killed_server_with_the_same_numbers_left_is_in_nobodys_way(tmp_path):
+    """In a container process and thread have the same numbers after every start."""
+    killed, started = (DirectoryStorage(tmp_path / "tree", tmp_path / "tmp") for _ in range(2))
+    left, _ = killed._write("blocks/a", b"half of it")
+    assert Path(left).exists()
+    assert started.put_if_absent("blocks/b", b"whole") is True

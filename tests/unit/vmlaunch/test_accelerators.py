@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import machine_time
 
 from oscirc_vmlaunch import accelerators
 from oscirc_vmlaunch.accelerators import Answer, Choice, choose, probe
@@ -51,9 +52,9 @@ def test_the_probe_guest_reaches_64_bit_mode_under_emulation():
 
 @needs_qemu
 def test_on_this_machine_the_answer_about_kvm_comes_in_five_seconds():
-    begun = time.monotonic()
+    begun = machine_time.clock()
     choice = asyncio.run(choose("auto", qemu=find_qemu("x86_64")))
-    assert time.monotonic() - begun < 5
+    assert machine_time.clock() - begun < 5
     assert choice.reason
 
 

@@ -1,5 +1,7 @@
 import dataclasses
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -159,3 +161,51 @@ def test_names_for_new_instances_are_new_and_allowed(instances, make_record):
     assert instances.unused_name("a" * 63) == "a" * 57 + "-2"
     with pytest.raises(NameRefusedError):
         instances.unused_name("../up")
+
+
+def test_one_that_another_process_is_removing_is_not_found(instances, make_record, monkeypatch):
+    """The lock is held by who removes it, and is gone when its holder is asked for."""
+    instance = instances.create(make_record())
+    read_text = Path.read_text
+
+    def after_the_removal(path, **options):
+        if path.name == "lock":
+            path.parent.rename(instances.root / ".removed-x")
+        return read_text(path, **options)
+
+    with instance.lock():
+        monkeypatch.setattr(Path, "read_text", after_the_removal)
+        with pytest.raises(NotFoundError, match="removed just now"), instance.lock():
+            pass
+
+
+def test_a_name_that_was_taken_and_is_free_again_is_said_to_be_taken(instances, make_record, monkeypatch):
+    instances.create(make_record())
+    rename = Path.rename
+
+    def and_then_it_goes(path, target):
+        try:
+            return rename(path, target)
+        except OSError:
+            shutil.rmtree(target)
+            raise
+
+    monkeypatch.setattr(Path, "rename", and_then_it_goes)
+    with pytest.raises(UsageError, match="already"):
+        instances.create(make_record())
+
+
+def test_a_removal_beside_another_one_removes_it_all_the_same(instances, make_record, monkeypatch):
+    instances.create(make_record())
+    mkdtemp, made = tempfile.mkdtemp, []
+
+    def swept_once(**options):
+        made.append(mkdtemp(**options))
+        if len(made) == 1:
+            Path(made[0]).rmdir()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", swept_once)
+    instances.remove("one")
+    assert list(instances.root.iterdir()) == []
+    assert len(made) == 2

@@ -76,7 +76,9 @@ def start(instance, disk, **options):
     return launching.start(instance, disk, manifest_digest=instance.record.manifest_digest, **options)
 
 
-def test_a_machine_starts_is_found_by_other_commands_and_ends(launch, instances, disk):
+def test_a_machine_starts_is_found_by_other_commands_and_ends(launch, instances, disk, monkeypatch):
+    monkeypatch.setattr(launching, "_QUIT_DEADLINE_S", 30)  # by itself, however busy this machine is
+
     async def scenario(instance):
         machine = await start(instance, disk)
         await greeted(machine)
@@ -234,7 +236,7 @@ def silent_qemu(tmp_path, monkeypatch):
 def test_a_qemu_that_does_not_answer_is_ended_at_the_deadline(launch, disk):
     async def scenario(instance):
         with pytest.raises(DeadlineExceededError, match="starting up"):
-            await start(instance, disk, deadline_s=1)
+            await start(instance, disk, deadline_s=4)
         assert not instance.last_run().process.alive()
 
     launch(scenario)
@@ -256,7 +258,9 @@ def test_a_cancelled_start_leaves_no_process(launch, disk):
     launch(scenario)
 
 
-def test_other_readers_are_left_alone_when_qemu_quits_by_itself(launch, disk):
+def test_other_readers_are_left_alone_when_qemu_quits_by_itself(launch, disk, monkeypatch):
+    monkeypatch.setattr(launching, "_QUIT_DEADLINE_S", 30)  # by itself, however busy this machine is
+
     async def scenario(instance):
         await start(instance, disk)
         failed = []
@@ -269,6 +273,7 @@ def test_other_readers_are_left_alone_when_qemu_quits_by_itself(launch, disk):
 
 def test_reads_are_made_to_fail_before_qemu_is_killed(launch, disk, monkeypatch):
     monkeypatch.setattr(launching, "_QUIT_DEADLINE_S", 0.2)
+    monkeypatch.setattr(launching, "_FREED_QUIT_DEADLINE_S", 30)
 
     async def scenario(instance):
         machine = await start(instance, disk)

@@ -81,6 +81,25 @@ def test_a_guest_whose_network_was_gone_runs_again_by_itself(watched):
     assert "network" in reports[0].message
 
 
+def test_a_monitor_that_is_lost_when_the_guest_was_let_run_leaves_the_outage_remembered(watched, monkeypatch):
+    monkeypatch.setattr(watching, "_RECONNECT_S", 0.01)
+
+    async def scenario(qemu, reports):
+        qemu.answers["cont"] = after_tries(1)
+        qemu.hangs_up_after.add("cont")
+        fails(qemu)
+        await until(lambda: len(reports) == 2)
+        fails(qemu)
+        qemu.tries = 0
+        await until(lambda: len(reports) == 4)
+
+    reports = watched(scenario)
+    assert [report.happening for report in reports] == [
+        *(Happening.PAUSED, Happening.RUNNING_AGAIN) * 2,
+        Happening.ENDED,
+    ]
+
+
 def test_a_guest_that_had_paused_before_the_supervisor_came_is_seen(watched):
     async def scenario(qemu, reports):
         qemu.answers["cont"] = after_tries(1)
@@ -145,6 +164,7 @@ def test_a_full_disk_is_called_a_full_disk(watched):
 
 
 def test_a_qemu_that_is_busy_for_a_while_does_not_end_the_supervision(watched, monkeypatch):
+    usual_s = watching.qmp.COMMAND_DEADLINE_S
     monkeypatch.setattr(watching.qmp, "COMMAND_DEADLINE_S", 0.05)
     monkeypatch.setattr(watching.qmp.Monitor.execute, "__kwdefaults__", {"deadline_s": 0.05})
     monkeypatch.setattr(watching, "_RECONNECT_S", 0.01)
@@ -153,6 +173,8 @@ def test_a_qemu_that_is_busy_for_a_while_does_not_end_the_supervision(watched, m
         qemu.silent.add("query-status")
         qemu.emit("STOP")
         await until(lambda: qemu.asked.count("query-status") >= 3)
+        monkeypatch.setattr(watching.qmp, "COMMAND_DEADLINE_S", usual_s)
+        monkeypatch.setattr(watching.qmp.Monitor.execute, "__kwdefaults__", {"deadline_s": usual_s})
         qemu.silent.clear()
         qemu.answers["cont"] = after_tries(1)
         fails(qemu)

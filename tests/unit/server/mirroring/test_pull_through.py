@@ -530,3 +530,18 @@ def test_no_network_at_the_first_start_is_an_error_of_the_network(world):
     world.server.close()
     with pytest.raises(TransportError):
         world.mirror()
+
+
+def test_what_is_stored_while_files_are_counted_stays_counted(world, monkeypatch):
+    directory = world.mirror()
+    quota = TreeQuota(directory, 1 << 30)
+    files = quota._files
+
+    def counting():
+        yield from files()
+        quota.added(1000)
+
+    monkeypatch.setattr(quota, "_files", counting)
+    before = quota.stored_bytes
+    quota.evict()
+    assert quota.stored_bytes == before + 1000
