@@ -106,7 +106,7 @@ class NbdServer:
             return NbdConnection(connected)
         except LocalError:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(1.0)
+                self.process.wait(_END_TIMEOUT_S)
                 raise self._refusal() from None
             raise
 

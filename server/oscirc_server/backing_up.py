@@ -76,9 +76,7 @@ def back_up(installation: Installation, directory: Path, *, keep: int | None = N
                 _copy_sqlite(Path(url.database or ""), partial / name)
             else:
                 _dump(url, partial / name)
-            (partial / "keys").mkdir(mode=0o700)
-            for key in sorted(installation.layout.keys.glob("*.pem*")):
-                shutil.copyfile(key, partial / "keys" / key.name)
+            _copy_keys(installation.layout.keys, partial / "keys")
             with installation.database.read() as session:
                 roles = {role: repository.current_version(session, role) for role in (*OFFLINE_ROLES, *ONLINE_ROLES)}
             files = {path: _hashed(partial / path) for path in _files(partial)}
@@ -94,8 +92,22 @@ def back_up(installation: Installation, directory: Path, *, keep: int | None = N
         raise
     if keep is not None:
         for old in backups(directory)[:-keep]:
-            shutil.rmtree(old.directory)
+            with _translated(str(old.directory)), contextlib.suppress(FileNotFoundError):  # another one removes it, too
+                shutil.rmtree(old.directory)
     return read(final)
+
+
+def _copy_keys(keys: Path, copies: Path) -> None:
+    """All or, where a rotation renames one meanwhile, all once more."""
+    while True:
+        copies.mkdir(mode=0o700)
+        try:
+            for key in sorted(keys.glob("*.pem*")):
+                shutil.copyfile(key, copies / key.name)
+        except FileNotFoundError:
+            shutil.rmtree(copies)
+        else:
+            return
 
 
 def backups(directory: Path) -> list[Backup]:

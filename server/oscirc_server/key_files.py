@@ -8,6 +8,7 @@ beside the old one before the root names it, so that a crash between the two lea
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -49,10 +50,16 @@ def write_key(path: Path, key: Ed25519PrivateKey, passphrase: str | None) -> Non
         raise LocalError(f"cannot write the key {path}: {error.strerror}") from None
 
 
+class KeyGoneError(LocalError):
+    """A key file that was listed has another name by now: a rotation retired it."""
+
+
 def load_signer(path: Path, passphrase: str | None) -> CryptoSigner:
     """The key in a file, ready to sign; `LocalError` or `UsageError`."""
     try:
         pem = path.read_bytes()
+    except FileNotFoundError:
+        raise KeyGoneError(f"there is no key {path}") from None
     except OSError as error:
         raise LocalError(f"cannot read the key {path}: {error.strerror}") from None
     return CryptoSigner(keys.load_private(pem, passphrase, str(path)))
@@ -60,13 +67,15 @@ def load_signer(path: Path, passphrase: str | None) -> CryptoSigner:
 
 def signers_for(directory: Path, role_name: str, role: Role, passphrase: str | None) -> list[CryptoSigner]:
     """The keys in `directory` that the root names for this role; as many as its threshold, or an error."""
-    paths = key_paths(directory, role_name)
-    if not paths:
-        raise NotFoundError(
-            f"no {role_name} key in {directory}",
-            hint="say with --keys where it is, or have those sign who hold it: oscirc ceremony",
-        )
-    return choose_signers((load_signer(path, passphrase) for path in paths), role_name, role, str(directory))
+    while True:
+        paths = key_paths(directory, role_name)
+        if not paths:
+            raise NotFoundError(
+                f"no {role_name} key in {directory}",
+                hint="say with --keys where it is, or have those sign who hold it: oscirc ceremony",
+            )
+        with contextlib.suppress(KeyGoneError):  # then another one is there
+            return choose_signers((load_signer(path, passphrase) for path in paths), role_name, role, str(directory))
 
 
 def choose_signers(signers: Iterable[CryptoSigner], role_name: str, role: Role, where: str) -> list[CryptoSigner]:
@@ -84,7 +93,8 @@ def retire_file(path: Path) -> None:
     """Keep a key file under a name that nobody signs with any more."""
     retired = path.with_name(f"{path.name}.retired")
     if not retired.exists():
-        path.rename(retired)
+        with contextlib.suppress(FileNotFoundError):  # another rotation was quicker
+            path.rename(retired)
 
 
 def retire_keys(directory: Path, before: Root, after: Root) -> None:
@@ -92,5 +102,6 @@ def retire_keys(directory: Path, before: Root, after: Root) -> None:
     for role in ONLINE_ROLES:
         gone = set(before.roles[role].keyids) - set(after.roles[role].keyids)
         for path in key_paths(directory, role) if gone else ():
-            if load_signer(path, None).public_key.keyid in gone:
-                retire_file(path)
+            with contextlib.suppress(KeyGoneError):
+                if load_signer(path, None).public_key.keyid in gone:
+                    retire_file(path)

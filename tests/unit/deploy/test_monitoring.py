@@ -13,7 +13,7 @@ from support.places import OneDirectory
 from oscirc_server.metrics import Metrics
 from oscirc_server.metrics_of_state import StateCollector
 from oscirc_server.services import jobs
-from tests.unit.server.conftest import alice, api, http, installation, template, world  # noqa: F401  # fixtures
+from tests.unit.server.conftest import alice, api, http, installation, no_upkeep, template, world  # noqa: F401  # fixtures
 from tests.unit.server.server_world import block
 
 ROOT = Path(__file__).resolve().parents[3]

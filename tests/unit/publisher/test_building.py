@@ -217,10 +217,11 @@ def test_failure_of_the_sink_stops_reading(monkeypatch):
         def missing(self, digests):
             raise ValueError("no")
 
-    monkeypatch.setattr(building, "BATCH_BYTES", 4 * MIB)
+    monkeypatch.setattr(building, "BATCH_BYTES", MIB)
+    monkeypatch.setattr(building, "GATHERED_BYTES", MIB)
     disk = MemoryDisk(mixed_bytes(64 * MIB))
     stop = threading.Event()
     with pytest.raises(ValueError, match="no"):
         build_table(disk, Geometry(disk.size, BLOCK), Failing(), workers=2, stop=stop)
     assert stop.is_set()
-    assert sum(extent.size for extent in disk.read_ranges) <= 4 * building.BATCH_BYTES
+    assert sum(extent.size for extent in disk.read_ranges) < disk.size // 2

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 from support.places import BOTH, POSTGRESQL, SQLITE, OneDirectory, Shared
 
+from oscirc_server import app
 from oscirc_server.app import create_app
 from oscirc_server.reconciling import reconcile
 from oscirc_server.services import lengths
@@ -78,6 +79,19 @@ def installation(world):
 def no_block_lengths(monkeypatch):
     """Releases list nothing by themselves: for tests that count what is listed."""
     monkeypatch.setattr(lengths, "make", lambda _installation, _manifest: True)
+
+
+@pytest.fixture(autouse=True)
+def no_upkeep():
+    """Applications do nothing by themselves, at whatever moment it would be: tests call what they mean by its name."""
+
+    async def rest(_installation, stop):
+        await stop.wait()
+
+    with pytest.MonkeyPatch.context() as patched:  # tests undo what they change themselves, and go on
+        for name in ("keep_up", "keep_collected"):
+            patched.setattr(app, name, rest)
+        yield
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ of the one server that may run on it, is tried there alone; what takes their pla
 """
 
 import json
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -98,6 +99,22 @@ def test_the_newest_are_kept_and_strangers_folders_are_left_alone(world, install
     assert [each.directory for each in backups(place)] == made[2:]
     assert (place / "notes").is_dir()
     assert not list(place.glob(".*"))
+
+
+def test_a_key_that_a_rotation_retires_meanwhile_is_in_the_backup_all_the_same(world, installation, place, monkeypatch):
+    (first, *_) = sorted(installation.layout.keys.glob("*.pem"))
+    copyfile = shutil.copyfile
+
+    def while_it_is_retired(source, target):
+        if first.exists():
+            first.rename(f"{first}.retired")
+        return copyfile(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", while_it_is_retired)
+    made = back_up(installation, place)
+    names = {path.name for path in installation.layout.keys.glob("*.pem*")}
+    assert f"{first.name}.retired" in names
+    assert {path.name for path in (made.directory / "keys").iterdir()} == names
 
 
 def test_one_that_fails_leaves_nothing_and_removes_nothing(world, installation, place, monkeypatch):
