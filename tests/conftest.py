@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Properties say nothing of time, and a run finds what the run before found: chance is for `--hypothesis-profile=explore`.
-for name, options in {"everyday": {"derandomize": True}, "explore": {"max_examples": 1000}}.items():
-    settings.register_profile(name, deadline=None, suppress_health_check=[HealthCheck.too_slow], **options)
+# Properties say nothing of time, and a run finds what the run before found: chance is for another profile.
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("everyday", UNTIMED, derandomize=True)
+settings.register_profile("explore", UNTIMED, derandomize=False, max_examples=1000)
 settings.load_profile("everyday")
 
 # The guests' kernels are downloaded once and shared by all runs, whatever directories a test has for itself.

@@ -90,6 +90,13 @@ def parse(document: dict[str, object]) -> Receipt:
     return receipt
 
 
+def _readable(directory: Path) -> list[Path]:
+    try:
+        return children(directory)
+    except LocalError:
+        return []
+
+
 class ReceiptBook:
     """The receipts and manifests in a remote's directory. Callers that write hold the remote's session lock."""
 
@@ -111,9 +118,9 @@ class ReceiptBook:
 
     def all(self) -> Iterator[Receipt]:
         """Every receipt of every image; those that cannot be read, or stand under another name, are passed over."""
-        for publisher in children(self._receipts):
-            for image in children(publisher):
-                with contextlib.suppress(NameRefusedError):
+        for publisher in _readable(self._receipts):
+            for image in _readable(publisher):
+                with contextlib.suppress(NameRefusedError, LocalError):
                     yield from self.of(publisher.name, image.name)
 
     def find(self, reference: Reference) -> Receipt | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -151,7 +152,8 @@ class Remotes:
         return tuple(found)
 
     def _names(self) -> tuple[str, ...]:
-        return tuple(path.name for path in children(self.base) if (path / "remote.json").exists())
+        found = [path / "remote.json" for path in children(self.base)]
+        return tuple(path.parent.name for path in found if os.path.exists(path))  # noqa: PTH110  # no error where one may not look
 
     def load(self, name: str) -> Remote:
         """The remote of that name; raises `NotFoundError` that lists what there is."""

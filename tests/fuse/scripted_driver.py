@@ -4,7 +4,8 @@
 
 `disk`: the file. `resident`: whether reads are served inline. At an offset in the script's lists a read
 raises (`raise`: {offset: class name}), is short (`short`), waits for `fail_reads` or for ever (`block`, `hang`), or takes
-time (`slow`: {offset: seconds}). `echo_s`: for how long a failure is remembered. `closed`: a file that its reader makes once it has closed, which takes a while then.
+time (`slow`: {offset: seconds}). `echo_s`: for how long a failure is remembered. `closed`: a
+file that its reader makes once it has closed, which takes a while then.
 `prepare`: what happens instead of opening ("raise CLASS", "warn", "exit", "crash", "hang").
 Prints one JSON line when it is ready, or the error. Bare text would do for people; this is read by tests.
 """

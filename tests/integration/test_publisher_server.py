@@ -261,9 +261,8 @@ def test_an_interrupted_publication_goes_on_where_it_was(site, tmp_path, how):
         assert process.returncode == -how, words
     with pytest.raises(RepositoryError, match="not part of snapshot"):  # nothing was released, not even a role
         site.index(tmp_path)
-    before = (
-        Administration(site.server.data).status().blocks
-    )  # rows: the files of a broken body stand before its rows do
+    # rows: the files of a broken body stand before its rows do
+    before = Administration(site.server.data).status().blocks
     assert before
     result = site.publish(path, "1")
     assert result.new_blocks + result.new_nodes <= result.blocks + result.nodes - before

@@ -184,7 +184,7 @@ class Instances:
             temporary.rename(directory)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # it may be gone again by now
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):  # it may be gone again by now
                 raise UsageError(
                     f"there is an instance called {record.name} already",
                     hint=f"boot it again by its name, remove it (oscirc rm {record.name}), or give --name",

@@ -106,7 +106,7 @@ class _Supervision:
         self._patience = patience
         self._fault: dict[str, object] = {}
         self._paused_at: float | None = None
-        self._done_before: int | None = None  # requests of the disk, when the guest was last let run
+        self._before: qmp.BlockStatistics | None = None  # when the guest was found paused, or last let run
 
     async def run(self, monitor: qmp.Monitor, console_log: Path) -> None:
         """Until the monitor is closed."""
@@ -127,6 +127,7 @@ class _Supervision:
         for event in monitor.pending_events():
             self._note(event)
         if self._paused_at is None:
+            self._before = await monitor.block_statistics(DISK_DEVICE)
             self._paused_at = time.monotonic()
             self._report(Report(Happening.PAUSED, await self._reason()))
         if status != "io-error":
@@ -138,7 +139,7 @@ class _Supervision:
             if self._storage_ready is None or await self._storage_ready():
                 status = await self._try(monitor)
         seconds = time.monotonic() - self._paused_at
-        self._fault, self._paused_at, self._done_before = {}, None, None
+        self._fault, self._paused_at, self._before = {}, None, None
         if status == "running":
             self._report(Report(Happening.RUNNING_AGAIN, f"the guest runs again after {seconds:.0f} s", seconds))
 
@@ -152,23 +153,25 @@ class _Supervision:
 
     async def _try(self, monitor: qmp.Monitor) -> str:
         """Let a guest run that stopped at its disk: QEMU's state once a request succeeded or failed again."""
-        done = await self._requests_done(monitor)
-        status = await monitor.status()
-        if status == "io-error" or self._done_before is None:
-            self._done_before = done
-        if status == "io-error":
+        if await monitor.status() == "io-error":
+            self._before = await monitor.block_statistics(DISK_DEVICE)
             await monitor.resume()
         while True:
             status = await monitor.status()
-            if status != "running" or await self._requests_done(monitor) > self._done_before:
+            if status != "running" or await self._has_succeeded(monitor):
                 return status
             event = await monitor.next_event(deadline_s=_POLL_S)
             if event is not None:
                 self._note(event)
 
-    async def _requests_done(self, monitor: qmp.Monitor) -> int:
-        statistics = await monitor.block_statistics(DISK_DEVICE)
-        return statistics.writes if self._fault.get("operation") == "write" else statistics.reads
+    async def _has_succeeded(self, monitor: qmp.Monitor) -> bool:
+        """Whether a request like the one that failed has, since the guest was last let run."""
+        now, before = await monitor.block_statistics(DISK_DEVICE), self._before
+        if before is None:
+            return False
+        if self._fault.get("operation") == "write":
+            return now.writes > before.writes
+        return now.reads > before.reads
 
     def _note(self, event: qmp.Event) -> None:
         if event.name == "BLOCK_IO_ERROR":

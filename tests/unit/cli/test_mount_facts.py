@@ -10,7 +10,7 @@ from oscirc_fusedriver.processes import ProcessIdentity
 
 
 @pytest.fixture
-def driver(monkeypatch):
+def driver():
     """A process that stands for a driver; the record of its mount."""
     with subprocess.Popen(["sleep", "60"]) as process:
         record = SimpleNamespace(mountpoint="/mnt", remote="r", image="a/b", process=ProcessIdentity.of(process.pid))
@@ -19,7 +19,7 @@ def driver(monkeypatch):
 
 
 @pytest.mark.parametrize("killed", [True, False])
-def test_a_driver_that_no_longer_answers_because_it_is_dying_has_died(driver, monkeypatch, killed):
+def test_a_driver_that_does_not_answer_has_died_only_if_it_is_dying(driver, monkeypatch, killed):
     record, process = driver
 
     def running(_record):

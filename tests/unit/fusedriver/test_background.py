@@ -164,6 +164,17 @@ def test_a_lookup_of_a_name_that_was_left_behind_is_waited_for(run):
     assert said["threads"] == 1
 
 
+ENDING = """
+import _thread, time
+_thread.start_new_thread(time.sleep, (0.2,))  # unknown to `threading`, as one that was joined is
+"""
+
+
+def test_a_thread_that_the_kernel_still_knows_is_waited_for(run):
+    said, _ = run('announce({"threads": threading.active_count()})', before=ENDING)
+    assert said["threads"] == 1
+
+
 def test_a_process_with_threads_is_refused(tmp_path):
     leave = threading.Event()
     thread = threading.Thread(target=leave.wait, args=(30,))

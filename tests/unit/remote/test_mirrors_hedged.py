@@ -128,7 +128,8 @@ def test_one_hedge_that_wins_is_enough_to_ask_the_faster_first(world):
     assert world.source.preferred() == ["second", "first"]
 
 
-def test_a_dead_mirror_and_another_that_fails_leave_the_read_its_deadline(world):
+def test_a_dead_mirror_and_another_that_fails_leave_the_read_its_deadline(world, monkeypatch):
+    monkeypatch.setattr(world.source._workers, "_idle_s", 300)
     world.second.script = lambda past_caches: UnreachableError("down")
     world.second.gate.set()
     result = world.fetch(10)
@@ -136,7 +137,7 @@ def test_a_dead_mirror_and_another_that_fails_leave_the_read_its_deadline(world)
     world.clock.advance(PATIENCE_S)
     assert asked(world.second)
     while not world.source._workers._idle:  # only when its answer is there may time pass beyond the deadline
-        pass
+        threading.Event().wait(0.005)
     world.clock.advance(10)
     error = result()
     assert isinstance(error, UnreachableError)

@@ -88,6 +88,12 @@ def test_a_damaged_receipt_is_as_good_as_none(book, tmp_path):
         assert book.find(reference("alice/debian@1")) is None
 
 
+def test_what_cannot_be_looked_at_hides_no_other_receipt(book, tmp_path):
+    book.write(RECEIPT)
+    (tmp_path / "receipts" / "a-loop").symlink_to("a-loop")
+    assert list(book.all()) == [RECEIPT]
+
+
 def test_a_manifest_is_verified_whenever_it_is_read(book, tmp_path):
     manifest, _ = make_image({0: block(1)}, 1 << 20)
     raw = manifest.serialise()

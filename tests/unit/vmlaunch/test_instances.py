@@ -47,6 +47,14 @@ def test_a_taken_name_is_refused_and_nothing_is_left_of_the_try(instances, make_
     assert [path.name for path in instances.root.iterdir()] == ["one"]
 
 
+def test_a_name_that_a_link_has_is_taken(instances, make_record, tmp_path):
+    (tmp_path / "on another disk").mkdir()
+    instances.root.mkdir(parents=True, exist_ok=True)
+    (instances.root / "one").symlink_to(tmp_path / "on another disk")
+    with pytest.raises(UsageError, match="already"):
+        instances.create(make_record())
+
+
 def test_what_does_not_exist_is_not_found(instances):
     for call in (instances.load, instances.remove):
         with pytest.raises(NotFoundError):

@@ -100,6 +100,64 @@ def test_a_monitor_that_is_lost_when_the_guest_was_let_run_leaves_the_outage_rem
     ]
 
 
+def test_a_guest_that_somebody_else_let_run_while_the_monitor_was_lost_runs_again(watched, monkeypatch):
+    """Its read has succeeded by the time of the next monitor, and it asks its disk for nothing more."""
+    monkeypatch.setattr(watching, "_RECONNECT_S", 0.01)
+    network = []
+
+    async def ready():
+        return bool(network)
+
+    async def scenario(qemu, reports):
+        fails(qemu)
+        await until(lambda: reports)
+        qemu.hang_up()
+        qemu.reads += 1
+        qemu.set_status("running")
+        network.append("back")
+        await until(lambda: len(reports) == 2)
+        assert qemu.asked.count("cont") == 0
+
+    assert watched(scenario, storage_ready=ready)[1].happening is Happening.RUNNING_AGAIN
+
+
+def test_one_that_fails_again_while_the_next_monitor_looks_does_not_run_again(watched, monkeypatch):
+    monkeypatch.setattr(watching, "_RECONNECT_S", 0.01)
+
+    async def scenario(qemu, reports):
+        statistics = qemu.answers["query-blockstats"]
+
+        def lost_then_seen_to_fail(qemu):
+            qemu.hangs_up_after.add("cont")
+            qemu.set_status("running")
+            qemu.answers["cont"] = lets_run
+            qemu.answers["query-blockstats"] = fails_once
+            return {}
+
+        def fails_once(qemu):
+            said = statistics(qemu)
+            qemu.reads += 1
+            qemu.set_status("io-error")
+            qemu.answers["query-blockstats"] = statistics
+            return said
+
+        def lets_run(qemu):
+            qemu.hangs_up_after.clear()
+            qemu.set_status("running")
+            return {}
+
+        qemu.answers["cont"] = lost_then_seen_to_fail
+        fails(qemu)
+        await until(lambda: qemu.asked.count("cont") == 2)
+        asked = len(qemu.asked)
+        await until(lambda: len(qemu.asked) > asked + 2)  # it is waited for: nothing has succeeded since
+        assert len(reports) == 1
+        qemu.reads += 1
+        await until(lambda: len(reports) == 2)
+
+    watched(scenario)
+
+
 def test_a_guest_that_had_paused_before_the_supervisor_came_is_seen(watched):
     async def scenario(qemu, reports):
         qemu.answers["cont"] = after_tries(1)
