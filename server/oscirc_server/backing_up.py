@@ -98,13 +98,15 @@ def back_up(installation: Installation, directory: Path, *, keep: int | None = N
 
 
 def _copy_keys(keys: Path, copies: Path) -> None:
-    """All or, where a rotation renames one meanwhile, all once more."""
-    while True:
+    """All or, where a rotation renames one meanwhile, all once more; raises for a link that leads nowhere."""
+    for last in (False, False, True):
         copies.mkdir(mode=0o700)
         try:
             for key in sorted(keys.glob("*.pem*")):
                 shutil.copyfile(key, copies / key.name)
         except FileNotFoundError:
+            if last:
+                raise
             shutil.rmtree(copies)
         else:
             return

@@ -117,6 +117,13 @@ def test_a_key_that_a_rotation_retires_meanwhile_is_in_the_backup_all_the_same(w
     assert {path.name for path in (made.directory / "keys").iterdir()} == names
 
 
+def test_a_key_that_is_a_link_to_nowhere_is_told_and_nothing_is_left(installation, place):
+    (installation.layout.keys / "snapshot.lost.pem").symlink_to("nowhere")
+    with pytest.raises(LocalError, match="No such file"):
+        back_up(installation, place)
+    assert list(place.iterdir()) == []
+
+
 def test_one_that_fails_leaves_nothing_and_removes_nothing(world, installation, place, monkeypatch):
     first = back_up(installation, place, keep=1)
     world.clock.advance(DAY_S)
